@@ -10,24 +10,22 @@ Axes: B batch, N pictures, H W pixels.
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import webdataset
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from affect.bench import record
+from affect.bench import peers, record
+from affect.bench.peers import MEAN, STD, Batches, PeerPicture, Variant
 from affect.engine.data import plain
 from affect.engine.data.augment import Draw, draw
 from affect.engine.data.loader import Loader
@@ -39,19 +37,16 @@ from affect.shards.errors import InputError
 from affect.shards.order import Order
 from affect.shards.schema import Output, Sample, TargetLayout
 from affect.shards.sources import faces, one_hot
+from affect.shards.stream import StreamOrder, StreamReader
 from affect.shards.write import pack
 
 SEED = 1337
-BUFFERED = 8  # batches: more than any provider holds ready; they are taken before a round is timed
+STREAMED = 4  # batches that a stream shuffles among; it holds two more, and two are decoded ahead
+BUFFERED = 10  # batches: more than any provider holds ready; they are taken before a round is timed
 COMPARED = 128  # pictures at most; never more than an epoch, whose numbers are those of the table
 MAX_DIFFERENCE = 1.0  # levels, on average
 SHARDS = 8
-MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255  # ImageNet's, as everywhere
-STD = torch.tensor([0.229, 0.224, 0.225]) * 255
 EMOTION = Output("emotion", "classes", faces.EMOTIONS)
-
-Batches = Iterator[tuple[np.ndarray, Tensor]]  # (B,) sample numbers, images
-Variant = Literal["float32", "uint8"]
 
 
 @dataclass(frozen=True)
@@ -165,16 +160,26 @@ class Work:
     def planner(self) -> Planner:
         return _planner(self.case, self.dataset, Order(self.dataset.rows("train"), seed=SEED, batch=self.batch))
 
+    def stream_planner(self) -> Planner:
+        """Reads tar after tar."""
+        rows, buffer = self.dataset.rows("train"), STREAMED * self.batch
+        order = StreamOrder(self.dataset, rows, seed=SEED, batch=self.batch, buffer=buffer)
+        return _planner(self.case, self.dataset, order, StreamReader(self.dataset, order))
 
-def _planner(case: Case, dataset: read.Dataset, order: Order) -> Planner:
+    def peer_picture(self, variant: Variant) -> PeerPicture:
+        return PeerPicture(self.views, self.case.preprocess, variant)
+
+
+def _planner(case: Case, dataset: read.Dataset, order: Order, stream: StreamReader | None = None) -> Planner:
     if case.crop:
-        return Planner(dataset, order, case.preprocess, case.augment, SEED)
-    return FlippedPlanner(dataset, order, case.preprocess, None, SEED)
+        return Planner(dataset, order, case.preprocess, case.augment, SEED, stream)
+    return FlippedPlanner(dataset, order, case.preprocess, None, SEED, stream)
 
 
-def ours(kind: str, work: Work, variant: Variant) -> Batches:
+def ours(kind: str, work: Work, variant: Variant, *, stream: bool = False) -> Batches:
     """`Loader`, with its targets and masks."""
-    loader = Loader(work.planner(), (EMOTION.name,), torch.device("cpu"), kind, work.workers)
+    planner = work.stream_planner() if stream else work.planner()
+    loader = Loader(planner, (EMOTION.name,), torch.device("cpu"), kind, work.workers)
     for batch in loader.from_step(0):
         yield batch.sample, normalised(batch.inputs) if variant == "float32" else batch.inputs
 
@@ -189,114 +194,29 @@ def normalised(images: Tensor) -> Tensor:
     return rows.sub_(MEAN.repeat(width)).div_(STD.repeat(width)).view(images.shape).permute(0, 3, 1, 2)
 
 
-@dataclass(frozen=True)
-class PeerPicture:
-    """A picture as people write it with OpenCV: uint8 all the way, then torchvision's to_tensor and normalize."""
-
-    views: Plan
-    preprocess: Preprocess
-    variant: Variant
-
-    def __call__(self, data: bytes, sample: int) -> tuple[int, Tensor]:
-        views, size = self.views, self.preprocess.size
-        gray = self.preprocess.color == "gray"
-        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
-        top, left, height, width = views.draw.window[sample].tolist()
-        image = image[top : top + height, left : left + width]
-        height, width = views.size[sample].tolist()
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        top, left = views.corner[sample].tolist()
-        image = image[top : top + size, left : left + size]
-        if views.draw.flip[sample]:
-            image = cv2.flip(image, 1)
-        image = torch.from_numpy(self._equalised(image))
-        if self.variant == "uint8":
-            return sample, image
-        planes = image.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-        return sample, planes.sub_(MEAN[:, None, None]).div_(STD[:, None, None])
-
-    def _equalised(self, image: np.ndarray) -> np.ndarray:
-        """(H, W) gray or (H, W, 3) BGR -> (H, W, 3) RGB."""
-        assert self.preprocess.clahe
-        operator = _operator(self.preprocess.clahe.clip, self.preprocess.clahe.tiles)
-        if image.ndim == 2:
-            return cv2.cvtColor(operator.apply(image), cv2.COLOR_GRAY2RGB)
-        lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
-        lab[..., 0] = operator.apply(lab[..., 0])
-        return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
-
-
-@cache
-def _operator(clip: float, tiles: int) -> Any:
-    return cv2.createCLAHE(clip, (tiles, tiles))
-
-
-@dataclass(frozen=True)
-class Files(Dataset):
-    """A map-style dataset over picture files."""
-
-    paths: list[Path]
-    picture: PeerPicture
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, sample: int) -> tuple[int, Tensor]:
-        return self.picture(self.paths[sample].read_bytes(), sample)
-
-
-@dataclass(frozen=True)
-class FromTar:
-    """A sample of the webdataset package through a picture."""
-
-    picture: PeerPicture
-
-    def __call__(self, sample: dict[str, Any]) -> tuple[int, Tensor]:
-        return self.picture(sample.get("jpg") or sample["png"], int(sample["__key__"]))
-
-
 def files_and_opencv(work: Work, variant: Variant) -> Batches:
-    """torch's DataLoader over files, shuffled, without end."""
-    files = Files(work.files, PeerPicture(work.views, work.case.preprocess, variant))
-    return _worked(files, work, sampler=RandomSampler(files, num_samples=2**40))
+    return peers.files_and_opencv(work.files, work.peer_picture(variant), work.batch, work.workers)
 
 
 def webdataset_and_opencv(work: Work, variant: Variant) -> Batches:
-    """The webdataset package over our tars, shuffled by a buffer, without end."""
-    tars = [str(path) for path in sorted(work.dataset.folder.glob("*.tar"))]
-    samples = webdataset.WebDataset(tars, resampled=True, shardshuffle=False).shuffle(500)
-    return _worked(samples.map(FromTar(PeerPicture(work.views, work.case.preprocess, variant))), work)
+    tars = sorted(work.dataset.folder.glob("*.tar"))
+    return peers.webdataset_and_opencv(tars, work.peer_picture(variant), work.batch, work.workers)
 
 
-def _worked(dataset: Any, work: Work, **settings: Any) -> Batches:
-    """Through worker processes. A fork would copy threads in the middle of something, so they come from a clean server."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    loader = DataLoader(
-        dataset, work.batch, num_workers=work.workers, worker_init_fn=_one_thread, multiprocessing_context=context, **settings
-    )
-    for sample, images in loader:
-        yield sample.numpy(), images
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)  # a worker is a core: with OpenCV's own threads besides, all are slower
-
-
-PEERS: dict[str, Callable[[Work, Variant], Batches]] = {
+Provider = Callable[[Work, Variant], Batches]
+PEERS: dict[str, Provider] = {
     "torch DataLoader + OpenCV": files_and_opencv,
     "webdataset + OpenCV": webdataset_and_opencv,
 }
 
 
-def providers() -> dict[str, Callable[[Work, Variant], Batches]]:
-    """Ours first, the fastest on top; without DALI installed only the plain one."""
-
-    def of(kind: str) -> Callable[[Work, Variant], Batches]:
-        return lambda work, variant: ours(kind, work, variant)
-
-    kinds = ["dali", "plain"] if importlib.util.find_spec("nvidia.dali") else ["plain"]
-    return {kind: of(kind) for kind in kinds} | PEERS
+def providers() -> dict[str, Provider]:
+    """Ours first; without DALI installed plain ones only. Streamed pictures go through the fastest, which the name says."""
+    has_dali = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    kinds = ["dali", "plain"] if has_dali else ["plain"]
+    found: dict[str, Provider] = {kind: partial(ours, kind) for kind in kinds}
+    found[f"stream ({kinds[0]})"] = partial(ours, kinds[0], stream=True)
+    return found | PEERS
 
 
 def compare(work: Work, name: str, batches: Batches) -> float:

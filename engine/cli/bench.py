@@ -55,9 +55,10 @@ def loader(
 
 def _show(title: str, lines: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("", "provider", "p20", "p50", "p80", "to best peer", "off by (levels)", title=title)
+    names = [Column(header, no_wrap=True) for header in ("", "provider")]
+    table = Table(*names, "p20", "p50", "p80", "to best peer", "levels off", title=title, collapse_padding=True)
     for line in lines:
         rate, settings = line["images_per_s"], line["settings"]
         figures = [f"{rate[p]:,.0f}" for p in ("p20", "p50", "p80")]

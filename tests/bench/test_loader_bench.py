@@ -1,13 +1,16 @@
 """The loader bench times providers that make the same pictures, and writes down what it measured on what."""
 
+import importlib.util
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("nvidia.dali")
 
-from affect.bench import loader, record
+from affect.bench import loader, peers, record
 from affect.bench.loader import CASES, PEERS, Timing, Work
 from affect.shards.errors import InputError
 
@@ -25,9 +28,31 @@ def work(folder):
     return Work.of(case, loader.packed(case, 64, folder), BATCH, workers=1)
 
 
-@pytest.mark.parametrize("name", [*PEERS, "dali", "plain"])
+@pytest.mark.parametrize("name", [*loader.providers()])
 def test_a_provider_makes_the_plain_pictures(work, name):
     assert loader.compare(work, name, loader.providers()[name](work, "uint8")) <= loader.MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize("kind", ["dali", "plain"])
+def test_streaming_gives_each_sample_once_an_epoch_as_the_same_picture(work, kind):
+    streamed = first_epoch(work, loader.ours(kind, work, "uint8", stream=True))
+    indexed = first_epoch(work, loader.ours(kind, work, "uint8"))
+    assert sorted(streamed) == list(range(len(work.files)))
+    assert list(streamed) != list(indexed)
+    assert all(torch.equal(image, indexed[sample]) for sample, image in streamed.items())
+
+
+def first_epoch(work, batches):
+    """Sample -> picture."""
+    steps = islice(batches, len(work.files) // BATCH)
+    pictures = {int(s): image for samples, images in steps for s, image in zip(samples, images, strict=True)}
+    assert len(pictures) == len(work.files)
+    return pictures
+
+
+def test_a_stream_without_dali_is_called_plain(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert list(loader.providers()) == ["plain", "stream (plain)", *PEERS]
 
 
 def test_nothing_is_timed_where_the_pictures_differ(work):
@@ -43,7 +68,7 @@ def test_both_sides_normalise_alike(work):
     pairs = [(ours[int(s)], i) for _ in range(4) for s, i in zip(*next(theirs), strict=True) if int(s) in ours]
     assert len(pairs) >= BATCH
     assert all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
-    assert np.mean([float((a - b).abs().mean()) for a, b in pairs]) < loader.MAX_DIFFERENCE / loader.STD.min()
+    assert np.mean([float((a - b).abs().mean()) for a, b in pairs]) < loader.MAX_DIFFERENCE / peers.STD.min()
 
 
 def test_a_line_says_what_was_measured_on_what(work, tmp_path):
