@@ -6,13 +6,13 @@ import hashlib
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from affect.shards.dhash import dhash
 from affect.shards.headers import GIF, JPEG, PNG, jpeg_frame, size_of
+from affect.shards.schema import Box, Image
 
 MOST_MEGAPIXELS = 100  # decoded, 300 MB
 LARGE_MEGAPIXELS = 12  # larger ones are decoded one at a time, whatever the number of threads
@@ -76,14 +76,12 @@ class Storage:
     quality: int | None = None
 
 
-Box = tuple[float, float, float, float]
-
-
-def encode(image: Path | bytes | np.ndarray, storage: Storage = Storage(), box: Box | None = None) -> Encoded:
+def encode(image: Image, storage: Storage = Storage(), box: Box | None = None) -> Encoded:
     """8-bit JPEG and PNG files keep their bytes; arrays, parts of pictures and everything else are encoded anew.
 
     box: top, left, bottom, right in pixels; the part of it that lies inside the picture is kept.
     """
+    image = image() if callable(image) else image
     if isinstance(image, np.ndarray):
         return _from_array(_cut(image, box), storage)
     try:

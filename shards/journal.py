@@ -160,16 +160,17 @@ class ContinuedTar(TarWriter):
 def stamp(sample: Sample) -> tuple[str, int]:
     """(what must be equal for a record to be of `sample`, bytes of its picture).
 
-    Of a file, its size and times: one that was mended, or was not there and is now, is read again.
+    Of a file, its size and times: one that was mended, or was not there and is now, is read again. Of a picture that is yet to
+    be made, nothing: the source's fingerprint speaks for it.
     """
-    image, size = sample.image, 0
+    image, size, seen = sample.image, 0, ""
     if isinstance(image, Path):
         try:
             stat = image.stat()
             size, seen = stat.st_size, f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
         except OSError as error:
             seen = str(error.errno)
-    else:
+    elif not callable(image):
         data = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else np.ascontiguousarray(image)
         size, seen = data.nbytes, f"{zlib.crc32(data.data)} {data.shape}"
     known = (sample.path, sample.split, sample.targets, sample.source, sample.group, sample.weight, sample.confidence)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from affect.shards.schema import Sample
 
 OnLeak = Literal["error", "drop-train", "keep"]
@@ -42,3 +44,18 @@ class HeldOut:
             return None
         dropped = self.on_leak == "drop-train" and sample.split == "train"
         return Leak(sample.path, sample.split, *twin, what, dropped)
+
+
+def held_out_elsewhere(codes: np.ndarray, held_out: np.ndarray, dataset: np.ndarray) -> np.ndarray:
+    """(N,) for each row one with the same code that another dataset holds out, -1 where there is none.
+
+    codes: (N,) int, equal ones are one picture or one group, -1 is none. held_out: (N,) bool.
+    dataset: (N,) the number of each row's dataset, ascending.
+    """
+    rows, found = np.flatnonzero(held_out & (codes >= 0)), np.full(len(codes), -1)
+    for order in (rows, rows[::-1]):  # if any row of a code is of another dataset, then its last or its first is
+        last = np.full(codes.max(initial=-1) + 2, -1)  # by code; the code -1 finds the end, which stays -1
+        last[codes[order]] = order
+        twin = last[codes]
+        found = np.where((twin >= 0) & (dataset[twin] != dataset), twin, found)
+    return found

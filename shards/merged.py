@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +14,16 @@ import pyarrow as pa
 
 from affect.shards.class_maps import canonical
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
-from affect.shards.schema import DatasetInfo, Output, TargetLayout
+from affect.shards.leaks import held_out_elsewhere
+from affect.shards.read import Dataset, codes_of
+from affect.shards.schema import LEAKED, DatasetInfo, Output, TargetLayout
+from affect.shards.select import equals
+
+EXAMPLES = 3
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class Merged(Dataset):
@@ -21,9 +31,13 @@ class Merged(Dataset):
 
     Classes are the first dataset's, then what the others add, in any spelling; a class that a dataset does not have has the
     share 0 there. Units, scalars and outputs that a dataset does not have are NaN there: not labelled.
+
+    Training rows whose pixels or group another dataset holds out are in the split `leaked`, so that nothing trains on them; `say`
+    hears how many. A group is one with another if group and source have the same names. What one dataset has twice was judged
+    when it was packed.
     """
 
-    def __init__(self, folders: Sequence[Path | str]) -> None:
+    def __init__(self, folders: Sequence[Path | str], say: Callable[[str], None] = _to_stderr) -> None:
         self.parts = [Dataset(folder) for folder in folders]
         self.folder = Path(" + ".join(str(part.folder) for part in self.parts))  # for messages
         same = [str(p.folder) for i, p in enumerate(self.parts) if p.index_sha256 in {q.index_sha256 for q in self.parts[:i]}]
@@ -32,6 +46,8 @@ class Merged(Dataset):
         self.starts = np.cumsum([0, *(part.info.num_samples for part in self.parts)])
         self.info = self._merged_info()
         self._columns: dict[str, np.ndarray] = {}
+        self._leaked = np.zeros(self.starts[-1], bool)
+        self._move_leaked(say)
 
     def _merged_info(self) -> DatasetInfo:
         infos = [part.info for part in self.parts]
@@ -43,6 +59,42 @@ class Merged(Dataset):
             fingerprint={f"{part.folder}/{name}": sha for part in self.parts for name, sha in part.info.fingerprint.items()},
             files={f"{part.folder}/{name}": fact for part in self.parts for name, fact in part.info.files.items()},
         )
+
+    def _move_leaked(self, say: Callable[[str], None]) -> None:
+        train, dataset = equals(self, "split", ("train",)), np.repeat(np.arange(len(self.parts)), np.diff(self.starts))
+        pixels, groups = (held_out_elsewhere(codes, ~train, dataset) for codes in (self._pixels(), self._groups()))
+        rows = np.flatnonzero(train & ((pixels >= 0) | (groups >= 0)))
+        if len(rows) == 0:
+            return
+        same_pixels, count = int((pixels[rows] >= 0).sum()), len(rows)
+        say(
+            f"warning: {self.folder}: {count:,} training samples are held out in another of these datasets and not trained on: "
+            f"{same_pixels:,} by their pixels, {count - same_pixels:,} by their group\n{self._examples(rows, pixels, groups)}"
+        )
+        self._leaked[rows] = True
+        counts = {**self.info.counts, "train": self.info.counts["train"] - count, LEAKED: count}
+        self.info = replace(self.info, counts={split: count for split, count in counts.items() if count})
+
+    def _examples(self, rows: np.ndarray, pixels: np.ndarray, groups: np.ndarray) -> str:
+        paths = [part.table(["path"]).column(0) for part in self.parts]
+
+        def named(row: int) -> str:
+            which, own = self._place(row)
+            return f"{self.parts[which].folder}: {paths[which][own]}"
+
+        twins = [("same pixels", pixels[row]) if pixels[row] >= 0 else ("same group", groups[row]) for row in rows[:EXAMPLES]]
+        return "\n".join(f"  {named(row)}: {what} as {named(twin)}" for row, (what, twin) in zip(rows, twins, strict=False))
+
+    def _pixels(self) -> np.ndarray:
+        """(N,) codes of the pictures by their pixels."""
+        columns = [part.table(["sha256"]).column(0) for part in self.parts]
+        return codes_of(pa.chunked_array([chunk for column in columns for chunk in column.chunks]).dictionary_encode())[0]
+
+    def _groups(self) -> np.ndarray:
+        """(N,) codes of source and group together, -1 without a group."""
+        (source, _), (group, names) = self.coded("source"), self.coded("group")
+        _, codes = np.unique(source.astype(np.int64) * len(names) + group, return_inverse=True)
+        return np.where(group < 0, -1, codes)
 
     @property
     def index_sha256(self) -> str:
@@ -100,7 +152,10 @@ class Merged(Dataset):
             texts = [f"{part.folder}/{text}" for text in names] if name == "shard" else names
             to = [known.setdefault(text, len(known)) for text in texts]
             codes.append(np.array([*to, -1], np.int32)[local])
-        return np.concatenate(codes), list(known)
+        merged = np.concatenate(codes)
+        if name == "split" and self._leaked.any():
+            merged[self._leaked] = known.setdefault(LEAKED, len(known))
+        return merged, list(known)
 
     def targets(self, output: str) -> np.ndarray:
         merged = self.info.layout.output(output)
@@ -118,8 +173,13 @@ class Merged(Dataset):
         return values
 
     def image(self, sample: int) -> np.ndarray:
+        which, own = self._place(sample)
+        return self.parts[which].image(own)
+
+    def _place(self, sample: int) -> tuple[int, int]:
+        """The number of its dataset, and its own number there."""
         which = int(np.searchsorted(self.starts, sample, "right")) - 1
-        return self.parts[which].image(sample - int(self.starts[which]))
+        return which, int(sample - self.starts[which])
 
 
 def _merged_outputs(parts: list[Dataset]) -> tuple[Output, ...]:

@@ -94,8 +94,8 @@ class Dataset:
         values = self.table([name]).column(0)
         if not pa.types.is_dictionary(values.type):
             values = values.dictionary_encode()
-        values = values.unify_dictionaries().combine_chunks()
-        return np.from_dlpack(values.indices.fill_null(-1)), values.dictionary.to_pylist()  # to_numpy would import pandas: 0.5 s
+        codes, texts = codes_of(values)
+        return codes, texts.to_pylist()
 
     def is_text(self, name: str) -> bool:
         """Whether an index column holds text. Raises InputError where there is no such column."""
@@ -130,3 +130,9 @@ class Dataset:
                 tar = self._maps[code] = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         offset = int(self.column("offset")[sample])
         return np.frombuffer(tar, np.uint8, count=int(self.column("size")[sample]), offset=offset)
+
+
+def codes_of(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """(N,) int32 codes of a dictionary-encoded column, -1 where it is empty, and what they stand for."""
+    values = values.unify_dictionaries().combine_chunks()
+    return np.from_dlpack(values.indices.fill_null(-1)), values.dictionary  # to_numpy would import pandas: 0.5 s

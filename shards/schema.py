@@ -11,6 +11,7 @@ DATASET/
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +23,12 @@ from affect.shards.errors import InputError
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test", "calib")  # calib: what is fitted after training is fitted there
+LEAKED = "leaked"  # the split of training rows that another of the datasets read as one holds out; see merged.py
 INFO, INDEX, REJECTED, DUPLICATES = "dataset.json", "index.parquet", "rejected.csv", "duplicates.csv"
 
 Kind = Literal["classes", "multilabel", "scalars"]
+Box = tuple[float, float, float, float]
+Image = Path | bytes | np.ndarray | Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,15 @@ class TargetLayout:
 class Sample:
     """One picture and what is known of it, before it is packed.
 
-    image: a file, a file's bytes, or an array (H, W) or (H, W, 3) uint8 RGB.
+    image: a file, a file's bytes, an array (H, W) or (H, W, 3) uint8 RGB, or what makes such an array: called once, in a
+        thread, if the sample is packed. The source's fingerprint stands for what is made.
     path: where it came from, for people: a file name, or `file.npz#17`.
     targets: target column -> value; a class is a distribution, a hard label a one-hot.
+    origin: the picture it was cut from. Parts of one are drawn into val or calib together; in two splits they are no leak.
     box: top, left, bottom, right in pixels of that picture: only this part is packed, as far as it lies inside.
     """
 
-    image: Path | bytes | np.ndarray
+    image: Image
     path: str
     split: str
     targets: dict[str, float]
@@ -88,7 +94,8 @@ class Sample:
     weight: float = 1.0
     confidence: float = 1.0
     meta: dict[str, str | float] = field(default_factory=dict)
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
+    origin: str | None = None
 
 
 INDEX_COLUMNS: dict[str, pa.DataType] = {

@@ -12,7 +12,7 @@ from affect.shards.images import BadImage, decode, pixel_sha256
 from affect.shards.read import Dataset
 from affect.shards.schema import INDEX
 from affect.shards.tar import BLOCK, header
-from affect.shards.write import file_sha256
+from affect.shards.writer import file_sha256
 
 
 def verify(folder: Path, advance: Callable[[int], None] = lambda count: None) -> Dataset:

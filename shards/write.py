@@ -7,75 +7,26 @@ killed or interrupted goes on from that folder when the same is packed again.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import shutil
-from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from affect.shards.dhash import near_duplicates
 from affect.shards.errors import InputError, first
 from affect.shards.images import BadImage, Encoded, Storage, encode
-from affect.shards.journal import ContinuedTar, Journal, Result, Torn, stamp, to_disk
-from affect.shards.leaks import HeldOut, Leak, OnLeak
-from affect.shards.schema import (
-    DUPLICATES,
-    INDEX,
-    INFO,
-    REJECTED,
-    SPLITS,
-    DatasetInfo,
-    FileFact,
-    Sample,
-    TargetLayout,
-    index_schema,
-)
-from affect.shards.sources import share_of
-from affect.shards.tar import TarWriter
+from affect.shards.journal import Journal, Result, Torn, stamp
+from affect.shards.leaks import HeldOut, OnLeak
+from affect.shards.schema import SPLITS, DatasetInfo, Sample
+from affect.shards.sources import Source, share_of
+from affect.shards.writer import SHARD_SAMPLES, Tally, Writer
+from affect.shards.writer import file_sha256 as file_sha256  # engine/export reads it from here
 
-SHARD_SAMPLES, SHARD_BYTES = 10_000, 512 * 2**20
 IN_FLIGHT, IN_FLIGHT_BYTES = 256, 64 * 2**20  # samples read and encoded ahead of the writer, and the bytes of their pictures
-INDEX_ROWS = 10_000  # held until they are written
-
-
-class Source(Protocol):
-    """Raw files as samples. Iterated more than once; the order is always the same."""
-
-    layout: TargetLayout
-    label_protocol: str  # how a label came about: votes | majority-official | hard
-    meta: dict[str, type]  # name -> str | float
-    filtered: Counter[str]  # rows that a label rule left out, by reason; anew with each iteration
-
-    def samples(self) -> Iterator[Sample]: ...
-
-    def fingerprint(self) -> dict[str, str]: ...
-
-
-@dataclass
-class Tally:
-    """What happened to the samples of a source."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    rejected: list[tuple[str, str]] = field(default_factory=list)  # path, reason
-    leaks: list[Leak] = field(default_factory=list)
-    hashes: dict[str, array[int]] = field(default_factory=lambda: {"train": array("Q"), "held out": array("Q")})  # dHash
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values()) + len(self.rejected) + sum(leak.dropped for leak in self.leaks)
 
 
 def pack(
@@ -96,7 +47,7 @@ def pack(
     on_leak: the same pixels, or one group, in two splits: `error`; `drop-train` leaves the training copies out and lists
         them in duplicates.csv; `keep` only lists them.
     max_rejects: the share of samples that may be unreadable; they are listed in rejected.csv.
-    calib: this share of val becomes the split calib, by group, else by pixels.
+    calib: this share of val becomes the split calib, by group, else by origin, else by pixels.
     storage: how pictures that cannot keep their bytes are stored, and how large at most.
     say: hears whether an interrupted packing is continued.
     Raises: InputError, with nothing left behind. After anything else the folder `.<name>.packing` stays, to be continued.
@@ -137,7 +88,7 @@ class _Packing:
     def run(self, building: Path, shard_samples: int, max_rejects: float, say: Callable[[str], None]) -> DatasetInfo:
         """Write everything into `building`; it is removed where the user must mend something first."""
         fingerprint = self.source.fingerprint()
-        writer = _Writer(building, self.source, shard_samples)
+        writer = Writer(building, self.source, shard_samples)
         journal = Journal(building, self._facts(fingerprint), say, writer.sync)
         try:
             there = journal.num_samples()
@@ -167,7 +118,7 @@ class _Packing:
         layout = [asdict(output) for output in source.layout.outputs]
         return {"source": [fingerprint, layout, names], "options": self.options, "version": version("affect-engine")}
 
-    def _write_samples(self, writer: _Writer, journal: Journal) -> Tally:
+    def _write_samples(self, writer: Writer, journal: Journal) -> Tally:
         tally, held_out = Tally(), HeldOut(self.on_leak)
         with ThreadPoolExecutor(self.workers) as pool:
             try:
@@ -179,13 +130,13 @@ class _Packing:
                 pool.shutdown(wait=True, cancel_futures=True)
         return tally
 
-    def _place(self, result: Result, writer: _Writer, tally: Tally, held_out: HeldOut) -> None:
+    def _place(self, result: Result, writer: Writer, tally: Tally, held_out: HeldOut) -> None:
         """Where a sample goes: into a tar, or among the rejected or the duplicates."""
         sample, made = result.sample, result.encoded
         if isinstance(made, BadImage):
             tally.rejected.append((sample.path, str(made)))
             return
-        sample = _carved(sample, made.sha256, self.calib)
+        sample = _carved(sample, made.sha256, self.calib, held_out)
         leak = held_out.check(sample, made.sha256)
         if leak:
             tally.leaks.append(leak)
@@ -206,15 +157,20 @@ class _Packing:
             yield result
 
 
-def _carved(sample: Sample, sha256: bytes, calib: float) -> Sample:
-    """The sample, moved from val to calib where its group or, without one, its pixels say so.
+def _carved(sample: Sample, sha256: bytes, calib: float, held_out: HeldOut) -> Sample:
+    """The sample, moved from val to calib where its group, else its origin, else its pixels say so.
+
+    Without a group it follows an equal picture that was there before, whatever the origins: the same pixels stay in one split.
 
     The text that is hashed holds the word calib: sources that draw val by the same group draw another number.
     """
     if not calib or sample.split != "val":
         return sample
-    share = share_of(f"calib {sample.group if sample.group is not None else sha256.hex()}")
-    return replace(sample, split="calib") if share < calib else sample
+    _, twin_split = held_out.pixels.get(sha256, ("", ""))
+    if sample.group is None and twin_split in ("val", "calib"):
+        return replace(sample, split=twin_split)
+    whole = next(name for name in (sample.group, sample.origin, sha256.hex()) if name is not None)
+    return replace(sample, split="calib") if share_of(f"calib {whole}") < calib else sample
 
 
 def _in_order(source: Source) -> Iterator[Sample]:
@@ -279,109 +235,3 @@ def _judge(source: Source, tally: Tally, on_leak: OnLeak, max_rejects: float, ca
         raise InputError(f"--calib {calib:g}: nothing of val ({tally.counts['val']} samples) fell into it; take more, or 0")
     if calib and not tally.counts["val"]:
         raise InputError(f"--calib {calib:g}: all of val ({tally.counts['calib']} samples) fell into it; take less")
-
-
-class _Writer:
-    """Tars by split, and the index, in one building folder."""
-
-    def __init__(self, folder: Path, source: Source, shard_samples: int) -> None:
-        self.folder, self.source, self.shard_samples = folder, source, shard_samples
-        self.schema = index_schema(source.layout, source.meta)
-        self.index: pq.ParquetWriter | None = None
-        self.tars: dict[str, TarWriter] = {}
-        self.names: list[str] = []
-        self.shards: Counter[str] = Counter()
-        self.rows: list[dict[str, Any]] = []
-        self.num_samples = 0
-
-    def open(self) -> None:
-        self.index = pq.ParquetWriter(self.folder / INDEX, self.schema, compression="zstd")
-
-    def add(self, sample: Sample, image: Encoded, result: Result) -> None:
-        """Write a sample; of one that is in its tar already, the row only."""
-        targets = self.source.layout.vector(sample.targets)
-        members = {image.extension: image.data or bytes(result.size), "y.f32": targets.tobytes()}
-        if sample.meta:
-            members["json"] = json.dumps(sample.meta, sort_keys=True, ensure_ascii=False).encode()
-        key = f"{self.num_samples:09d}"
-        tar = self._tar(sample.split, result.replayed)
-        offsets = tar.pass_over(key, members) if result.replayed and isinstance(tar, ContinuedTar) else tar.add(key, members)
-        row = {name: getattr(sample, name) for name in ("path", "split", "group", "source", "weight", "confidence")}
-        row |= {"sample": self.num_samples, "key": key, "shard": tar.path.name, "num_frames": 1}
-        row |= {"width": image.width, "height": image.height, "sha256": image.sha256}
-        row |= {"offset": [offsets[image.extension]], "size": [result.size]}
-        row |= dict(zip(self.source.layout.columns, targets.tolist(), strict=True))
-        row |= {f"meta.{name}": sample.meta.get(name) for name in self.source.meta}
-        self.rows.append(row)
-        self.num_samples += 1
-        if len(self.rows) == INDEX_ROWS:
-            self._flush()
-
-    def _tar(self, split: str, replayed: bool) -> TarWriter:
-        tar = self.tars.get(split)
-        if tar and (len(tar.lines) >= self.shard_samples or tar.at >= SHARD_BYTES):
-            to_disk(tar.stream)
-            tar.close()
-            tar = None
-        if tar is None:
-            path = self.folder / f"{split}-{self.shards[split]:06d}.tar"
-            tar = self.tars[split] = ContinuedTar(path) if replayed else TarWriter(path)
-            self.shards[split] += 1
-            self.names.append(path.stem)
-        return tar
-
-    def sync(self) -> None:
-        for tar in self.tars.values():
-            if not tar.stream.closed:
-                to_disk(tar.stream)
-
-    def abandon(self) -> None:
-        """Close what is open; on a full disk closing fails, too."""
-        for tar in self.tars.values():
-            with suppress(OSError):
-                tar.abandon()
-        if self.index:
-            with suppress(OSError):
-                self.index.close()
-
-    def _flush(self) -> None:
-        assert self.index
-        self.index.write_table(pa.Table.from_pylist(self.rows, self.schema))
-        self.rows.clear()
-
-    def close(self, tally: Tally, fingerprint: dict[str, str]) -> DatasetInfo:
-        for tar in self.tars.values():
-            tar.close()
-        self._flush()
-        assert self.index
-        self.index.close()
-        for path in [*self.folder.glob("*.tar"), *self.folder.glob("*.idx")]:
-            if path.stem not in self.names:
-                path.unlink()  # of the run that was interrupted, when its source had more
-        _write_csv(self.folder / REJECTED, ("path", "reason"), tally.rejected)
-        columns = ("path", "split", "twin", "twin_split", "what", "dropped")
-        _write_csv(self.folder / DUPLICATES, columns, ([getattr(leak, c) for c in columns] for leak in tally.leaks))
-        tars_and_index = [*sorted(self.folder.glob("*.tar")), self.folder / INDEX]
-        info = DatasetInfo(
-            layout=self.source.layout,
-            label_protocol=self.source.label_protocol,
-            counts={split: tally.counts[split] for split in SPLITS if tally.counts[split]},
-            dropped={**self.source.filtered, "rejected": len(tally.rejected), "duplicates": sum(k.dropped for k in tally.leaks)},
-            fingerprint=fingerprint,
-            files={path.name: FileFact(path.stat().st_size, file_sha256(path)) for path in tars_and_index},
-            near_duplicates=near_duplicates(*(np.frombuffer(tally.hashes[k], np.uint64) for k in ("train", "held out"))),
-        )
-        info.write(self.folder / INFO)
-        return info
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(rows)

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Protocol
 
-from affect.shards.schema import Output
+from affect.shards.schema import Output, Sample, TargetLayout
+
+
+class Source(Protocol):
+    """Raw files as samples. Iterated more than once; the order is always the same."""
+
+    layout: TargetLayout
+    label_protocol: str  # how a label came about: votes | majority-official | hard
+    meta: dict[str, type]  # name -> str | float
+    filtered: Counter[str]  # rows that a label rule left out, by reason; anew with each iteration
+
+    def samples(self) -> Iterator[Sample]: ...
+
+    def fingerprint(self) -> dict[str, str]: ...
 
 
 def one_hot(output: Output, name: str) -> dict[str, float]:

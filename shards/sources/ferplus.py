@@ -16,7 +16,7 @@ import numpy as np
 
 from affect.shards.errors import InputError, first
 from affect.shards.schema import Output, Sample, TargetLayout
-from affect.shards.write import file_sha256
+from affect.shards.writer import file_sha256
 
 EMOTION = Output("emotion", "classes", ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"))
 VOTES = (*EMOTION.names, "unknown", "NF")  # NF: not a face

@@ -17,11 +17,11 @@ from pathlib import Path, PureWindowsPath
 
 from affect.shards.class_maps import SYNONYMS, ClassMap, canonical
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.schema import SPLITS, Output, Sample, TargetLayout
+from affect.shards.schema import SPLITS, Box, Output, Sample, TargetLayout
 from affect.shards.sources import one_hot, share_of
 from affect.shards.sources.folder import SPLIT_FOLDERS
 from affect.shards.sources.table import BOX, Row, Table, as_number
-from affect.shards.write import file_sha256
+from affect.shards.writer import file_sha256
 
 META = ("neg_label", "orig_image", "face_id")
 SPLIT_NAMES = {**SPLIT_FOLDERS, "testing": "test"}
@@ -38,7 +38,8 @@ class ManifestSource:
     confidence_min: rows below are left out and counted.
     margin: added around the box on every side, as a share of its longer side. A picture that is named after its orig_image
         (`scene_f0.jpg` of `scene.jpg`) is a face cut out already: the box is one of the original, and not used.
-    split: of the CSVs without such a column; where that is missing, too, `val` of their rows, chosen by path, becomes val.
+    split: of the CSVs without such a column; where that is missing, too, `val` of their rows becomes val, chosen by
+        orig_image, so that the faces of one picture stay together, or else by path.
     """
 
     label_protocol = "hard"
@@ -125,13 +126,15 @@ class ManifestSource:
             return None
         image, path = self._picture(row)
         name, meta = self.labels.of(row), self._meta(row)
-        split, box = self._split(row, path), self._box(row)
+        box = self._box(row)
+        origin = _origin(row, path, box)
+        split = self._split(row, origin or path)
         confidence = row.number("confidence", lambda value: 0 <= value <= 1, "a number from 0 to 1 (percents: divide by 100)")
         weight = row.number("weight", lambda value: 0 < value < math.inf, "a number above 0")
         if row.wrong:
             return None
-        source = row.cells.get("source") or row.table.path.stem
-        return Sample(image, path, split, self.targets.get(name, {}), source, None, weight, confidence, meta, box)
+        source, targets = row.cells.get("source") or row.table.path.stem, self.targets.get(name, {})
+        return Sample(image, path, split, targets, source, None, weight, confidence, meta, box, origin)
 
     def _picture(self, row: Row) -> tuple[Path, str]:
         """The file, and its path as the CSV has it."""
@@ -154,15 +157,15 @@ class ManifestSource:
             meta["neg_label"] = self.labels.negative(row)
         return meta
 
-    def _split(self, row: Row, path: str) -> str:
+    def _split(self, row: Row, drawn_by: str) -> str:
         if "split" not in row.cells:
-            return self.split or ("val" if share_of(path) < self.val else "train")
+            return self.split or ("val" if share_of(drawn_by) < self.val else "train")
         text = row.cells["split"].casefold()
         if text not in SPLIT_NAMES:
             row.wrong.append(f"split: found {text!r}{nearest(text, SPLIT_NAMES)}; expected one of {', '.join(SPLITS)}")
         return SPLIT_NAMES.get(text, "")
 
-    def _box(self, row: Row) -> tuple[float, float, float, float] | None:
+    def _box(self, row: Row) -> Box | None:
         cells = [row.cells.get(column, "") for column in BOX]
         if not any(cells) or _cut_already(row.cells[row.table.image], row.cells.get("orig_image", "")):
             return None
@@ -274,6 +277,14 @@ class _Labels:
 def _whole(text: str) -> int | None:
     value = as_number(text)
     return int(value) if value is not None and value.is_integer() else None
+
+
+def _origin(row: Row, path: str, box: Box | None) -> str | None:
+    """The picture that the face is a part of; None where it has a picture to itself: orig_image may be just its own name."""
+    original = row.cells.get("orig_image", "")
+    if box is None and (not original or PureWindowsPath(path).stem == PureWindowsPath(original).stem):
+        return None
+    return original or path
 
 
 def _cut_already(image: str, original: str) -> bool:

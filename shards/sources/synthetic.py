@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from affect.shards.schema import Output, Sample, TargetLayout
 from affect.shards.sources import faces, one_hot
@@ -28,10 +31,11 @@ class SyntheticSource:
     def samples(self) -> Iterator[Sample]:
         for i in range(self.num_images):
             subject, emotion = i // len(EMOTION.names) % self.subjects, EMOTION.names[i % len(EMOTION.names)]
-            image, units = faces.still(self.seed, subject, emotion, i, self.size)
+            units = _units(self.seed, subject, emotion, i)
             targets = one_hot(EMOTION, emotion) | {f"au.{name}": float(v >= faces.PRESENT) for name, v in units.items()}
             targets = {f"au.{name}": 0.0 for name in AU.names} | targets
             split = "val" if subject < self.num_val else "train"
+            image = partial(_drawn, self.seed, subject, emotion, i, self.size)  # a source is read twice, and drawing is slow
             yield Sample(image, f"synthetic#{i}", split, targets, source="synthetic", group=f"subject{subject:04d}")
 
     def fingerprint(self) -> dict[str, str]:
@@ -39,3 +43,13 @@ class SyntheticSource:
         text = Path(faces.__file__).read_bytes()
         arguments = f"{self.num_images} {self.size} {self.seed} {self.subjects} {self.num_val}"
         return {"synthetic": hashlib.sha256(text + arguments.encode()).hexdigest()}
+
+
+def _drawn(seed: int, subject: int, emotion: str, index: int, size: int) -> np.ndarray:
+    return faces.still(seed, subject, emotion, index, size)[0]
+
+
+def _units(seed: int, subject: int, emotion: str, index: int) -> dict[str, float]:
+    """The action units that `faces.still` draws, without the drawing: the first thing that it takes from its stream."""
+    stream = faces._generator(seed, subject, faces.STILL, faces.EMOTIONS.index(emotion), index)
+    return faces._expression(stream, emotion).au

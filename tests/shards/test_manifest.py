@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 
 from affect.shards.class_maps import ClassMap
@@ -10,7 +11,7 @@ from affect.shards.errors import InputError
 from affect.shards.images import decode
 from affect.shards.read import Dataset
 from affect.shards.sources.manifest import ManifestSource
-from affect.shards.sources.table import LABELS, NAMES, PATHS
+from affect.shards.sources.table import BOX, LABELS, NAMES, PATHS
 from affect.shards.write import pack
 
 FER = ClassMap.load("fer")
@@ -128,6 +129,44 @@ def test_splits_where_the_csv_has_none(write):
     assert by_path == [s.split for s in ManifestSource([write(lines)], val=0.3).samples()]
     assert 40 < by_path.count("val") < 80 and set(by_path) == {"train", "val"}
     assert {s.split for s in ManifestSource([write(lines)], split="testing").samples()} == {"test"}
+
+
+def test_faces_of_one_picture_stay_together(write):
+    """Whether they are cut out already or by a box; a picture of its own is drawn by its path, as without orig_image."""
+    header = f"path,label,orig_image,{','.join(BOX)}"
+    cut = [f"pictures/{i % 3}.png,{('a', 'b')[i % 2]},scene{i // 4}.jpg,,,," for i in range(200)]
+    boxed = [f"pictures/b{i // 4}.png,a,,{i % 4},1,9,9" for i in range(200)]
+    own = [f"pictures/x{i}.png,a" for i in range(200)]
+    samples = list(
+        ManifestSource([write([header, *cut, *boxed, *(f"{row},x{i}.jpg,,,," for i, row in enumerate(own))])], val=0.3).samples()
+    )
+    for part in (samples[:200], samples[200:400]):
+        splits = [{s.split for s in part[i : i + 4]} for i in range(0, 200, 4)]
+        assert all(len(split) == 1 for split in splits) and 5 < splits.count({"val"}) < 25
+    bare = ManifestSource([write(["path,label", "pictures/0.png,b", *own])], val=0.3)
+    assert [s.split for s in samples[400:]] == [s.split for s in bare.samples()][1:]
+
+
+def test_faces_of_one_picture_are_carved_together_and_are_no_leak(write, tmp_path):
+    for i in range(40):
+        cv2.imwrite(str(tmp_path / "pictures" / f"s{i // 4}_f{i % 4}.png"), np.full((8, 8, 3), (i, 9, 9)))
+    rows = [
+        f"pictures/s{i // 4}_f{i % 4}.png,{('a', 'b')[i % 2]},{'train' if i % 4 == 3 else 'val'},s{i // 4}.jpg" for i in range(40)
+    ]
+    pack(ManifestSource([write(["path,label,split,orig_image", *rows])]), tmp_path / "out", calib=0.5)
+    packed = Dataset(tmp_path / "out")
+    held_out = {(scene, split) for scene, split in zip(*map(packed.column, ("meta.orig_image", "split")), strict=True)}
+    assert len(held_out) == 20 and {split for _, split in held_out} == {"train", "val", "calib"}
+
+
+def test_equal_pictures_of_two_origins_are_carved_together(write, tmp_path):
+    rows = [f"pictures/{i % 3}.png,{('a', 'b')[i % 2]},val,scene{i}.jpg" for i in range(60)]
+    rows += [f"pictures/x{i}.png,a,val,x{i}.jpg" for i in range(20)]
+    for i in range(20):
+        cv2.imwrite(str(tmp_path / "pictures" / f"x{i}.png"), np.full((8, 8, 3), (i, 9, 9)))
+    pack(ManifestSource([write(["path,label,split,orig_image", *rows])]), tmp_path / "out", calib=0.5)
+    packed = Dataset(tmp_path / "out")
+    assert {"val", "calib"} == set(packed.column("split"))
 
 
 def test_what_else_a_row_says(write):

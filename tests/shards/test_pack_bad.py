@@ -169,15 +169,15 @@ def test_a_read_only_target_is_one_message(raw, small_disk):
 @pytest.mark.parametrize("moment", ["a tar", "the index", "the description"])
 def test_a_disk_that_is_full_at_any_moment(moment, raw, tmp_path, monkeypatch):
     """The same without mounting."""
-    from affect.shards import write
+    from affect.shards import writer
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     places = {
-        "a tar": (write.TarWriter, "_write"),
-        "the index": (write._Writer, "_flush"),
-        "the description": (write.DatasetInfo, "write"),
+        "a tar": (writer.TarWriter, "_write"),
+        "the index": (writer.Writer, "_flush"),
+        "the description": (writer.DatasetInfo, "write"),
     }
     owner, name = places[moment]
     monkeypatch.setattr(owner, name, full)

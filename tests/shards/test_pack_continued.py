@@ -18,12 +18,12 @@ FORKED = """
 import os, random, signal, sys
 import pandas  # pyarrow does, at the first table: once for all forks
 from pathlib import Path
-from affect.shards import journal, write
+from affect.shards import journal, write, writer
 from affect.shards.sources.folder import FolderSource
 from affect.shards.tar import TarWriter
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
-journal.COMMIT_SAMPLES, write.INDEX_ROWS, os.fsync = 4, 10, lambda number: None  # a killed process needs no fsync
+journal.COMMIT_SAMPLES, writer.INDEX_ROWS, os.fsync = 4, 10, lambda number: None  # a killed process needs no fsync
 writes = 0
 
 def counted(function):
@@ -38,7 +38,7 @@ def counted(function):
 TarWriter._write = counted(TarWriter._write)
 journal.Journal.commit = counted(journal.Journal.commit)
 journal.Journal.remove = counted(journal.Journal.remove)
-write._write_csv = counted(write._write_csv)
+writer._write_csv = counted(writer._write_csv)
 
 def packed(name, allowed):
     global writes
