@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,8 +23,10 @@ from affect.shards.errors import InputError, nearest
 YAML_1_1 = BeforeValidator(
     lambda value: ("off", "on")[value] if isinstance(value, bool) else value
 )  # it reads on and off as booleans
-Switch = Annotated[Literal["auto", "on", "off"], YAML_1_1]
 Precision = Annotated[Literal["auto", "bf16", "fp16", "off"], YAML_1_1]
+Compile = Annotated[Literal["auto", "off", "default", "reduce-overhead", "max-autotune"], YAML_1_1]
+AUTO = -1
+BatchSize = Annotated[int, BeforeValidator(lambda value: AUTO if value == "auto" else value)]
 
 
 class ClaheConfig(Section):
@@ -44,7 +47,7 @@ class StreamConfig(Section):
 
 class DataConfig(Section):
     dataset: Path | list[Path]  # several are read as one, classes by name
-    batch_size: int = Field(128, gt=0)  # samples per update
+    batch_size: BatchSize = 128  # samples per update, over all processes; auto: as many as memory holds
     sampler: Literal["shuffle", "balanced", "weighted"] = "shuffle"  # balanced: by class; weighted: by the column weight
     allow_double_correction: bool = False  # a sampler and class weights in the loss
     sources: list[str] = Field(default_factory=list)  # of these only; empty: all
@@ -63,6 +66,13 @@ class DataConfig(Section):
     loader: Literal["auto", "dali", "plain"] = "auto"
     workers: int = Field(0, ge=0)  # threads that decode; 0: as many as suit the machine
     stream: StreamConfig | None = None  # of the training rows; null: any sample by its place in the index
+
+    @field_validator("batch_size")
+    @classmethod
+    def some_samples(cls, value: int) -> int:
+        if value < 1 and value != AUTO:
+            raise ValueError(f"expected a number above 0, or auto; found {value}")
+        return value
 
     @model_validator(mode="after")
     def stream_is_shuffled(self) -> Self:
@@ -97,6 +107,18 @@ class ModelConfig(Section):
     pretrained: bool = False
     image_size: int = Field(224, ge=16, le=1024)
     dropout: float = Field(0.0, ge=0, lt=1)
+    embedding: int = Field(512, gt=0)  # width of the layer before a cosine head
+
+
+class EarlyStopping(Section):
+    """End when the metric has not risen by more than `min_delta` for `patience` epochs, not before `min_epochs` epochs.
+
+    Only epochs whose model could be the result count: in an ArcFace run those with the cosine head.
+    """
+
+    patience: int = Field(10, gt=0)
+    min_delta: float = Field(0.0, ge=0)
+    min_epochs: int = Field(5, ge=0)
 
 
 class OptimConfig(Section):
@@ -108,6 +130,9 @@ class OptimConfig(Section):
     warmup_epochs: float = Field(2.0, ge=0)
     min_lr: float = Field(1e-5, ge=0)
     clip_norm: float | None = Field(1.0, gt=0)  # L2 over all parameters
+    accumulate: int = Field(1, gt=0)  # micro-batches per update; the gradient is that of the whole batch
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of the weights' moving average, which is then scored and kept; 0: off
+    early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
     def warmup_fits(self) -> Self:
@@ -116,8 +141,39 @@ class OptimConfig(Section):
         return self
 
 
+class ArcFaceConfig(Section):
+    """Plain cross-entropy before `from_epoch`, then a cosine head whose margin grows linearly and is whole at `full_epoch`."""
+
+    scale: float = Field(30.0, gt=0)  # logits are scale * cosine
+    margin: float = Field(0.35, ge=0, lt=math.pi / 2)  # radians
+    from_epoch: int = Field(5, ge=0)
+    full_epoch: int = Field(15, ge=0)
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        if self.full_epoch < self.from_epoch:
+            raise ValueError(f"full_epoch: {self.full_epoch} is before from_epoch ({self.from_epoch})")
+        return self
+
+    def margin_at(self, epoch: int) -> float:
+        """Radians in an epoch, counted from 0."""
+        if epoch >= self.full_epoch:
+            return self.margin
+        return self.margin * max(epoch - self.from_epoch, 0) / (self.full_epoch - self.from_epoch)
+
+
 class LossConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Annotated[Literal["off", "balanced"], YAML_1_1] = "off"  # balanced: by the effective number of samples
+    class_weights_beta: float = Field(0.9999, ge=0, lt=1)
+    arcface: ArcFaceConfig | None = None  # of a task with a cosine head; null: its plain head alone
+
+
+class CalibrationConfig(Section):
+    """The temperature fitted on the calib rows when a run ends: one, one a class, or a given one."""
+
+    mode: Annotated[Literal["global", "vector", "fixed", "none"], YAML_1_1] = "global"
+    temperature: float = Field(1.0, ge=1e-2)  # of mode fixed
 
 
 class TrainConfig(Section):
@@ -125,19 +181,23 @@ class TrainConfig(Section):
 
     device: str = "auto"
     precision: Precision = "auto"
-    compile: Switch = "auto"
+    compile: Compile = "auto"  # a mode of torch.compile; auto: default on a GPU, off on a CPU
     channels_last: bool = True
     log_every_s: float = Field(10.0, gt=0)
     checkpoint_every_s: float = Field(300.0, gt=0)  # besides the one at each epoch's end
+    track: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=lambda: ["tensorboard"])  # type: ignore[arg-type]
 
 
 class RunConfig(Section):
     task: str
+    name: str = ""  # of the run's folder, as in RN18_resnet18_seed1337_stageA_img224; empty: the config's own
+    stage: str = "A"
     seed: int = Field(1337, ge=0)
     data: DataConfig
     model: ModelConfig = ModelConfig()
     optim: OptimConfig
     loss: LossConfig = LossConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     train: TrainConfig = TrainConfig()
 
     @field_validator("task")
@@ -149,8 +209,37 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def imbalance_is_corrected_once(self) -> Self:
-        check_corrections(self.data, getattr(self.loss, "class_weights", None))
+        check_corrections(self.data, self.loss.class_weights)
         return self
+
+    @model_validator(mode="after")
+    def schedule_fits(self) -> Self:
+        arcface, epochs = self.loss.arcface, self.optim.epochs
+        if arcface and TASKS[self.task].head != "arcface":
+            raise ValueError(f"loss.arcface: {self.task} has no cosine head; take task: emotion_teacher, or arcface: null")
+        if arcface and arcface.full_epoch >= epochs:
+            raise ValueError(
+                f"loss.arcface: the margin is whole at epoch {arcface.full_epoch}, but the last of optim.epochs={epochs} is "
+                f"{epochs - 1}. The recipe scaled to {epochs}: --set loss.arcface.from_epoch={epochs * 5 // 60} "
+                f"--set loss.arcface.full_epoch={epochs * 15 // 60}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def batch_divides(self) -> Self:
+        if self.data.batch_size != AUTO and self.data.batch_size % self.optim.accumulate:
+            raise ValueError(
+                f"optim.accumulate: {self.data.batch_size} samples per update do not divide into {self.optim.accumulate} "
+                "equal micro-batches"
+            )
+        return self
+
+    @property
+    def folder(self) -> str:
+        """The seeds' form of a run's name; empty where `name` is."""
+        made = "_pretrained" if self.model.pretrained else ""
+        size = self.model.image_size
+        return self.name and f"{self.name}_{self.model.backbone}_seed{self.seed}{made}_stage{self.stage}_img{size}"
 
     @property
     def preprocess(self) -> Preprocess:
@@ -168,8 +257,9 @@ class RunConfig(Section):
 
     @property
     def digest(self) -> str:
-        """Of all that decides what is learned: `train` and the loader's settings are left out."""
-        value = self.model_dump(mode="json", exclude={"train": True, "data": {"loader", "workers"}})
+        """Of all that decides what is learned: `train`, `calibration`, names and the loader's settings are left out."""
+        apart: Any = {"train": True, "calibration": True, "name": True, "stage": True, "data": {"loader", "workers"}}
+        value = self.model_dump(mode="json", exclude=apart)
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import time
@@ -13,19 +14,16 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from affect.engine.complete import train
 from affect.engine.config import load_config
-from affect.engine.evaluate import evaluate, scorer
-from affect.engine.export.export import export
 from affect.engine.log import say
+from affect.engine.package import ModelPackage
 from affect.engine.progress import Progress
-from affect.engine.report.plots import curves_plot
+from affect.engine.report.tables import RELIABILITY
 from affect.engine.run import read_history
 from affect.engine.runtime.frame import Engine
 from affect.engine.runtime.video import run_source
-from affect.engine.tasks import TASKS
-from affect.engine.train import fit
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
 from affect.shards.sources import faces
 from affect.shards.sources.synthetic import SyntheticSource
 from affect.shards.verify import verify
@@ -33,6 +31,7 @@ from affect.shards.write import pack
 
 MARK = ".made-by-affect-demo"
 IMAGES, FPS, SECONDS = 5000, 25, 2
+CALIB = 0.3  # share of the held-out faces
 APEX = 0.8  # of full strength, from which a frame of the video counts as showing its emotion
 
 
@@ -44,17 +43,15 @@ def demo(out: Path) -> None:
     rows: list[tuple[str, str, Path]] = []
 
     with Progress("pack", IMAGES, "images") as progress:
-        info = pack(SyntheticSource(IMAGES), data, advance=progress.advance)
+        info = pack(SyntheticSource(IMAGES), data, calib=CALIB, advance=progress.advance)
     rows.append(("pack", f"{info.num_samples:,} faces, {progress.rate:,.0f}/s", data))
     with Progress("verify", IMAGES, "samples") as progress:
         verify(data, progress.advance)
     rows.append(("verify", f"{info.num_samples:,} samples as packed", data))
 
     run = load_config("demo", [f"data.dataset={data}"])
-    task, dataset = TASKS[run.task], Dataset(data)
-    fit(run, task, dataset, run_folder, scorer(run, task, dataset))
+    train(run, run_folder)
     history = read_history(run_folder)
-    curves_plot(history, run_folder / "curves.png")
     seconds = sum(line["seconds"] for line in history)
     rate = info.counts["train"] * len(history) / seconds
     waiting = sum(line["waiting_share"] * line["seconds"] for line in history) / seconds
@@ -62,11 +59,13 @@ def demo(out: Path) -> None:
         ("train", f"{len(history)} epochs, {rate:,.0f} images/s, waiting {100 * waiting:.1f} %", run_folder / "curves.png")
     )
 
-    metrics = evaluate(run_folder, data, "val", run_folder)
-    way = metrics["8way"]
-    text = f"accuracy {way['acc']:.3f}, macro-F1 {way['macro_f1']:.3f} on {metrics['rows']:,} faces of other people"
+    found = json.loads((run_folder / RELIABILITY).read_text())
+    before, after = found["raw"], found["temperature_scaled"]
+    text = f"accuracy {before['accuracy']:.3f}, macro-F1 {before['macro_f1']:.3f} on {found['rows']:,} faces of other people"
     rows.append(("evaluate", text, run_folder / "confmat.png"))
-    package = export(run_folder)
+    text = f"ECE {before['ece']:.3f} before, {after['ece']:.3f} after; T {after['temperature'][0]:.2f}, fitted on faces apart"
+    rows.append(("calibrate", text, run_folder / "reliability.png"))
+    package = ModelPackage.open(run_folder)
     assert package.manifest.files is not None
     fact = package.manifest.files[package.model.name]
     text = f"{fact['size'] / 2**20:.1f} MiB; model and graph differ by {fact['parity']['emotion']['max_abs_logit']:.0e} at most"

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from affect.engine.config import TrainConfig
+from affect.engine.config import RunConfig, TrainConfig
 from affect.shards.errors import InputError
 
 
@@ -44,3 +44,17 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
+
+
+def out_of_memory(run: RunConfig, device: torch.device) -> str:
+    """What was tried, how much it took, and what fits."""
+    pieces, size = run.optim.accumulate, run.model.image_size
+    now = run.data.batch_size // pieces
+    held = ""
+    if device.type == "cuda":
+        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+        held = f" (at most {peak / 2**30:.1f} of {total / 2**30:.1f} GiB were held)"
+    return (
+        f"{describe(device)}: out of memory with {now} pictures of {size} px at once{held}. The same update in smaller parts: "
+        f"--set optim.accumulate={pieces * 2}. Fewer samples per update: --set data.batch_size={max(now // 2, 1)}, or auto"
+    )

@@ -1,17 +1,29 @@
-"""Named loss terms and their weighted sum. A term is a function of what the model said and the batch."""
+"""Named loss terms and their weighted sum. A term is a function of what the model said and the batch.
+
+The gradient of an update is that of one mean over all its samples, however many processes and micro-batches they are spread
+over: a term gives a sum and, from the targets alone and before any forward pass, the count that the sum is divided by.
+Axes: B batch, C classes.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affect.engine.config import RunConfig
-from affect.engine.data.loader import Batch
+from affect.engine.data.loader import Batch, Loader
+from affect.engine.data.selection import largest_share
 from affect.engine.task import TaskSpec, Term
+
+TINY = torch.finfo(torch.float32).tiny
+EPS = 1e-7  # floor of 1 - cos^2: without it the slope of the margin is infinite where the angle is 0
 
 
 @dataclass(frozen=True)
@@ -22,39 +34,125 @@ class Losses:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
-def cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, weight: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean over the labelled rows, weighted by sample, of -sum_j q_j log p_j with q = (1 - e) target + e / C.
+def cross_entropy_rows(
+    logits: Tensor, target: Tensor, class_weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """-sum_j w_j q_j log p_j with q = (1 - e) target + e / C, as torch's own.
 
-    logits: (B, C) any float dtype. target: (B, C) distributions. mask: (B, C), a row counts where all of it is labelled.
-    weight: (B,). Returns: () float32; 0, with zero gradient, where no row is labelled.
+    logits: (B, C) any float dtype. target: (B, C) distributions. class_weight: (C,). Returns: (B,) float32.
     """
     q = (1 - label_smoothing) * target + label_smoothing / target.shape[1]
-    rows = -(q * F.log_softmax(logits.float(), 1)).sum(1)
-    counted = weight * mask.amin(1)
-    return (rows * counted).sum() / counted.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    if class_weight is not None:
+        q = q * class_weight
+    return -(q * F.log_softmax(logits.float(), 1)).sum(1)
 
 
-def _cross_entropy(term: Term, run: RunConfig) -> Callable[[Tensor, dict[str, Tensor], Batch], Tensor]:
-    def loss(features: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        on = term.on
-        return cross_entropy(
-            outputs[on], batch.targets[on], batch.mask[on], batch.weight, label_smoothing=run.loss.label_smoothing
-        )
-
-    return loss
+def row_counts(target: Tensor, class_weight: Tensor | None, hard: bool) -> Tensor:
+    """(B,) what a row counts in the mean, in torch's semantics: its class's weight under hard labels, 1 under distributions."""
+    if class_weight is None or not hard:
+        return target.new_ones(len(target))
+    return class_weight[target.argmax(1)]
 
 
-TERMS = {"cross_entropy": _cross_entropy}
+def with_margin(logits: Tensor, target: Tensor, scale: float, margin: Tensor) -> Tensor:
+    """Cosine logits, scale * cos, with the margin on each row's top class; a margin of 0 returns them as they are.
+
+    psi(c) = c cos m - sqrt(1 - c^2) sin m where c > -cos m, else c - m sin m, which keeps falling past theta = pi - m.
+    logits: (B, C) float32. target: (B, C) distributions, of equals the first is the top. margin: () radians, in [0, pi / 2).
+    Source: Deng et al., ArcFace, CVPR 2019, eq. 3; the second branch is insightface's.
+    """
+    top = target.argmax(1, keepdim=True)
+    c = logits.float().gather(1, top) / scale
+    cos_m, sin_m = margin.cos(), margin.sin()
+    sine = ((1 - c) * (1 + c)).clamp_min(EPS).sqrt()
+    psi = torch.where(c > -cos_m, c * cos_m - sine * sin_m, c - margin * sin_m)
+    return logits.float().scatter(1, top, scale * psi)
+
+
+def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
+    """(C,) weights (1 - beta) / (1 - beta^n), scaled to a mean of 1 over the classes that occur; 0 for one that does not.
+
+    counts: (C,) samples of each class. Source: Cui et al., Class-Balanced Loss, CVPR 2019.
+    """
+    counts = np.asarray(counts, np.float64)
+    effective = -np.expm1(counts * math.log(beta)) if beta > 0 else (counts > 0).astype(float)
+    weights = np.where(counts > 0, (1 - beta) / np.maximum(effective, 1e-300), 0.0)
+    return weights / weights[counts > 0].mean()
+
+
+class CrossEntropy(nn.Module):
+    """With smoothing and class weights; of cosine logits with the margin of the epoch."""
+
+    def __init__(self, term: Term, run: RunConfig, loader: Loader, *, margin: bool = False) -> None:
+        super().__init__()
+        self.on, self.smoothing = term.on, run.loss.label_smoothing
+        self.arcface = run.loss.arcface if margin else None
+        rows = loader.planner.order.rows
+        target = loader.targets[term.on].numpy()[rows]
+        labels = largest_share(target)
+        mixes = run.data.augment.mixup > 0 or run.data.augment.cutmix > 0
+        self.hard = bool((target[labels >= 0].max(1) == 1).all()) and not mixes
+        weights = None
+        if run.loss.class_weights == "balanced":
+            counts = np.bincount(labels[labels >= 0], minlength=target.shape[1])
+            weights = torch.from_numpy(balanced_class_weights(counts, run.loss.class_weights_beta)).float()
+        self.register_buffer("class_weight", weights)
+        self.register_buffer("margin", torch.zeros(()))  # a tensor: a new value recompiles nothing
+        self.class_weight: Tensor | None
+        self.margin: Tensor
+
+    def at_epoch(self, epoch: int) -> dict[str, float]:
+        """Set the epoch's margin; return what `history.json` says of it."""
+        if self.arcface is None:
+            return {}
+        margin = self.arcface.margin_at(epoch)
+        self.margin.fill_(margin)
+        return {"margin": margin}
+
+    def _labelled(self, batch: Batch) -> Tensor:
+        return batch.weight * batch.mask[self.on].amin(1)
+
+    def count(self, batch: Batch) -> Tensor:
+        return (self._labelled(batch) * row_counts(batch.targets[self.on], self.class_weight, self.hard)).sum()
+
+    def forward(self, features: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        logits, target = outputs[self.on], batch.targets[self.on]
+        if self.arcface is not None:
+            logits = with_margin(logits, target, self.arcface.scale, self.margin)
+        return (self._labelled(batch) * cross_entropy_rows(logits, target, self.class_weight, self.smoothing)).sum()
+
+
+def _arcface(term: Term, run: RunConfig, loader: Loader) -> CrossEntropy:
+    return CrossEntropy(term, run, loader, margin=True)
+
+
+TERMS: dict[str, Callable[[Term, RunConfig, Loader], CrossEntropy]] = {"cross_entropy": CrossEntropy, "arcface_ce": _arcface}
 
 
 class LossFunction(nn.Module):
     """The task's terms, made for one run."""
 
-    def __init__(self, run: RunConfig, task: TaskSpec) -> None:
+    def __init__(self, run: RunConfig, task: TaskSpec, loader: Loader) -> None:
         super().__init__()
-        self.terms = [(term, TERMS[term.name](term, run)) for term in task.terms]
+        self.names = [term.name for term in task.terms]
+        self.terms = nn.ModuleList([TERMS[term.name](term, run, loader) for term in task.terms])
+        self.register_buffer("weights", torch.tensor([term.weight for term in task.terms]))
+        self.weights: Tensor
+        self.to(loader.device)
 
-    def forward(self, features: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Losses:
-        parts = {term.name: loss(features, outputs, batch) for term, loss in self.terms}
-        total = torch.stack([term.weight * parts[term.name] for term, _ in self.terms]).sum()
-        return Losses(total, parts)
+    def _terms(self) -> list[CrossEntropy]:
+        return cast(list[CrossEntropy], list(self.terms))
+
+    def at_epoch(self, epoch: int) -> dict[str, float]:
+        """Set what the terms change by epoch; return it by name."""
+        return {name: value for term in self._terms() for name, value in term.at_epoch(epoch).items()}
+
+    def counts(self, batch: Batch) -> Tensor:
+        """(terms,) what each term's sum over these samples is to be divided by."""
+        return torch.stack([term.count(batch) for term in self._terms()])
+
+    def forward(self, features: Tensor, outputs: dict[str, Tensor], batch: Batch, counts: Tensor) -> Losses:
+        """counts: of the whole update. A term that counts nothing is 0, with zero gradient."""
+        sums = torch.stack([term(features, outputs, batch) for term in self.terms])
+        parts = sums / counts.clamp_min(TINY)
+        return Losses((parts * self.weights).sum(), dict(zip(self.names, parts.unbind(), strict=True)))

@@ -32,6 +32,64 @@ def nll(logits: np.ndarray, target: np.ndarray) -> float:
     return float(-(target * log_p).sum(1).mean())
 
 
+def brier(probs: np.ndarray, target: np.ndarray) -> float:
+    """Mean over rows of sum_j (p_j - t_j)^2, from 0 to 2."""
+    return float(((probs.astype(np.float64) - target) ** 2).sum(1).mean())
+
+
+def reliability_bins(probs: np.ndarray, agreement: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
+    """count, mean confidence and mean agreement in each of `bins` equal bins (lo, hi] of the confidence, the largest prob.
+
+    agreement: (N,) 1 where the largest prob is the majority label, else 0; or the share of votes that its class got.
+    Returns: {"count", "confidence", "agreement"}, each (bins,); the means are 0 where the count is.
+    """
+    confidence = probs.max(1).astype(np.float64)
+    edges = np.arange(1, bins) / bins
+    place = np.searchsorted(edges, confidence)  # on an edge: the bin below it
+    count = np.bincount(place, minlength=bins)
+    sums = {"confidence": confidence, "agreement": np.asarray(agreement, np.float64)}
+    means = {name: np.bincount(place, values, bins) / np.maximum(count, 1) for name, values in sums.items()}
+    return {"count": count, **means}
+
+
+def ece_of(bins: dict[str, np.ndarray]) -> float:
+    """Expected calibration error: mean |agreement - confidence| of the bins, each as often as it has rows."""
+    return float(np.average(np.abs(bins["agreement"] - bins["confidence"]), weights=bins["count"]))
+
+
+def ece(probs: np.ndarray, agreement: np.ndarray, bins: int = 15) -> float:
+    """Of the majority label or of the votes, as `agreement` says: see `reliability_bins`.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
+    """
+    return ece_of(reliability_bins(probs, agreement, bins))
+
+
+def reliability(logits: np.ndarray, target: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """How right and how honest the probabilities are; a part of reliabilitymetrics.json.
+
+    logits: (N, C). target: (N, C) distributions. `ece` and `brier` are of the majority label, `*_votes` of the distributions;
+    `nll` is of the distributions, `nll_majority` of the label. With one-hot targets they are equal.
+    """
+    probs, label, predicted = softmax(logits), target.argmax(1), logits.argmax(1)
+    majority = np.eye(len(names))[label]
+    matrix = confusion(label, predicted, len(names))
+    way = summary(matrix)
+    return {
+        "rows": len(label),
+        "accuracy": way["acc"],
+        "macro_f1": way["macro_f1"],
+        "per_class_f1": dict(zip(names, f1_per_class(matrix).tolist(), strict=True)),
+        "bacc": way["bacc"],
+        "nll": nll(logits, target),
+        "nll_majority": nll(logits, majority),
+        "ece": ece(probs, predicted == label),
+        "ece_votes": ece(probs, target[np.arange(len(label)), predicted]),
+        "brier": brier(probs, majority),
+        "brier_votes": brier(probs, target),
+    }
+
+
 def summary(matrix: np.ndarray) -> dict[str, float]:
     """Accuracy, macro-F1 over all classes of the matrix, balanced accuracy: the mean recall over the classes that occur."""
     support = matrix.sum(1)
@@ -48,7 +106,7 @@ def classification(logits: np.ndarray, target: np.ndarray, names: Sequence[str])
     """Everything said of one `Classes` output.
 
     logits: (N, C). target: (N, C) distributions; the label is the largest share, the first of equals.
-    Returns: {"<C>way": {acc, macro_f1, bacc}, "present_only": {..., present_idx, present_names}, nll, rows,
+    Returns: {"<C>way": {acc, macro_f1, bacc}, "present_only": {..., present_idx, present_names, confusion}, nll, rows,
         per_class, confusion}.
     `present_only` takes the largest logit among the classes that occur: a set without contempt has no contempt to predict.
     """
@@ -65,6 +123,7 @@ def classification(logits: np.ndarray, target: np.ndarray, names: Sequence[str])
             "present_idx": present.tolist(),
             "present_names": [names[i] for i in present.tolist()],
             "masked": True,
+            "confusion": among.tolist(),
         },
         "nll": nll(logits, target),
         "rows": len(label),

@@ -14,12 +14,13 @@ from affect.engine.log import say
 class Progress:
     """`with Progress("pack", total, "images") as progress: progress.advance(1)`; total None where it is not known."""
 
-    def __init__(self, label: str, total: int | None, unit: str, every_s: float = 10.0) -> None:
+    def __init__(self, label: str, total: int | None, unit: str, every_s: float = 10.0, shown: bool = True) -> None:
         self.label, self.total, self.unit, self.every_s = label, total, unit, every_s
         self.done, self.note = 0, lambda: ""
         self.skipped = 0
         self.started = self.printed = time.monotonic()
-        self.terminal = sys.stderr.isatty()
+        self.terminal = shown and sys.stderr.isatty()
+        self.shown = shown
 
     def __enter__(self) -> Self:
         return self
@@ -29,7 +30,7 @@ class Progress:
         self.done += count
         self.note = note or self.note
         now = time.monotonic()
-        if now - self.printed >= (0.2 if self.terminal else self.every_s):
+        if self.shown and now - self.printed >= (0.2 if self.terminal else self.every_s):
             self.printed = now
             self._show("\r" if self.terminal else "")
 
@@ -40,7 +41,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.terminal:
             print("\r\x1b[2K", end="", file=sys.stderr)
-        if kind is None:
+        if kind is None and self.shown:
             self._show("")
 
     @property

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,13 +21,9 @@ from affect.engine.config import RunConfig
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 
-CONFIG, HISTORY, METRICS, FINGERPRINT, ENVIRONMENT = (
-    "config.yaml",
-    "history.json",
-    "metrics.json",
-    "fingerprint.json",
-    "environment.json",
-)
+CONFIG, HISTORY, METRICS, FINGERPRINT = "config.yaml", "history.json", "metrics.json", "fingerprint.json"
+ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"
+LOCK = ".run.lock"
 PACKAGES = (
     "torch",
     "timm",
@@ -36,29 +36,62 @@ PACKAGES = (
 )
 
 
-def begin(out: Path, run: RunConfig, dataset: Dataset, device: str, *, resume: bool) -> dict[str, Any] | None:
-    """Make the folder, or open it to go on; return the state to go on from.
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """One process at a time writes to a run; the lock goes with whoever holds it, however that ends."""
+    if out.is_file():
+        raise InputError(f"{out}: is a file; name a folder: --out DIR")
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise InputError(
+                f"{out}: is being trained by {stream.read() or 'another process'}; wait for it, or stop it"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {platform.node()}")
+        stream.flush()
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
+            if new and not any(out.iterdir()):
+                out.rmdir()
+
+
+def begin(out: Path, run: RunConfig, dataset: Dataset, *, resume: bool) -> dict[str, Any] | None:
+    """The state to go on from, None where there is nothing yet. A run that ended before its first checkpoint may start anew.
 
     Raises: InputError where there is a run that is not to be resumed, or one with another configuration.
     """
-    held = (out.is_dir() and any(out.iterdir())) or out.is_file()
-    if held and not resume:
-        raise InputError(f"{out}: is there already; go on with it: add --resume, or name another: --out DIR")
+    held = [path for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
+    unfinished = (out / CONFIG).is_file() and not (out / LAST).is_file() and not (out / BEST).is_file()
     if resume and not (out / CONFIG).is_file():
         raise InputError(f"{out}: no run to resume; start it without --resume")
-    if resume:
-        _same_config(out / CONFIG, run)
-        if not (out / LAST).is_file():
-            return None
-        state = load(out / LAST)
-        if state["fingerprint"]["index"] != dataset.index_sha256:
-            raise InputError(f"{dataset.folder}: is not the dataset that {out} was trained on; give that one, or train anew")
-        return state
-    out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        if held and not unfinished:
+            raise InputError(f"{out}: is there already; go on with it: add --resume, or name another: --out DIR")
+        return None
+    _same_config(out / CONFIG, run)
+    if not (out / LAST).is_file():
+        return None
+    state = load(out / LAST)
+    if state["fingerprint"]["index"] != dataset.index_sha256:
+        raise InputError(f"{dataset.folder}: is not the dataset that {out} was trained on; give that one, or train anew")
+    return state
+
+
+def describe_run(out: Path, run: RunConfig, made_from: dict[str, str], device: str) -> None:
+    """The files that say what the run is and on what it runs."""
     (out / CONFIG).write_text(run.dump())
-    write_json(out / FINGERPRINT, fingerprint(run, dataset))
+    write_json(out / FINGERPRINT, made_from)
     write_json(out / ENVIRONMENT, environment(device))
-    return None
+    (out / COMMIT).write_text(f"{git_commit()}\n")
+    installed = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}
+    (out / FREEZE).write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
 
 
 def _same_config(path: Path, run: RunConfig) -> None:

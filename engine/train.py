@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from affect.engine.checkpoint import BEST, LAST, save
+from affect.engine.checkpoint import BEST, LAST, initialise, save
 from affect.engine.config import RunConfig
 from affect.engine.data.alignment import REPORT, alignment
 from affect.engine.data.loader import Batch, train_loader
-from affect.engine.device import autocast, choose_device, choose_precision, describe
+from affect.engine.device import autocast, choose_precision, describe, out_of_memory
+from affect.engine.interrupt import Interrupt
 from affect.engine.log import say
 from affect.engine.losses import LossFunction
+from affect.engine.meter import Meter
 from affect.engine.models.build import build_model
 from affect.engine.optim import build_optimizer, learning_rate
 from affect.engine.progress import Progress
-from affect.engine.run import HISTORY, begin, fingerprint, write_json
+from affect.engine.ranks import Ranks, joined
+from affect.engine.run import HISTORY, begin, describe_run, fingerprint, locked, write_json
+from affect.engine.stopping import stale_epochs
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 
-Score = Callable[[nn.Module], dict[str, float]]
-
-
-@dataclass
-class Meter:
-    """What an epoch has added up; on the device, so that adding waits for nothing."""
-
-    loss: Tensor | float = 0.0
-    steps: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0  # seconds of `seconds` in which the loop had no batch
-
-    def mean(self) -> float:
-        return float(self.loss) / max(self.steps, 1)
-
-    @property
-    def waiting_share(self) -> float:
-        return self.waited / max(self.seconds, 1e-9)
-
-    def plain(self) -> dict[str, float]:
-        return {**asdict(self), "loss": float(self.loss)}
+Score = Callable[[nn.Module, Ranks], dict[str, float]]
+AGREE_STEPS = 20  # several processes ask each other this often whether to save or to stop
 
 
 @dataclass
@@ -64,95 +48,280 @@ class TrainState:
     meter: Meter = field(default_factory=Meter)
 
 
-def fit(run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, score: Score, *, resume: bool = False) -> Path:
+def fit(
+    run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, score: Score, *,
+    resume: bool = False, init_from: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda line: None,
+) -> Path:  # fmt: skip
     """Train `task` for `run.optim.epochs` epochs into the folder `out`; return the checkpoint that `score` liked best.
 
     Resuming equals not stopping: order, augmentation, weights, optimiser and random state are those of the undisturbed run.
     """
-    device = choose_device(run.train.device)
-    saved = begin(out, run, dataset, describe(device), resume=resume)
-    torch.manual_seed(run.seed)
-    loader = train_loader(run, task, dataset, device)
-    write_json(out / REPORT, alignment(run, dataset, loader.planner.order.rows))
-    model = build_model(run.model, task, dataset.info.layout).to(device)
-    if run.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    loss_fn = LossFunction(run, task)
-    optimizer = build_optimizer(model, run.optim)
-    dtype, reason = choose_precision(run.train, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    forward = _compiled(model, run, device)
-    order = loader.planner.order
-    steps = order.first_step_of(run.optim.epochs)
-    state = _restore(saved, model, optimizer, scaler, device) if saved else TrainState()
-    say(
-        f"train: {task.name}, {run.model.backbone} at {run.model.image_size} px on {describe(device)}; "
-        f"{dtype or 'float32'} ({reason}); loader {loader.kind}; {len(order.rows):,} samples, {steps:,} steps of {order.batch}"
-        + (f"; resumed at step {state.step:,}" if saved else "")
-    )
-
-    def checkpoint() -> dict[str, Any]:
-        return {**_weights(run, task, dataset, model, state), **_moving_parts(optimizer, scaler, state, device)}
-
-    model.train()
-    saved_at = time.monotonic()
-    with _Interrupt() as interrupt, Progress("train", steps * order.batch, "images", run.train.log_every_s) as progress:
-        progress.skip(state.step * order.batch)
-        for batch, waited in _timed(loader.from_step(state.step)):
-            if state.step >= steps:
-                break
-            started = time.monotonic()
-            epoch = (state.step + 1) * order.batch / len(order.rows)
-            rate = learning_rate(run.optim, min(epoch, run.optim.epochs))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with autocast(dtype, device):
-                features, outputs = forward(batch.inputs)
-            losses = loss_fn(features, outputs, batch)  # in float32
-            scaler.scale(losses.total).backward()  # disabled for bf16, where it is the identity: one path
-            scaler.unscale_(optimizer)
-            if run.optim.clip_norm:
-                clip_grad_norm_(model.parameters(), run.optim.clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            state.step += 1
-            meter = state.meter
-            meter.loss, meter.steps = meter.loss + losses.total.detach(), meter.steps + 1
-            meter.seconds, meter.waited = meter.seconds + waited + time.monotonic() - started, meter.waited + waited
-            progress.advance(order.batch, note=lambda: _note(state))
-
-            if state.step == order.first_step_of(len(state.history) + 1):
-                _end_epoch(run, task, state, rate, score, model, out, lambda: _weights(run, task, dataset, model, state))
-                save(out / LAST, checkpoint())
-                saved_at = time.monotonic()
-            elif interrupt.seen or time.monotonic() - saved_at > run.train.checkpoint_every_s:
-                _check_finite(state)
-                save(out / LAST, checkpoint())
-                saved_at = time.monotonic()
-            if interrupt.seen:
-                raise KeyboardInterrupt
+    with joined(run.train.device) as ranks, locked(out) if ranks.first else nullcontext():
+        saved = begin(out, run, dataset, resume=resume)
+        ranks.gather(None)  # all have looked before the first one writes
+        trainer = Trainer(run, task, dataset, out, ranks, score, log, init_from if saved is None else None)
+        trainer.restore(saved) if saved else trainer.describe()
+        try:
+            trainer.run_to_the_end()
+        except torch.OutOfMemoryError as error:
+            raise InputError(out_of_memory(run, ranks.device)) from error
     return out / BEST
 
 
-class _Interrupt:
-    """Holds the first Ctrl-C back until the step is done, so that nothing learned is lost; a second one ends at once."""
+class Trainer:
+    """Everything that a step changes, the step, and what happens between steps."""
 
-    def __enter__(self) -> Self:
-        self.seen = False
-        self.before = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._note)
-        return self
+    def __init__(
+        self, run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, ranks: Ranks, score: Score,
+        log: Callable[[dict[str, Any]], None], init_from: Path | None,
+    ) -> None:  # fmt: skip
+        self.run, self.task, self.dataset, self.out, self.ranks = run, task, dataset, out, ranks
+        self.score, self.log, self.device = score, log, ranks.device
+        torch.manual_seed(run.seed)
+        self.loader = train_loader(run, task, dataset, ranks)
+        self.order = self.loader.planner.order
+        self.steps = self.order.first_step_of(run.optim.epochs)
+        self.model = build_model(run, task, dataset.info.layout).to(self.device)
+        self.outputs = [dataset.info.layout.output(name) for name in task.outputs]
+        self.lineage = initialise(self.model, init_from, self.outputs) if init_from else None
+        if run.train.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.loss = LossFunction(run, task, self.loader)
+        self.optimizer = build_optimizer(self.model, run.optim)
+        self.dtype, reason = choose_precision(run.train, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self.parallel = ranks.parallel(self.model)
+        mode = compile_mode(run, self.device)
+        self.forward = torch.compile(self.parallel, mode=mode) if mode else self.parallel
+        self.ema = ModelEmaV3(self.model, run.optim.ema, use_warmup=True, warmup_power=3 / 4) if run.optim.ema else None
+        if ranks.rank:
+            torch.manual_seed(run.seed + ranks.rank)  # dropout differs
+        self.state = TrainState()
+        if ranks.first:
+            say(
+                f"train: {task.name}, {run.model.backbone} at {run.model.image_size} px on {describe(self.device)}"
+                + (f", {ranks.world} processes" if ranks.world > 1 else "")
+                + f"; {self.dtype or 'float32'} ({reason}); compile {mode or 'off'}; loader {self.loader.kind}; "
+                f"{len(self.order.rows):,} samples, {self.steps:,} steps of {self.order.batch}"
+            )
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.seen = True
-        signal.signal(signal.SIGINT, self.before)
-        say("interrupted: saving after this step; once more ends at once")
+    def describe(self) -> None:
+        """What a new run is, in its folder."""
+        if self.ranks.first:
+            describe_run(self.out, self.run, self.made_from, describe(self.device))
+            write_json(self.out / REPORT, alignment(self.run, self.dataset, self.order.rows, self.lineage))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.before)
+    @property
+    def made_from(self) -> dict[str, str]:
+        return fingerprint(self.run, self.dataset) | ({"init": self.lineage["sha256"]} if self.lineage else {})
+
+    def run_to_the_end(self) -> None:
+        run, state, order = self.run, self.state, self.order
+        self.model.train()
+        saved_at, shown = time.monotonic(), self.ranks.first
+        if self.stopped():
+            return
+        with (
+            Interrupt() as interrupt,
+            Progress("train", self.steps * order.batch, "images", run.train.log_every_s, shown) as progress,
+        ):
+            progress.skip(state.step * order.batch)
+            for batch, waited in _timed(self.loader.from_step(state.step)):
+                if state.step >= self.steps:
+                    break
+                started = time.monotonic()
+                parts = self.step(batch)
+                state.meter.add(state.step, parts, waited + time.monotonic() - started, waited)
+                state.step += 1
+                progress.advance(order.batch, note=self.note)
+                ended = state.step == order.first_step_of(len(state.history) + 1)
+                due = interrupt.seen or time.monotonic() - saved_at > run.train.checkpoint_every_s
+                if ended:
+                    self.end_epoch()
+                if ended or self.agreed(due):
+                    self.check_finite()
+                    self.save(LAST)
+                    saved_at = time.monotonic()
+                if self.agreed(interrupt.seen):
+                    raise KeyboardInterrupt
+                if ended and self.stopped():
+                    break
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update; the parts of its loss and the norm of its gradient, on the device. In bf16 nothing here waits for it."""
+        run, optim, state = self.run, self.run.optim, self.state
+        epoch = state.step * self.order.batch // len(self.order.rows)
+        self.model.head.at_epoch(epoch)
+        self.loss.at_epoch(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(state.step)
+        counts = self.ranks.add(self.loss.counts(batch))
+        pieces = batch.split(optim.accumulate)
+        parts: dict[str, Tensor] = {}
+        for i, piece in enumerate(pieces):
+            if run.train.compile != "off":
+                torch.compiler.cudagraph_mark_step_begin()
+            with self.ranks.quiet(self.parallel, last=i == len(pieces) - 1):
+                with autocast(self.dtype, self.device):
+                    features, outputs = self.forward(piece.inputs)
+                losses = self.loss(features, outputs, piece, counts)  # in float32
+                self.scaler.scale(losses.total * self.ranks.world).backward()  # DDP takes the mean over the processes
+            for name, value in {**losses.parts, "total": losses.total}.items():
+                parts[name] = parts.get(name, 0.0) + value.detach()
+        self.scaler.unscale_(self.optimizer)  # disabled for bf16, where it is the identity: one path
+        if optim.clip_norm:
+            norm = clip_grad_norm_(self.model.parameters(), optim.clip_norm)
+            if not self.scaler.is_enabled():  # a scaler tries factors until no gradient overflows
+                parts["gradient"] = norm
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.model, state.step + 1)
+        return parts
+
+    def rate(self, step: int) -> float:
+        epoch = (step + 1) * self.order.batch / len(self.order.rows)
+        return learning_rate(self.run.optim, min(epoch, self.run.optim.epochs))
+
+    def agreed(self, wish: bool) -> bool:
+        """Alone: the wish. Several processes must do the same in the same step, and ask each other now and then."""
+        if self.ranks.world > 1 and self.state.step % AGREE_STEPS:
+            return False
+        return self.ranks.agree(wish)
+
+    def note(self) -> str:
+        meter = self.state.meter
+        if not meter.steps:  # an epoch has just ended and said its own line
+            return ""
+        loss = self.ranks.world * meter.mean()
+        return f"epoch {len(self.state.history)}, loss {loss:.4f}, waiting {100 * meter.waiting_share:.1f} %"
+
+    def check_finite(self) -> None:
+        """Raises InputError naming the first step, part and samples that were not finite."""
+        found = self.state.meter.first_bad()
+        if not found:
+            return
+        step, part = found
+        samples = self.order.step(step)[0]
+        codes, paths = self.dataset.coded("path")
+        keys = [paths[code] for code in codes[samples[:6]]]
+        raise InputError(
+            f"loss: {part} is not finite since step {step}, whose {len(samples)} samples are "
+            f"{', '.join(map(str, samples[:6].tolist()))}, ... ({', '.join(keys)}, ...); the checkpoints from before are "
+            "kept. Try a lower rate: --set optim.lr=..., or --set train.precision=off"
+        )
+
+    def end_epoch(self) -> None:
+        """Score the epoch, write its line, keep the model if it is the best so far."""
+        self.check_finite()
+        state, epoch = self.state, len(self.state.history)
+        meter = state.meter.over_all(self.ranks)
+        values = self.score(self.scored, self.ranks)
+        self.model.train()
+        losses = {name: meter.mean(name) for name in meter.sums if name not in ("total", "gradient")}
+        line = {
+            "epoch": epoch,
+            "train_loss": meter.mean(),
+            "losses": losses,
+            **self.loss.at_epoch(epoch),
+            "lr": self.rate(state.step - 1),
+            "seconds": meter.seconds,
+            "images_per_s": meter.steps * self.order.batch / max(meter.seconds, 1e-9),
+            "waiting_share": meter.waiting_share,
+            "final_head": self.model.head.is_final(epoch),
+            "val": values,
+        }
+        state.history.append(line)
+        state.meter = Meter()
+        best = line["final_head"] and values[self.task.select_by] > state.best
+        if best:
+            state.best = values[self.task.select_by]
+            self.save(BEST)
+        if self.ranks.first:
+            said = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+            say(
+                f"epoch {epoch}: loss {line['train_loss']:.4f}, {said}; {meter.seconds:.0f} s, waiting "
+                f"{100 * meter.waiting_share:.1f} %" + (", the best so far" if best else "")
+            )
+            write_json(self.out / HISTORY, state.history)
+            self.log(line)
+
+    @property
+    def scored(self) -> nn.Module:
+        """What is scored, kept and exported."""
+        return self.ema.module if self.ema else self.model
+
+    def stopped(self) -> bool:
+        """Whether early stopping ends the run here; it says so."""
+        rule, history = self.run.optim.early_stopping, self.state.history
+        if not rule or len(history) < rule.min_epochs:
+            return False
+        stale = stale_epochs(history, self.task.select_by, rule.min_delta)
+        if stale < rule.patience:
+            return False
+        if self.ranks.first:
+            say(f"train: ended after epoch {len(history) - 1}: {self.task.select_by} has not risen for {stale} epochs")
+        return True
+
+    def save(self, name: str) -> None:
+        """BEST: what it takes to use the model; LAST: what it takes to go on, too."""
+        state = {
+            "task": self.task.name,
+            "model": (self.scored if name == BEST else self.model).state_dict(),
+            "outputs": [asdict(output) for output in self.outputs],
+            "fingerprint": self.made_from,
+            "history": self.state.history,
+        }
+        if name == LAST:
+            state |= self.moving_parts()
+        if self.ranks.first:
+            save(self.out / name, state)
+
+    def moving_parts(self) -> dict[str, Any]:
+        random = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+        return {
+            "step": self.state.step,
+            "best": self.state.best,
+            "meter": self.state.meter.over_all(self.ranks).plain(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "lineage": self.lineage,
+            "rng": self.ranks.gather(random),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint made by as many processes."""
+        if len(saved["rng"]) != self.ranks.world:
+            raise InputError(
+                f"{self.out}: was trained by {len(saved['rng'])} processes, now there are {self.ranks.world}; start as many"
+            )
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        if self.ema:
+            self.ema.module.load_state_dict(saved["ema"])
+        random = saved["rng"][self.ranks.rank]
+        torch.set_rng_state(random["cpu"])
+        if random["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.device)
+        self.lineage = saved["lineage"]
+        meter = Meter(**saved["meter"])
+        if not self.ranks.first:
+            meter.sums = dict.fromkeys(meter.sums, 0.0)  # the first process has everyone's
+        self.state = TrainState(saved["step"], saved["history"], saved["best"], meter)
+        say(f"train: resumed at step {self.state.step:,}")
+
+
+def compile_mode(run: RunConfig, device: torch.device) -> str | None:
+    """The mode of torch.compile, None for eager."""
+    if run.train.compile == "auto":
+        return "default" if device.type == "cuda" else None
+    return None if run.train.compile == "off" else run.train.compile
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
@@ -161,86 +330,3 @@ def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         started = time.monotonic()
         batch = next(batches)
         yield batch, time.monotonic() - started
-
-
-def _compiled(model: nn.Module, run: RunConfig, device: torch.device) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
-    """The model, compiled where it pays; checkpoints are saved from the model itself."""
-    on = run.train.compile == "on" or (run.train.compile == "auto" and device.type == "cuda")
-    return torch.compile(model) if on else model
-
-
-def _note(state: TrainState) -> str:
-    if not state.meter.steps:  # an epoch has just ended and said its own line
-        return ""
-    return f"epoch {len(state.history)}, loss {state.meter.mean():.4f}, waiting {100 * state.meter.waiting_share:.1f} %"
-
-
-def _check_finite(state: TrainState) -> None:
-    if not math.isfinite(state.meter.mean()):
-        raise InputError(
-            f"loss: not finite by step {state.step}; the checkpoint of an earlier step is kept. "
-            "Try a lower rate: --set optim.lr=..., or --set train.precision=off"
-        )
-
-
-def _end_epoch(
-    run: RunConfig, task: TaskSpec, state: TrainState, rate: float, score: Score, model: nn.Module, out: Path,
-    weights: Callable[[], dict[str, Any]],
-) -> None:  # fmt: skip
-    """Score the epoch, write its line, keep the model if it is the best so far."""
-    _check_finite(state)
-    epoch, meter = len(state.history), state.meter
-    values = score(model)
-    model.train()
-    state.history.append({
-        "epoch": epoch, "train_loss": meter.mean(), "lr": rate, "seconds": meter.seconds, "waiting_share": meter.waiting_share,
-        "val": values,
-    })  # fmt: skip
-    state.meter = Meter()
-    say(
-        f"epoch {epoch}: loss {state.history[-1]['train_loss']:.4f}, "
-        + ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        + f"; {meter.seconds:.0f} s, waiting {100 * meter.waiting_share:.1f} %"
-    )
-    if values[task.select_by] > state.best:
-        state.best = values[task.select_by]
-        save(out / BEST, weights())
-    write_json(out / HISTORY, state.history)
-
-
-def _weights(run: RunConfig, task: TaskSpec, dataset: Dataset, model: nn.Module, state: TrainState) -> dict[str, Any]:
-    """What it takes to use the model."""
-    return {
-        "task": task.name,
-        "model": model.state_dict(),
-        "outputs": [asdict(dataset.info.layout.output(name)) for name in task.outputs],
-        "fingerprint": fingerprint(run, dataset),
-        "history": state.history,
-    }
-
-
-def _moving_parts(
-    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, state: TrainState, device: torch.device
-) -> dict[str, Any]:
-    """What it takes to go on."""
-    return {
-        "step": state.step,
-        "best": state.best,
-        "meter": state.meter.plain(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def _restore(
-    saved: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, device: torch.device
-) -> TrainState:
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    scaler.load_state_dict(saved["scaler"])
-    torch.set_rng_state(saved["rng"])
-    if device.type == "cuda" and saved["cuda_rng"] is not None:
-        torch.cuda.set_rng_state(saved["cuda_rng"], device)
-    return TrainState(saved["step"], saved["history"], saved["best"], Meter(**saved["meter"]))

@@ -42,17 +42,17 @@ def settings(synthetic):
 
 @pytest.fixture(scope="session")
 def train():
-    """train(settings, out, resume=False): what `affect train smoke --set ...` does."""
+    """train(settings, out, resume=False, init_from=None): the training of `affect train smoke --set ...`."""
     from affect.engine.config import load_config
     from affect.engine.evaluate import scorer
     from affect.engine.tasks import TASKS
     from affect.engine.train import fit
     from affect.shards.read import Dataset
 
-    def train(settings, out, *, resume=False):
+    def train(settings, out, **options):
         run = load_config("smoke", settings)
         task, dataset = TASKS[run.task], Dataset(run.data.dataset)
-        return fit(run, task, dataset, out, scorer(run, task, dataset), resume=resume)
+        return fit(run, task, dataset, out, scorer(run, task, dataset), **options)
 
     return train
 

@@ -1,48 +1,87 @@
-"""affect train."""
+"""affect train, calibrate."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
+    app.command()(calibrate)
+
+
+Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="a YAML file, or the name of a config: smoke, ferplus_rn18")],
+    config: Annotated[str, typer.Argument(help="a YAML file, or the name of a config: smoke, teacher_rn18")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="change one value, e.g. optim.lr=1e-3; may be repeated")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="the folder of the run; default runs/<config>")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder of the run; default: runs/ and its name")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run in that folder stopped")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(help="start from the weights of another run: its folder or one of its .pt files")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Train a model."""
+    """Train a model, calibrate and export it."""
     from affect.engine.config import load_config
+    from affect.shards.errors import InputError
 
+    if resume and init_from:
+        raise InputError("--resume goes on with a run, --init-from starts another one: give one of them")
     run = load_config(config, settings)
-    from affect.engine.data.selection import open_dataset
-    from affect.engine.evaluate import scorer
-    from affect.engine.report.plots import curves_plot
-    from affect.engine.run import read_history
-    from affect.engine.tasks import TASKS
-    from affect.engine.train import fit
+    from affect.engine.complete import train
+    from affect.engine.ranks import first_process
 
-    task, dataset = TASKS[run.task], open_dataset(run.data.dataset)
-    out = out or Path("runs") / Path(config).stem
-    best = fit(run, task, dataset, out, scorer(run, task, dataset), resume=resume)
-    history = read_history(out)
-    curves_plot(history, out / "curves.png")
-    chosen = max(history, key=lambda line: line["val"][task.select_by])
+    out = out or Path("runs") / (run.folder or Path(config).stem)
+    train(run, out, resume=resume, init_from=init_from)
+    if first_process():
+        _print(out, as_json)
+
+
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="the folder of a run")],
+    mode: Annotated[
+        Literal["global", "vector", "fixed", "none"], typer.Option(help="one temperature, one a class, a given one")
+    ] = "global",
+    temperature: Annotated[float, typer.Option(help="of mode fixed", min=0.01)] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Fit the temperature of a finished run on its calib rows, and write its figures and graphs anew."""
+    from affect.engine.complete import complete
+    from affect.engine.config import CalibrationConfig
+
+    complete(run, CalibrationConfig(mode=mode, temperature=temperature))
+    _print(run, as_json)
+
+
+def _print(out: Path, as_json: bool) -> None:
+    """What the folder's files say."""
+    from affect.engine.report.tables import RELIABILITY
+    from affect.engine.run import read_history
+
+    found, history = json.loads((out / RELIABILITY).read_text()), read_history(out)
+    raw, scaled = found["raw"], found["temperature_scaled"]
     seconds = sum(line["seconds"] for line in history)
     waiting = sum(line["waiting_share"] * line["seconds"] for line in history) / seconds
-    values = ", ".join(f"{name} {value:.4f}" for name, value in chosen["val"].items())
-    print(f"{best}: epoch {chosen['epoch']} of {len(history)}, {values}")
+    print(
+        f"{out}: epoch {found['epoch']} of {len(history)}, accuracy {raw['accuracy']:.4f}, macro-F1 {raw['macro_f1']:.4f}, "
+        f"bACC {raw['bacc']:.4f} on {found['rows']:,} rows of {found['split']} ({found['label_protocol']} labels)"
+    )
+    print(f"  NLL {raw['nll']:.4f}, ECE {raw['ece']:.4f} (votes {raw['ece_votes']:.4f}), Brier {raw['brier']:.4f}")
+    if scaled:
+        values = ", ".join(f"{value:.3g}" for value in scaled["temperature"])
+        print(
+            f"  with T {values}: NLL {scaled['nll']:.4f}, ECE {scaled['ece']:.4f} (votes {scaled['ece_votes']:.4f}), "
+            f"Brier {scaled['brier']:.4f}"
+        )
     print(f"{seconds / len(history):.1f} s an epoch, waiting for data {100 * waiting:.2f} % of it")
     if as_json:
-        print(json.dumps({"run": str(out), "best": str(best), **chosen}))
+        chosen = next(line for line in history if line["epoch"] == found["epoch"])
+        print(json.dumps({"run": str(out), "best": str(out / "best.pt"), **chosen, "raw": raw, "temperature_scaled": scaled}))

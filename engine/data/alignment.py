@@ -15,15 +15,21 @@ from affect.shards.select import Selection
 REPORT = "alignmentreport.json"
 
 
-def alignment(run: RunConfig, dataset: Dataset, train_rows: np.ndarray) -> dict[str, Any]:
-    """Counts by source of each split before and after the filters, the filters, and the settings that shape a sample."""
+def alignment(run: RunConfig, dataset: Dataset, train_rows: np.ndarray, init: dict[str, Any] | None) -> dict[str, Any]:
+    """Counts by source of each split before and after the filters, the filters, and the settings that shape a sample.
+
+    init: the checkpoint the run starts from, as `initialise` tells it.
+    """
     data = run.data
     val_rows = dataset.rows(val_selection(data))
     paths = data.dataset if isinstance(data.dataset, list) else [data.dataset]
     return {
         "dataset": [str(path) for path in paths],
         "index_sha256": dataset.index_sha256,
+        "manifest_sha256": dataset.info.fingerprint,
         "label_protocol": dataset.info.label_protocol,
+        "loss": run.loss.model_dump(mode="json"),
+        "init_from": init,
         "rows": {"total": dataset.info.num_samples, "train": len(train_rows), "val": len(val_rows)},
         "train": _side(dataset, train_selection(data), train_rows),
         "val": _side(dataset, val_selection(data), val_rows),

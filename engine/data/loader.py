@@ -20,6 +20,7 @@ from affect.engine.data.preprocess import Preprocess, too_large
 from affect.engine.data.selection import sampling_weights, train_rows
 from affect.engine.data.watchdog import Watchdog
 from affect.engine.log import say
+from affect.engine.ranks import Ranks
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError, first
 from affect.shards.images import BadImage, decode, pixel_sha256
@@ -49,6 +50,23 @@ class Batch:
         targets = {name: mix.blend(values) for name, values in self.targets.items()}
         mask = {name: mix.both(values) for name, values in self.mask.items()}
         return Batch(mix.images(self.inputs), targets, mask, mix.blend(self.weight), self.sample)
+
+    def split(self, pieces: int) -> list[Batch]:
+        """As so many batches of B / pieces samples each; views, nothing is copied."""
+        if pieces == 1:
+            return [self]
+        size = len(self.sample) // pieces
+        cut = [slice(i * size, (i + 1) * size) for i in range(pieces)]
+        return [
+            Batch(
+                self.inputs[c],
+                {name: values[c] for name, values in self.targets.items()},
+                {name: values[c] for name, values in self.mask.items()},
+                self.weight[c],
+                self.sample[c],
+            )
+            for c in cut
+        ]
 
 
 class Loader:
@@ -150,17 +168,24 @@ def _refuse_large(planner: Planner) -> None:
             )
 
 
-def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, device: torch.device) -> Loader:
-    """Random views of the training rows, in the order that the sampler gives."""
+def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, ranks: Ranks) -> Loader:
+    """Random views of the training rows, in the order that the sampler gives; of each update this process's share."""
     rows = train_rows(run.data, dataset)
     weights = sampling_weights(run, task, dataset, rows)
     batch, settings, stream = run.data.batch_size, run.data.stream, None
-    order = Order(rows, seed=run.seed, batch=batch, weights=weights)
+    order = Order(rows, seed=run.seed, batch=batch, rank=ranks.rank, world=ranks.world, weights=weights)
+    if batch // ranks.world % run.optim.accumulate:
+        raise InputError(
+            f"optim.accumulate: {batch} samples per update in {ranks.world} processes do not divide into "
+            f"{run.optim.accumulate} equal micro-batches each"
+        )
+    if settings and ranks.world > 1:
+        raise InputError("data.stream: reads in one process; with several take --set data.stream=null")
     if settings:
         order = StreamOrder(dataset, rows, seed=run.seed, batch=batch, buffer=settings.buffer)
         stream = StreamReader(dataset, order, settings.tars)
     planner = Planner(dataset, order, run.preprocess, run.data.augment, run.seed, stream)
-    loader = Loader(planner, task.outputs, device, run.data.loader, run.data.workers)
+    loader = Loader(planner, task.outputs, ranks.device, run.data.loader, run.data.workers)
     if run.data.sampler == "weighted":
         loader.weight = torch.ones_like(loader.weight)  # the order has it already
     return loader
@@ -168,7 +193,7 @@ def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, device: torch
 
 def eval_loader(
     dataset: Dataset,
-    wanted: Selection | str,
+    wanted: Selection | str | np.ndarray,
     preprocess: Preprocess,
     outputs: tuple[str, ...],
     device: torch.device,
@@ -178,8 +203,8 @@ def eval_loader(
     workers: int = 0,
     most: int | None = None,
 ) -> Loader:
-    """The evaluation view of a selection or a whole split, in the order of the index; of at most `most` rows, evenly spread."""
-    rows = dataset.rows(wanted)
+    """The evaluation view of a selection, a whole split or given rows, in their order; of at most `most`, evenly spread."""
+    rows = wanted if isinstance(wanted, np.ndarray) else dataset.rows(wanted)
     if most and len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
     order = Order(rows, seed=0, batch=min(batch, len(rows)), shuffle=False)

@@ -34,6 +34,11 @@ def val_selection(data: DataConfig) -> Selection:
     return _selection(data, data.val_split, 0.0)
 
 
+def calib_selection(data: DataConfig) -> Selection:
+    """What is fitted after training is fitted on these rows, of all folds."""
+    return Selection("calib", tuple(data.sources), 0.0, {k: tuple(v) for k, v in data.where.items()})
+
+
 def _selection(data: DataConfig, split: str, confidence_min: float) -> Selection:
     held_out, splits = split == data.val_split, (data.train_split, data.val_split)
     fold = None if data.fold is None else Fold(data.fold, held_out, splits)

@@ -16,18 +16,23 @@ from affect.engine.package import METADATA_KEY, Manifest
 
 
 class Deployed(nn.Module):
-    """What a consumer calls: temperature and softmax are inside, so that they cannot be forgotten."""
+    """What a consumer calls: temperature and softmax are inside, so that they cannot be forgotten.
 
-    def __init__(self, model: nn.Module, outputs: tuple[str, ...], temperature: float) -> None:
+    temperature: of the first output, one or one a class.
+    """
+
+    def __init__(self, model: nn.Module, outputs: tuple[str, ...], temperature: tuple[float, ...]) -> None:
         super().__init__()
-        self.model, self.outputs, self.temperature = model, outputs, temperature
+        self.model, self.outputs = model, outputs
+        self.register_buffer("temperature", torch.tensor(temperature))
+        self.temperature: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """images (N, H, W, 3) uint8 -> logits, probs of each output in turn, (N, C) float32."""
         _, outputs = self.model(images)
         results: list[Tensor] = []
         for name in self.outputs:
-            logits = outputs[name] / self.temperature
+            logits = outputs[name] / self.temperature if name == self.outputs[0] else outputs[name]
             results += [logits, logits.softmax(1)]
         return tuple(results)
 

@@ -1,23 +1,81 @@
-"""From features to outputs."""
+"""From the backbone's features to outputs.
+
+A head returns (B, D) features, what distillation and prototypes look at, and name -> (B, C) logits.
+Axes: B batch, D features, C classes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from affect.engine.config import RunConfig
 
-class LinearHead(nn.Module):
-    """One affine map for each output: (B, D) -> name -> (B, C) logits."""
 
-    def __init__(self, width: int, outputs: Mapping[str, int], dropout: float) -> None:
+class Head(nn.Module):
+    """What training asks of any head."""
+
+    def at_epoch(self, epoch: int) -> None:
+        """Called before each step."""
+
+    def is_final(self, epoch: int) -> bool:
+        """Whether what is trained in that epoch is what the run is for; before, no model is kept as the best."""
+        return True
+
+
+class LinearHead(Head):
+    """One affine map for each output."""
+
+    def __init__(self, width: int, outputs: Mapping[str, int], run: RunConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(run.model.dropout)
         self.outputs = nn.ModuleDict({name: nn.Linear(width, count) for name, count in outputs.items()})
 
-    def forward(self, features: Tensor) -> dict[str, Tensor]:
-        features = self.dropout(features)
-        return {name: layer(features) for name, layer in self.outputs.items()}
+    def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        dropped = self.dropout(features)
+        return features, {name: layer(dropped) for name, layer in self.outputs.items()}
 
 
-HEADS = {"linear": LinearHead}
+class ArcFaceHead(Head):
+    """An embedding with two heads on it: a plain one, and one of cosines, scale * cos(embedding, class), without margin.
+
+    Which of them is trained, scored and exported is a tensor, saved with the weights: switching recompiles nothing.
+    The margin belongs to the loss. Cosines are taken in float32: half precision cannot tell those near 1 apart.
+    """
+
+    def __init__(self, width: int, outputs: Mapping[str, int], run: RunConfig) -> None:
+        super().__init__()
+        size, self.arcface = run.model.embedding, run.loss.arcface
+        self.embed = nn.Sequential(nn.Linear(width, size), nn.BatchNorm1d(size), nn.SiLU(), nn.Dropout(run.model.dropout))
+        self.plain = nn.ModuleDict({name: nn.Linear(size, count) for name, count in outputs.items()})
+        self.classes = nn.ParameterDict({name: nn.Parameter(torch.empty(count, size)) for name, count in outputs.items()})
+        for weight in self.classes.values():
+            nn.init.xavier_uniform_(weight)
+        self.register_buffer("cosine", torch.tensor(False))
+        self.cosine: Tensor
+
+    def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        embedding = self.embed(features)
+        logits = {name: layer(embedding) for name, layer in self.plain.items()}
+        if self.arcface is None:
+            return embedding, logits
+        kind = embedding.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            unit = F.normalize(embedding.float())
+            for name, weight in self.classes.items():
+                cosine = F.linear(unit, F.normalize(weight))
+                logits[name] = torch.where(self.cosine, self.arcface.scale * cosine, logits[name].float())
+        return embedding, logits
+
+    def at_epoch(self, epoch: int) -> None:
+        self.cosine.fill_(self.arcface is not None and self.is_final(epoch))
+
+    def is_final(self, epoch: int) -> bool:
+        return self.arcface is None or epoch >= self.arcface.from_epoch
+
+
+HEADS: dict[str, type[LinearHead] | type[ArcFaceHead]] = {"linear": LinearHead, "arcface": ArcFaceHead}

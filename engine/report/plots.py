@@ -12,40 +12,114 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from affect.engine.metrics import ece_of
+
 matplotlib.use("Agg")
 
 
-def confusion_plot(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """(C, C) counts as shares of each true class, the counts written in the cells."""
+def confusion_plot(
+    matrix: np.ndarray, names: Sequence[str], path: Path, title: str = "Rows as shares, counts in the cells"
+) -> None:
+    """(C, C) counts as shares of each true class, the counts written in the cells.
+
+    Of `present_only` in metrics.json: its `confusion` and `present_names`.
+    """
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = 2.5 + 0.6 * len(names)
+    side = 3.0 + 0.6 * len(names)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):
-        axes.text(
-            column, row, f"{count}", ha="center", va="center", color="white" if share[row, column] > 0.5 else "black", fontsize=8
-        )
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        dark = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count}", ha="center", va="center", color=dark, fontsize=8 if count < 1e5 else 6)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="labelled", title="Rows as shares, counts in the cells")
+    axes.set(xlabel="predicted", ylabel="labelled")
+    figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
 
 
-def curves_plot(history: list[dict[str, Any]], path: Path) -> None:
-    """Training loss, and validation metrics, by epoch."""
+def curves_plot(history: list[dict[str, Any]], path: Path, best: int | None = None) -> None:
+    """Training loss, validation metrics, and the rate and margin where the lines have them, by epoch.
+
+    best: the epoch that was chosen, drawn as a line.
+    """
     epochs = [line["epoch"] for line in history]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(epochs, [line["train_loss"] for line in history], "o-", label="train loss")
-    left.plot(epochs, [line["val"]["nll"] for line in history], "o-", label="validation NLL")
-    for name in ("accuracy", "macro_f1"):
-        right.plot(epochs, [line["val"][name] for line in history], "o-", label=f"validation {name}")
-    for axes in (left, right):
+    rates = {key: [line.get(key, np.nan) for line in history] for key in ("lr", "margin") if any(key in line for line in history)}
+    panels = 3 if rates else 2
+    figure = Figure(figsize=(4.5 * panels, 3.5), layout="constrained")
+    left, right, *third = figure.subplots(1, panels)
+    style = {"marker": "o", "markersize": 3}
+    left.plot(epochs, [line["train_loss"] for line in history], **style, label="train loss")
+    left.plot(epochs, [line["val"]["nll"] for line in history], **style, label="validation NLL")
+    for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        right.plot(epochs, [line["val"][name] for line in history], **style, label=f"validation {label}")
+    if third:
+        _rates(third[0], epochs, rates, style)
+    pad = max(0.5, 0.03 * len(epochs))  # whole epochs as ticks, also where there is one
+    for axes in (left, right, *third):
         axes.set_xlabel("epoch")
-        axes.legend()
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+        axes.set_xlim(epochs[0] - pad, epochs[-1] + pad)
         axes.grid(alpha=0.3)
+        if best is not None:
+            axes.axvline(
+                best, color="gray", linestyle="--", linewidth=1, label=f"chosen: epoch {best}" if axes is right else None
+            )
+    for axes in (left, right):
+        axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def _rates(axes: Axes, epochs: Sequence[int], rates: dict[str, list[float]], style: dict[str, Any]) -> None:
+    """Each on its own vertical axis, in the colour of its line."""
+    labels = {"lr": "learning rate", "margin": "margin, radians"}
+    for i, (key, values) in enumerate(rates.items()):
+        own, colour = (axes.twinx() if i else axes), f"C{2 + i}"
+        own.plot(epochs, values, **style, color=colour)
+        own.set_ylabel(labels[key], color=colour)
+        own.tick_params(axis="y", labelcolor=colour)
+        own.set_ylim(bottom=0)
+        own.ticklabel_format(axis="y", scilimits=(-2, 3))
+
+
+def reliability_plot(before: dict[str, np.ndarray], after: dict[str, np.ndarray] | None, path: Path) -> None:
+    """Agreement by confidence, before and after calibration, side by side.
+
+    before, after: of `metrics.reliability_bins`; without `after` one diagram.
+    """
+    sides = {"raw": before} | ({"temperature-scaled": after} if after else {})
+    figure = Figure(figsize=(4.4 * len(sides), 5.4), layout="constrained")
+    upper, lower = figure.subplots(2, len(sides), height_ratios=[4, 1], sharex=True, sharey="row", squeeze=False)
+    for diagram, counts, (name, bins) in zip(upper, lower, sides.items(), strict=True):
+        _diagram(diagram, bins)
+        diagram.set_title(f"{name}: ECE {ece_of(bins):.4f}", fontsize=11)
+        _counts(counts, bins["count"])
+    upper[0].set_ylabel("accuracy")
+    upper[0].legend(loc="upper left", fontsize=8, frameon=False)
+    lower[0].set_ylabel("share of rows")
+    figure.savefig(path, dpi=120)
+
+
+def _diagram(axes: Axes, bins: dict[str, np.ndarray]) -> None:
+    """A bar a bin that has rows, and its distance from the diagonal at the mean confidence."""
+    width, filled = 1 / len(bins["count"]), bins["count"] > 0
+    middle = (np.arange(len(filled)) + 0.5)[filled] * width
+    confidence, agreement = bins["confidence"][filled], bins["agreement"][filled]
+    axes.bar(middle, agreement, width, color="tab:blue", edgecolor="white", linewidth=0.8, label="accuracy")
+    axes.vlines(confidence, agreement, confidence, color="tab:red", linewidth=2, label="gap to confidence")
+    axes.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="calibrated")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _counts(axes: Axes, count: np.ndarray) -> None:
+    width = 1 / len(count)
+    axes.bar(
+        (np.arange(len(count)) + 0.5) * width, count / count.sum(), width, color="tab:gray", edgecolor="white", linewidth=0.8
+    )
+    axes.set_xlabel(f"confidence ({count.sum():,} rows)")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def dataset_plot(

@@ -10,3 +10,11 @@ EMOTION_STUDENT = TaskSpec(
     terms=(Term("cross_entropy", 1.0, on="emotion"),),
     select_by="macro_f1",
 )
+EMOTION_TEACHER = TaskSpec(
+    name="emotion_teacher",
+    input="frame",
+    outputs=("emotion",),
+    head="arcface",
+    terms=(Term("arcface_ce", 1.0, on="emotion"),),
+    select_by="macro_f1",
+)

@@ -7,6 +7,7 @@ import torch
 
 from affect.engine.config import load_config
 from affect.engine.data.loader import eval_loader, train_loader
+from affect.engine.ranks import Ranks
 from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
@@ -35,7 +36,7 @@ def batches(dataset, view, loader, settings, count=3):
     settings = [f"data.dataset={dataset}", "data.batch_size=17", "model.image_size=56", f"data.loader={loader}", *settings]
     run, task, data = load_config("smoke", settings), TASKS["emotion_student"], Dataset(dataset)
     if view == "train":
-        made = train_loader(run, task, data, CPU)
+        made = train_loader(run, task, data, Ranks(CPU))
     else:
         made = eval_loader(data, "val", run.preprocess, task.outputs, CPU, batch=17, kind=loader)
     stream = made.from_step(4)

@@ -11,6 +11,7 @@ from affect.engine.config import check_corrections, load_config
 from affect.engine.data.alignment import alignment
 from affect.engine.data.loader import train_loader
 from affect.engine.data.selection import largest_share, open_dataset, train_rows, train_selection, val_selection
+from affect.engine.ranks import Ranks
 from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
@@ -135,7 +136,7 @@ def test_bad_values_are_one_line(run, setting):
 def test_samplers_draw_what_they_say(run, sampler):
     run = run(f"data.sampler={sampler}")
     dataset = Dataset(run.data.dataset)
-    batch = next(train_loader(run, TASKS[run.task], dataset, CPU).from_step(0))  # an epoch
+    batch = next(train_loader(run, TASKS[run.task], dataset, Ranks(CPU)).from_step(0))  # an epoch
     made = numbers(dataset)[batch.sample]
     weight = 1.0 + made % 2 * 3
     if sampler == "shuffle":
@@ -171,7 +172,7 @@ def test_an_imbalance_is_corrected_once(run, settings, class_weights, refused):
 def test_the_report_counts_before_and_after(run):
     run = run("data.sources=[lab]", "data.fold=2")
     dataset = Dataset(run.data.dataset)
-    report = json.loads(json.dumps(alignment(run, dataset, dataset.rows(train_selection(run.data)))))
+    report = json.loads(json.dumps(alignment(run, dataset, dataset.rows(train_selection(run.data)), None)))
     assert report["rows"] == {"total": 60, "train": 14, "val": 3}
     assert report["train"]["packed"] == {"lab": 14, "web": 26} and report["train"]["used"] == {"lab": 14}
     assert report["val"]["packed"] == {"lab": 3, "web": 7} and report["val"]["used"] == {"lab": 3}

@@ -58,7 +58,7 @@ def test_one_problem_is_one_line(write, text, message):
 
 
 def test_set_changes_one_value(write):
-    settings = ["optim.lr=1e-3", "data.clahe=null", "model.backbone=resnet34", "data.sources=[a, b]", "train.compile=on"]
+    settings = ["optim.lr=1e-3", "data.clahe=null", "model.backbone=resnet34", "data.sources=[a, b]", "train.compile=default"]
     run = load_config(write(VALID), settings)
     assert (run.optim.lr, run.data.clahe, run.model.backbone, run.data.sources) == (1e-3, None, "resnet34", ["a", "b"])
 
@@ -76,7 +76,7 @@ def test_unknown_config_offers_the_nearest():
 
 def test_digest_ignores_how_a_step_is_taken(write):
     run = load_config(write(VALID))
-    for setting, same in (("train.compile=on", True), ("data.workers=3", True), ("optim.lr=0.5", False), ("seed=2", False)):
+    for setting, same in (("train.compile=default", True), ("data.workers=3", True), ("optim.lr=0.5", False), ("seed=2", False)):
         assert (load_config(write(VALID), [setting]).digest == run.digest) is same
 
 

@@ -1,0 +1,148 @@
+"""Loss terms against torch's own, worked examples and finite differences."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+from affect.engine.config import ArcFaceConfig, load_config
+from affect.engine.data.loader import Batch
+from affect.engine.losses import LossFunction, balanced_class_weights, cross_entropy_rows, row_counts, with_margin
+from affect.engine.tasks import TASKS
+from affect.shards.errors import InputError
+
+
+def rows(count=33, classes=8, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, classes, generator=random, dtype=torch.float64, requires_grad=True)
+    return logits, torch.randn(count, classes, generator=random, dtype=torch.float64).softmax(1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("hard", [True, False])
+def test_cross_entropy_is_torchs(hard, smoothing, weighted):
+    logits, target = rows()
+    target = F.one_hot(target.argmax(1), 8).double() if hard else target
+    weight = torch.linspace(0.2, 3, 8).double() if weighted else None
+    got = cross_entropy_rows(logits, target, weight, smoothing).sum() / row_counts(target, weight, hard).sum()
+    want = F.cross_entropy(logits, target.argmax(1) if hard else target, weight=weight, label_smoothing=smoothing)
+    assert got.item() == pytest.approx(want.item(), rel=1e-6)
+    assert torch.allclose(*(torch.autograd.grad(0.37 * loss, logits)[0] for loss in (got, want)), atol=1e-7)
+
+
+def test_class_weights_of_a_worked_example():
+    """beta .9: (1 - .9) / (1 - .9^n) for n = 1, 2, 10 is 1, .526316, .153534; their mean is .559950."""
+    weights = balanced_class_weights(np.array([1, 2, 10]), 0.9)
+    assert weights == pytest.approx([1.785874, 0.939934, 0.274192], rel=1e-5)
+    assert weights.mean() == pytest.approx(1)
+    assert balanced_class_weights(np.array([5, 5]), 0.9999) == pytest.approx([1, 1])
+    absent = balanced_class_weights(np.array([100, 0, 100]), 0.9999)
+    assert absent == pytest.approx([1, 0, 1])
+
+
+@pytest.mark.parametrize(("epoch", "margin"), [(0, 0.0), (4, 0.0), (5, 0.0), (6, 0.035), (10, 0.175), (15, 0.35), (59, 0.35)])
+def test_margin_schedule_of_the_recipe(epoch, margin):
+    assert ArcFaceConfig().margin_at(epoch) == pytest.approx(margin)
+
+
+def test_a_margin_from_the_first_epoch_on():
+    assert ArcFaceConfig(from_epoch=0, full_epoch=0).margin_at(0) == 0.35
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.35, 1.5])
+def test_margin_is_cos_theta_plus_m_and_keeps_falling_past_pi(margin):
+    theta = torch.linspace(0.01, math.pi - 0.01, 500, dtype=torch.float64)
+    c = torch.stack([theta.cos(), torch.zeros(500)], 1)
+    target = torch.tensor([[1.0, 0.0]]).expand(500, 2)
+    psi = with_margin(30 * c, target, 30.0, torch.tensor(margin))[:, 0] / 30
+    inside = theta + margin < math.pi
+    assert torch.allclose(psi[inside].double(), (theta + margin).cos()[inside], atol=1e-4)
+    assert (psi.diff()[1:] < 1e-6).all()  # falls on both branches and from one to the other
+
+
+def test_margin_gradient_and_no_margin():
+    cos = (2 * torch.rand(6, 4, dtype=torch.float64) - 1).requires_grad_()
+    target = F.one_hot(torch.arange(6) % 4, 4).double()
+
+    def loss(cos):  # with_margin works in float32; the definition in float64
+        c, m = (cos * target).sum(1, keepdim=True), 0.35
+        psi = torch.where(c > -math.cos(m), c * math.cos(m) - (1 - c * c).sqrt() * math.sin(m), c - m * math.sin(m))
+        return F.cross_entropy(30 * torch.where(target > 0, psi, cos), target)
+
+    assert gradcheck(loss, (cos,))
+    want = torch.autograd.grad(loss(cos), cos)[0]
+    got = cross_entropy_rows(with_margin(30 * cos, target, 30.0, torch.tensor(0.35)), target.float()).mean()
+    assert got.item() == pytest.approx(loss(cos).item(), rel=1e-5)
+    assert torch.allclose(torch.autograd.grad(got, cos)[0], want, atol=1e-5)
+
+    plain = torch.randn(6, 4) * 100  # logits of a plain head are no cosines
+    assert torch.allclose(with_margin(plain, target, 30.0, torch.tensor(0.0)), plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("c", [1.0, -1.0])
+def test_margin_at_saturated_cosines_has_a_finite_gradient(c):
+    cos = torch.tensor([[c, 0.3]], requires_grad=True)
+    target = torch.tensor([[1.0, 0.0]])
+    cross_entropy_rows(with_margin(30 * cos, target, 30.0, torch.tensor(0.35)), target).sum().backward()
+    assert cos.grad.isfinite().all()
+
+
+def loss_of(targets, settings=(), task="emotion_student"):
+    """A LossFunction over (N, C) targets of the training rows."""
+    run = load_config("smoke", [f"task={task}", *settings])
+    planner = SimpleNamespace(order=SimpleNamespace(rows=np.arange(len(targets))))
+    loader = SimpleNamespace(targets={"emotion": targets}, planner=planner, device=torch.device("cpu"))
+    return LossFunction(run, TASKS[task], loader)
+
+
+def batch_of(target, mask=None, weight=None):
+    count = len(target)
+    mask = torch.ones_like(target) if mask is None else mask
+    weight = torch.ones(count) if weight is None else weight
+    return Batch(torch.zeros(count), {"emotion": target}, {"emotion": mask}, weight, np.arange(count))
+
+
+def test_unlabelled_rows_and_sample_weights():
+    logits, target = rows(4)
+    mask, weight = torch.ones(4, 8), torch.tensor([1.0, 2.0, 5.0, 0.0])
+    mask[2] = 0
+    loss, batch = loss_of(target), batch_of(target, mask, weight)
+    each = F.cross_entropy(logits, target, reduction="none")
+    got = loss(logits, {"emotion": logits}, batch, loss.counts(batch)).total
+    assert got.item() == pytest.approx(((each[0] + 2 * each[1]) / 3).item(), rel=1e-6)
+    gradient = torch.autograd.grad(got, logits)[0]
+    assert (gradient[2:] == 0).all() and (gradient[:2] != 0).any()
+
+    nothing = batch_of(target, torch.zeros(4, 8), weight)
+    zero = loss(logits, {"emotion": logits}, nothing, loss.counts(nothing)).total
+    assert zero.item() == 0 and (torch.autograd.grad(zero, logits)[0] == 0).all()
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_micro_batches_have_the_gradient_of_the_whole(hard):
+    """With class weights, uneven sample weights and unlabelled rows, none of which the parts share equally."""
+    logits, target = rows(12)
+    target = F.one_hot(target.argmax(1), 8).double() if hard else target
+    mask, weight = torch.ones(12, 8), torch.linspace(0, 3, 12)
+    mask[[1, 4]] = 0
+    loss = loss_of(target, ["loss.class_weights=balanced", "loss.class_weights_beta=.9"])
+    whole = batch_of(target.float(), mask, weight)
+    counts = loss.counts(whole)
+    want = torch.autograd.grad(loss(logits, {"emotion": logits}, whole, counts).total, logits)[0]
+    parts = [loss(logits, {"emotion": logits[i * 4 : i * 4 + 4]}, piece, counts).total for i, piece in enumerate(whole.split(3))]
+    got = torch.autograd.grad(sum(parts), logits)[0]
+    assert torch.allclose(got, want, atol=1e-7) and want.abs().max() > 0
+
+
+def test_a_schedule_that_does_not_fit_is_an_error_with_the_remedy():
+    settings = ["task=emotion_teacher", "optim.epochs=15", "loss.arcface={}"]
+    with pytest.raises(InputError, match=r"whole at epoch 15, but the last.*is 14.*arcface.from_epoch=1.*full_epoch=3"):
+        load_config("smoke", settings)
+    load_config("smoke", [*settings, "loss.arcface.from_epoch=1", "loss.arcface.full_epoch=3"])
+    with pytest.raises(InputError, match="loss.arcface: emotion_student has no cosine head; take task: emotion_teacher"):
+        load_config("smoke", ["loss.arcface={}", "optim.epochs=20"])

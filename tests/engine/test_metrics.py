@@ -1,0 +1,88 @@
+"""Calibration figures against hand-worked examples and scikit-learn; the rest of the metrics is in test_parts.py."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from affect.engine.metrics import brier, classification, ece, nll, reliability, reliability_bins, softmax
+
+NAMES = tuple("abcd")
+
+
+def rows(count=500, seed=0, hard=True):
+    """Logits and targets that have something to do with each other."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(count, 4)) * 2
+    target = random.dirichlet(np.ones(4) / 2, count)
+    target[:, 0] += softmax(logits)[:, 0]
+    target /= target.sum(1, keepdims=True)
+    return logits, np.eye(4)[target.argmax(1)] if hard else target
+
+
+def test_ece_by_hand():
+    probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
+    right = np.array([1, 0, 1, 1])
+    # five bins (lo, hi]: .55 in (.4, .6], .7 and .8 in (.6, .8], .9 in (.8, 1]
+    want = (abs(1 - 0.55) + 2 * abs(0.5 - 0.75) + abs(1 - 0.9)) / 4
+    assert ece(probs, right, bins=5) == pytest.approx(want)
+    votes = np.array([0.9, 0.6, 0.9, 0.55])  # what the predicted class got: mean .75 in the second bin
+    assert ece(probs, votes, bins=5) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("bins", [4, 5, 10, 15])
+def test_an_edge_belongs_to_the_bin_below_it(bins):
+    edges = np.arange(1, bins + 1) / bins
+    found = reliability_bins(np.stack([edges, np.zeros(bins)], 1), np.ones(bins), bins)
+    assert found["count"].tolist() == [1] * bins
+    assert found["confidence"] == pytest.approx(edges)
+
+
+def test_empty_bins_count_nothing():
+    found = reliability_bins(np.array([[1.0, 0.0]]), np.array([1]))
+    assert found["count"].tolist() == [0] * 14 + [1] and not found["agreement"][:14].any()
+    assert ece(np.array([[1.0, 0.0]]), np.array([1])) == 0
+
+
+def test_brier_by_hand():
+    probs = np.array([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]])
+    assert brier(probs, np.eye(3)[[0, 1]]) == pytest.approx((0.09 + 0.04 + 0.01 + 1 + 1) / 2)
+    assert brier(probs, probs) == 0
+
+
+def test_reliability_is_sklearns():
+    logits, target = rows()
+    got, label, predicted = reliability(logits, target, NAMES), target.argmax(1), logits.argmax(1)
+    assert got["rows"] == 500
+    assert got["accuracy"] == pytest.approx(sk.accuracy_score(label, predicted))
+    assert got["macro_f1"] == pytest.approx(sk.f1_score(label, predicted, average="macro"))
+    assert list(got["per_class_f1"].values()) == pytest.approx(sk.f1_score(label, predicted, average=None))
+    assert got["bacc"] == pytest.approx(sk.balanced_accuracy_score(label, predicted))
+    assert got["nll"] == pytest.approx(sk.log_loss(label, softmax(logits)))
+    each = [sk.brier_score_loss(label == c, softmax(logits)[:, c]) for c in range(4)]
+    assert got["brier"] == pytest.approx(sum(each))
+
+
+def test_votes_and_majority_are_one_where_labels_are_hard():
+    got = reliability(*rows(), NAMES)
+    assert (got["nll"], got["ece"], got["brier"]) == (got["nll_majority"], got["ece_votes"], got["brier_votes"])
+
+
+def test_shares_of_votes_are_honest_about_votes_only():
+    _, target = rows(hard=False)
+    got = reliability(np.log(target), target, NAMES)  # predicts exactly the votes
+    assert got["accuracy"] == 1 and got["ece_votes"] == pytest.approx(0, abs=1e-12) and got["brier_votes"] < 1e-12
+    assert got["ece"] > 0.1 and got["brier"] > 0.1 and got["nll_majority"] < got["nll"]
+
+
+def test_large_logits_stay_finite():
+    logits, target = np.array([[1e4, -1e4], [1e4, -1e4]], np.float32), np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert nll(logits, target) == pytest.approx(1e4)
+    assert all(np.isfinite(value) for value in reliability(logits, target, "ab").values() if not isinstance(value, dict))
+
+
+def test_present_only_counts_every_row():
+    logits, target = rows()
+    target[:, 2] = 0
+    target[:, 3] += 1e-9
+    found = classification(logits, target, NAMES)["present_only"]
+    assert np.array(found["confusion"]).shape == (3, 3) and np.sum(found["confusion"]) == 500
