@@ -23,6 +23,7 @@ from affect.engine.run import git_commit
 RESULTS = Path(__file__).parent / "results"
 VERSIONS = {
     "torch": ("torch",),
+    "timm": ("timm",),
     "dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
     "opencv": ("opencv-python-headless",),
     "webdataset": ("webdataset",),
@@ -30,9 +31,13 @@ VERSIONS = {
 
 
 def line(
-    op: str, provider: str, settings: dict[str, Any], unit: str, values: Sequence[float], ratio_to_best_peer: float
-) -> dict[str, Any]:
-    """One measurement: 20th, 50th and 80th percentile of `values` under the name of their unit, and where they were taken."""
+    op: str, provider: str, settings: dict[str, Any], unit: str, values: Sequence[float], ratio_to_best_peer: float,
+    packages: Sequence[str] = ("torch", "dali", "opencv", "webdataset"),
+) -> dict[str, Any]:  # fmt: skip
+    """One measurement: 20th, 50th and 80th percentile of `values` under the name of their unit, and where they were taken.
+
+    packages: that did the work, of VERSIONS.
+    """
     low, middle, high = np.percentile(values, (20, 50, 80)).round(2).tolist()
     return {
         "op": op,
@@ -41,7 +46,7 @@ def line(
         unit: {"p20": low, "p50": middle, "p80": high},
         "ratio_to_best_peer": round(ratio_to_best_peer, 3),
         **machine(),
-        "versions": versions(),
+        "versions": versions(packages),
         "commit": git_commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -68,11 +73,11 @@ def machine_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text)).strip("-")
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that do the work; one that is not installed is left out."""
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """One that is not installed is left out."""
     found = {}
-    for name, distributions in VERSIONS.items():
-        for distribution in distributions:
+    for name in packages:
+        for distribution in VERSIONS[name]:
             try:
                 found[name] = metadata.version(distribution)
             except metadata.PackageNotFoundError:

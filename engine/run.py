@@ -98,7 +98,7 @@ def _same_config(path: Path, run: RunConfig) -> None:
     before = RunConfig.model_validate(yaml.safe_load(path.read_text()))
     if before.digest == run.digest:
         return
-    old, new = _flat(before.model_dump(mode="json")), _flat(run.model_dump(mode="json"))
+    old, new = flat(before.model_dump(mode="json")), flat(run.model_dump(mode="json"))
     changed = [
         f"  {key}: {old.get(key)} in the run, {new.get(key)} now" for key in sorted(old | new) if old.get(key) != new.get(key)
     ]
@@ -107,10 +107,11 @@ def _same_config(path: Path, run: RunConfig) -> None:
     )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `optim.lr: 0.001`."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, child in value.items() for k, v in flat(child, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def fingerprint(run: RunConfig, dataset: Dataset) -> dict[str, str]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from affect.engine.log import say
-from affect.engine.run import write_json
+from affect.engine.run import flat, write_json
 from affect.shards.errors import InputError, nearest
 
 SENT = "tracking.json"  # in the run's folder: service -> the run's id there and the last epoch it was sent
@@ -141,7 +141,7 @@ class MLflow:
             return
         package.set_experiment(PROJECT)
         self.sent.keep(package.start_run(run_name=run_name).info.run_id, -1)
-        package.log_params(_flat(config))  # once: it refuses other values, and `train` may change on a resume
+        package.log_params(flat(config))  # once: it refuses other values, and `train` may change on a resume
 
     def write(self, epoch: int, values: dict[str, float]) -> None:
         if epoch > self.sent.epoch:
@@ -167,13 +167,6 @@ class WandB:
 
     def close(self) -> None:
         self.run.finish()
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `optim.lr: 0.001`."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
 
 
 SERVICES: dict[str, Any] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}

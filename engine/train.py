@@ -84,6 +84,7 @@ class Trainer:
         self.model = build_model(run, task, dataset.info.layout).to(self.device)
         self.outputs = [dataset.info.layout.output(name) for name in task.outputs]
         self.lineage = initialise(self.model, init_from, self.outputs) if init_from else None
+        self.model.normalise.channels_last = run.train.channels_last
         if run.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.loss = LossFunction(run, task, self.loader)

@@ -46,24 +46,86 @@ def loader(
             dataset = packed(CASES[name], pictures, folder)
             with Progress(f"bench {name}", 2 * len(providers()) * (rounds + 1), "rounds") as progress:
                 measured = bench_loader(name, dataset, batch, workers, Timing(seconds, rounds), progress.advance)
-            _show(f"{name}: images/s, {workers} workers", measured)
+            _show_loaders(f"{name}: images/s, {workers} workers", measured)
             lines += measured
     print(record.append(lines, results or record.RESULTS))
     if as_json:
         print(json.dumps({"bench": "loader", "measurements": lines}))
 
 
-def _show(title: str, lines: list[dict[str, Any]]) -> None:
+@bench_app.command()
+def train(
+    backbone: Annotated[str, typer.Option(help="a name of timm's")] = "resnet18",
+    image_size: Annotated[int, typer.Option(min=16, max=1024)] = 64,
+    batch: Annotated[int, typer.Option(min=1)] = 64,
+    data: Annotated[Path | None, typer.Option(metavar="DATASET", help="a packed dataset; default: drawn faces")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="how many faces are drawn")] = 2048,
+    steps: Annotated[int | None, typer.Option(min=1, help="of an epoch, the first ones; default: all")] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="of a round of steps")] = 3.0,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    workers: Annotated[int, typer.Option(min=0, help="threads or processes that decode; 0: as a run takes them")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    compile: Annotated[bool, typer.Option(help="measure torch.compile, too; on a CPU it takes a minute or more")] = True,
+    results: Annotated[Path | None, typer.Option(help="where <machine>.jsonl grows; default: bench/results")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+) -> None:
+    """What a training step and an epoch cost, setting by setting, and beside them timm's own."""
+    from affect.bench import record
+    from affect.bench.loader import Timing
+    from affect.bench.train import Work, bench_epoch, bench_steps, drawn, ready
+    from affect.engine.data.selection import open_dataset
+    from affect.engine.device import choose_device, describe
+    from affect.engine.progress import Progress
+
+    chosen = choose_device(device)
+    with tempfile.TemporaryDirectory(prefix="affect-bench-") as folder:
+        dataset = open_dataset(data) if data else drawn(image_size, pictures, Path(folder))
+        work = Work(dataset, chosen, Path(folder), backbone, image_size, batch, workers, steps)
+        timing, built = Timing(seconds, rounds), ready(work, compile=compile)
+        with Progress("bench train", (len(built.providers) + 2) * (rounds + 1), "rounds") as progress:
+            taken = bench_steps(work, built, timing, progress.advance)
+            epoch = bench_epoch(work, built, taken, timing, progress.advance)
+    what = f"{backbone}, {image_size} px, {batch} a batch, {describe(chosen)}"
+    _show_steps(f"a step: {what}", taken, built.skipped)
+    _show_steps(f"{work.steps} of the {work.whole} steps of an epoch: {what}", epoch, {})
+    print(record.append(taken + epoch, results or record.RESULTS))
+    if as_json:
+        print(json.dumps({"bench": "train", "measurements": taken + epoch, "not_measured": built.skipped}))
+
+
+def _show_loaders(title: str, lines: list[dict[str, Any]]) -> None:
+    rows = [
+        [line["settings"]["variant"], line["provider"], *_figures(line), f"{line['settings']['mean_difference']:.3f}"]
+        for line in lines
+    ]
+    _show(title, ["", "provider", "p20", "p50", "p80", "to best peer", "levels off"], rows)
+
+
+def _show_steps(title: str, lines: list[dict[str, Any]], skipped: dict[str, str]) -> None:
+    rows = [
+        [
+            line["provider"], *_figures(line), f"{1000 * line['settings']['batch'] / line['images_per_s']['p50']:.1f}",
+            f"{100 * line['settings']['loss_off']:.2f} %",
+        ]
+        for line in lines
+    ]  # fmt: skip
+    _show(title, ["provider", "images/s p20", "p50", "p80", "to timm's best", "ms a step", "loss off"], rows)
+    for name, reason in skipped.items():
+        print(f"{name}: not measured: {reason}")
+
+
+def _figures(line: dict[str, Any]) -> list[str]:
+    rate = line["images_per_s"]
+    digits = 0 if rate["p50"] >= 100 else 1
+    return [*(f"{rate[p]:,.{digits}f}" for p in ("p20", "p50", "p80")), f"{line['ratio_to_best_peer']:.2f}x"]
+
+
+def _show(title: str, headers: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    names = [Column(header, no_wrap=True) for header in ("", "provider")]
-    table = Table(*names, "p20", "p50", "p80", "to best peer", "levels off", title=title, collapse_padding=True)
-    for line in lines:
-        rate, settings = line["images_per_s"], line["settings"]
-        figures = [f"{rate[p]:,.0f}" for p in ("p20", "p50", "p80")]
-        table.add_row(
-            settings["variant"], line["provider"], *figures, f"{line['ratio_to_best_peer']:.2f}x",
-            f"{settings['mean_difference']:.3f}",
-        )  # fmt: skip
+    columns = [Column(header, no_wrap=header in ("", "provider")) for header in headers]
+    table = Table(*columns, title=title, collapse_padding=True)
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
