@@ -14,6 +14,7 @@ from affect.engine.models.build import build_model
 from affect.engine.ranks import world_size
 from affect.engine.run import CONFIG
 from affect.engine.task import TaskSpec
+from affect.shards.errors import InputError
 from affect.shards.schema import TargetLayout
 
 ON_CPU = 64
@@ -25,6 +26,8 @@ def with_batch_size(run: RunConfig, task: TaskSpec, layout: TargetLayout, resume
     """The run with a number in the place of auto, which is said; a resumed run keeps the number it began with."""
     if run.data.batch_size != AUTO:
         return run
+    if world_size() > 1:
+        raise InputError("data.batch_size: auto is for one process; with several give a number, of all of them together")
     config = resumed / CONFIG if resumed else None
     if config and config.is_file():
         size, reason = int(yaml.safe_load(config.read_text())["data"]["batch_size"]), "as when the run began"
@@ -35,7 +38,7 @@ def with_batch_size(run: RunConfig, task: TaskSpec, layout: TargetLayout, resume
 
 
 def _choose(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> tuple[int, str]:
-    device, pieces = choose_device(run.train.device), run.optim.accumulate * world_size()
+    device, pieces = choose_device(run.train.device), run.optim.accumulate
     if device.type != "cuda":
         return -(-ON_CPU // pieces) * pieces, "on a CPU memory is not the limit"
     total = torch.cuda.get_device_properties(device).total_memory

@@ -63,6 +63,7 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
     write_json(folder / RELIABILITY, reliability_report(val, found, best, run.data.val_split, dataset.info.label_protocol))
     metrics = classification(found.apply(val.logits), val.target, val.names)
     metrics |= {"model": str(folder), "split": run.data.val_split, "label_protocol": dataset.info.label_protocol}
+    metrics["calibration"] = found.to_json()
     write_metrics(metrics, val.names, folder)
     reliability_plot(_bins(val, None), _bins(val, found) if found.mode != "none" else None, folder / "reliability.png")
     curves_plot(history, folder / "curves.png", best)

@@ -140,6 +140,7 @@ def evaluate(
     found = predictions(subject.predict, loader, output, advance)
     metrics = classification(found.logits[:, columns], found.target, found.names)
     metrics |= {"model": str(model), "dataset": str(data), "split": split, "label_protocol": dataset.info.label_protocol}
+    metrics["calibration"] = subject.calibration
     out.mkdir(parents=True, exist_ok=True)
     write_metrics(metrics, found.names, out)
     return metrics
@@ -164,6 +165,7 @@ class _Subject:
     predict: Predict
     preprocess: Preprocess
     layout: TargetLayout
+    calibration: dict[str, Any]
 
 
 def in_torch(model: nn.Module) -> Predict:
@@ -185,7 +187,7 @@ def _run(folder: Path) -> _Subject:
         logits = predict(images)
         return logits | {output: calibration.apply(logits[output])}
 
-    return _Subject(calibrated, run.preprocess, layout)
+    return _Subject(calibrated, run.preprocess, layout, calibration.to_json())
 
 
 def _package(folder: Path) -> _Subject:
@@ -196,7 +198,7 @@ def _package(folder: Path) -> _Subject:
         values = backend.run(images.numpy())
         return {output.name: values[f"{output.name}.logits"] for output in package.layout.outputs}
 
-    return _Subject(predict, package.preprocess, package.layout)
+    return _Subject(predict, package.preprocess, package.layout, package.manifest.calibration)
 
 
 def _same_classes(layout: TargetLayout, dataset: Dataset, output: str, model: Path) -> list[int]:

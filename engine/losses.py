@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from affect.engine.config import RunConfig
 from affect.engine.data.loader import Batch, Loader
 from affect.engine.data.selection import largest_share
+from affect.engine.log import say
 from affect.engine.task import TaskSpec, Term
 
 TINY = torch.finfo(torch.float32).tiny
@@ -96,6 +97,13 @@ class CrossEntropy(nn.Module):
         if run.loss.class_weights == "balanced":
             counts = np.bincount(labels[labels >= 0], minlength=target.shape[1])
             weights = torch.from_numpy(balanced_class_weights(counts, run.loss.class_weights_beta)).float()
+            if not self.hard:
+                ratio = float(weights.max() / weights[weights > 0].min())
+                say(
+                    "warning: loss.class_weights: the labels are distributions, of which each share is multiplied by its class's "
+                    f"weight, the rarest {ratio:.0f} times the commonest: the model will see rare classes that are not there. "
+                    "Usual: --set loss.class_weights=off"
+                )
         self.register_buffer("class_weight", weights)
         self.register_buffer("margin", torch.zeros(()))  # a tensor: a new value recompiles nothing
         self.class_weight: Tensor | None

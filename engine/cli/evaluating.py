@@ -36,7 +36,8 @@ def evaluate(
     for name in (way, "present_only"):
         values = metrics[name]
         print(f"{name:12s} accuracy {values['acc']:.4f}, macro-F1 {values['macro_f1']:.4f}, bACC {values['bacc']:.4f}")
-    print(f"NLL {metrics['nll']:.4f} over {metrics['rows']:,} rows of {split} ({metrics['label_protocol']} labels)")
+    rows = f"{metrics['rows']:,} rows of {split} ({metrics['label_protocol']} labels)"
+    print(f"NLL {metrics['nll']:.4f} over {rows}; calibration: {metrics['calibration']['mode']}")
     for name, values in metrics["per_class"].items():
         print(f"  {name:12s} F1 {values['f1']:.4f} of {values['support']:,}")
     print(f"{out / 'metrics.json'}, {out / 'confmat.png'}")

@@ -212,6 +212,6 @@ def eval_loader(
 
 
 def default_workers(device: torch.device) -> int:
-    """On a CPU the model needs the cores; beside a GPU the loader has them."""
-    cores = os.cpu_count() or 1
-    return max(1, cores // 2) if device.type == "cpu" else min(cores, 16)
+    """On a CPU the model needs the cores; beside a GPU the loader has them. Processes of one machine share them."""
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, cores // 2 if device.type == "cpu" else min(cores, 16))

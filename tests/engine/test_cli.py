@@ -71,6 +71,12 @@ def test_from_faces_to_answers(affect, settings, tmp_path, synthetic):
         (["train", "smoke", "--set", "optim.epoch=3"], "unknown key; did you mean 'epochs'?"),
         (["train", "smoke", "--set", "data.dataset=nowhere"], "nowhere: is not there"),
         (["train", "smoke", "--set", "train.device=cuda"], "cuda"),
+        (["train", "smoke", "--resume", "--init-from", "a"], "give one of them"),
+        (["train", "smoke", "--init-from", "nowhere.pt", "--out", "b"], "nowhere.pt: no such checkpoint"),
+        (["train", "smoke", "--set", "train.track=[mlflow]", "--out", "b"], "mlflow is not installed"),
+        (["train", "smoke", "--set", "optim.accumulate=3"], "64 samples per update do not divide into 3"),
+        (["calibrate", "nowhere"], "not a run"),
+        (["tables", "nowhere"], "nowhere"),
         (["evaluate", "nowhere", "--data", "nowhere"], "nowhere"),
         (["export", "nowhere"], "not a run"),
         (["run", "nowhere.mp4", "--package", "nowhere"], "no package"),
@@ -78,7 +84,7 @@ def test_from_faces_to_answers(affect, settings, tmp_path, synthetic):
 )
 def test_bad_input_is_one_message(affect, arguments, message, tmp_path, monkeypatch, synthetic):
     monkeypatch.chdir(tmp_path)
-    if "train.device=cuda" in arguments:
+    if "train.device=cuda" in arguments or "b" in arguments:
         arguments = [*arguments, "--set", f"data.dataset={synthetic}"]
     code, _, err = affect(*arguments)
     assert code == 1 and err.startswith("error: ") and message in err

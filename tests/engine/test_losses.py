@@ -139,6 +139,14 @@ def test_micro_batches_have_the_gradient_of_the_whole(hard):
     assert torch.allclose(got, want, atol=1e-7) and want.abs().max() > 0
 
 
+def test_class_weights_on_distributions_are_warned_of(capsys):
+    _, votes = rows(400)
+    loss_of(votes, ["loss.class_weights=balanced"])
+    assert "each share is multiplied by its class's weight, the rarest" in capsys.readouterr().err
+    loss_of(F.one_hot(votes.argmax(1), 8).float(), ["loss.class_weights=balanced"])
+    assert not capsys.readouterr().err
+
+
 def test_a_schedule_that_does_not_fit_is_an_error_with_the_remedy():
     settings = ["task=emotion_teacher", "optim.epochs=15", "loss.arcface={}"]
     with pytest.raises(InputError, match=r"whole at epoch 15, but the last.*is 14.*arcface.from_epoch=1.*full_epoch=3"):
