@@ -1,1 +1,6 @@
-"""Fused losses on tensors; imports neither engine nor shards. Empty so far: the losses are plain torch in `engine/losses.py`."""
+"""Fused losses on tensors; imports neither engine nor shards. Per op a contract, a torch reference that defines it, a kernel."""
+
+from affect.kernels.arcface_ce import arcface_ce
+from affect.kernels.arcface_head import arcface_head
+
+__all__ = ["arcface_ce", "arcface_head"]
