@@ -113,37 +113,10 @@ def check_weight_values(op: str, name: str, weight: Tensor | None) -> None:
         raise wrong(op, name, "no negative and no NaN", weight.min().item())
 
 
-def check_arcface(
-    op: str,
-    rows: Tensor,
-    classes: int,
-    target: Tensor,
-    scale: float,
-    margin: float | Tensor,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    label_smoothing: float,
-    ignore: int,
-    reduction: str,
-    count: Tensor | None,
-) -> None:
-    """What `arcface_ce` and `arcface_head` have in common; rows: (B, anything), on the device that the others must be on."""
-    check_target(op, target, rows, classes)
-    check_positive(op, "scale", scale)
-    check_margin(op, margin, rows)
-    check_share(op, "label_smoothing", label_smoothing)
-    if class_weight is not None:
-        check_constant(op, "class_weight", class_weight, (classes,), rows)
-    if sample_weight is not None:
-        check_constant(op, "sample_weight", sample_weight, (rows.shape[0],), rows)
+def check_reduction(op: str, reduction: str, count: Tensor | None, rows: Tensor) -> None:
     if reduction not in ("sum", "mean"):
         raise wrong(op, "reduction", "'sum' or 'mean'", repr(reduction))
     if count is not None:
         check_constant(op, "count", count, (), rows)
         if reduction == "sum":
             raise wrong(op, "count", "none with reduction='sum'", "a tensor")
-    if values_wanted():
-        check_margin_value(op, margin)
-        check_weight_values(op, "class_weight", class_weight)
-        check_weight_values(op, "sample_weight", sample_weight)
-        check_target_values(op, target, classes, ignore, None if sample_weight is None else sample_weight != 0)

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from affect.kernels.checks import check_arcface, check_classes, check_rows
+from affect.kernels.arcface import ArcFace
+from affect.kernels.checks import check_classes, check_rows
 from affect.kernels.choose import choose
 
 OP = "arcface_ce"
@@ -42,10 +43,8 @@ def arcface_ce(
     """
     check_rows(OP, "cos", cos)
     check_classes(OP, "cos", cos, 1)
-    check_arcface(
-        OP, cos, cos.shape[1], target, scale, margin, class_weight, sample_weight, label_smoothing, ignore, reduction, count
-    )
-    return choose(OP, cos).fn(
-        cos, target, scale=scale, margin=margin, class_weight=class_weight, sample_weight=sample_weight,
+    told = ArcFace.checked(
+        OP, cos, cos.shape[1], target, scale=scale, margin=margin, class_weight=class_weight, sample_weight=sample_weight,
         label_smoothing=label_smoothing, ignore=ignore, reduction=reduction, count=count,
     )  # fmt: skip
+    return choose(OP, cos).fn(cos, told)

@@ -5,13 +5,17 @@ at the top class scale * psi'(c) with psi'(c) = cos m + c sin m / sqrt(1 - c^2),
 Deterministic: each program writes its own partial sum, and one program adds them in order.
 """
 
+from typing import Any
+
 import torch
 import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
+from affect.kernels.arcface import SCHEMA, ArcFace
 from affect.kernels.arcface_ce.reference import EPS
 from affect.kernels.gradient import stored_gradient
+from affect.kernels.launch import optional
 
 TILE = 1024  # elements a program holds; C is mostly 7..64, and a program per row would leave most lanes idle
 
@@ -133,25 +137,13 @@ def finish(  # type: ignore[no-untyped-def]
         tl.store(hits_ptr, tl.sum(hits, 0))
 
 
-@torch.library.custom_op("affect::arcface_ce", mutates_args=())
-def loss_and_grad(
-    cos: Tensor,
-    target: Tensor,
-    margin: Tensor | None,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    count: Tensor | None,
-    margin_rad: float,
-    scale: float,
-    label_smoothing: float,
-    ignore: int,
-    mean: bool,
-    with_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss (), share () = 1 / divisor, d sum / d cos (B, C), or (0, C) without with_grad), float32.
-
-    margin_rad is used where margin is None.
-    """
+@torch.library.custom_op(
+    "affect::arcface_ce", mutates_args=(), schema=f"(Tensor cos, {SCHEMA}, bool with_grad) -> (Tensor, Tensor, Tensor)"
+)
+def loss_and_grad(cos: Tensor, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """flat: an ArcFace's fields, with_grad. -> loss (), share () = 1 / divisor, d sum / d cos (B, C), or (0, C); float32."""
+    *fields, with_grad = flat
+    told = ArcFace(*fields)
     B, C = cos.shape
     cols = triton.next_power_of_2(C)
     rows = max(TILE // cols, 1)
@@ -160,77 +152,41 @@ def loss_and_grad(
         torch.empty(shape, dtype=torch.float32, device=cos.device)
         for shape in ((2, programs), (), (), (B if with_grad else 0, C))
     )
-    hard = target.ndim == 1
     with torch.cuda.device_of(cos):
         _rows[(programs,)](
-            cos, cos.stride(0), cos.stride(1), target, target.stride(0), 0 if hard else target.stride(1),
-            cos if class_weight is None else class_weight, 0 if class_weight is None else class_weight.stride(0),
-            cos if sample_weight is None else sample_weight, 0 if sample_weight is None else sample_weight.stride(0),
-            cos if margin is None else margin, margin_rad, scale, label_smoothing, partial, dcos, B, C,
-            HARD=hard, CLASS_WEIGHT=class_weight is not None, SAMPLE_WEIGHT=sample_weight is not None,
-            MARGIN_TENSOR=margin is not None, GRAD=with_grad, IGNORE=ignore, EPS=EPS, ROWS=rows, COLS=cols,
-            num_warps=min(max(rows * cols // 512, 4), 16),
+            cos, cos.stride(0), cos.stride(1), *told.pointers(cos), partial, dcos, B, C,
+            **told.constants(), GRAD=with_grad, EPS=EPS, ROWS=rows, COLS=cols, num_warps=min(max(rows * cols // 512, 4), 16),
         )  # fmt: skip
         finish[(1,)](
-            partial, cos if count is None else count, loss, share, loss, programs,
-            MEAN=mean, COUNT=count is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
+            partial, optional(told.divisor, cos)[0], loss, share, loss, programs,
+            MEAN=told.mean, COUNT=told.divisor is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
         )  # fmt: skip
     return loss, share, dcos
 
 
 @loss_and_grad.register_fake
-def _(
-    cos: Tensor,
-    target: Tensor,
-    margin: Tensor | None,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    count: Tensor | None,
-    margin_rad: float,
-    scale: float,
-    label_smoothing: float,
-    ignore: int,
-    mean: bool,
-    with_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    def empty(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=cos.device)
-
-    return empty(), empty(), empty(cos.shape[0] if with_grad else 0, cos.shape[1])
+def _(cos: Tensor, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = ((), (), cos.shape if flat[-1] else (0, cos.shape[1]))
+    loss, share, dcos = (torch.empty(shape, dtype=torch.float32, device=cos.device) for shape in shapes)
+    return loss, share, dcos
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     _, share, dcos = output
     ctx.set_materialize_grads(False)  # no zeros for the outputs that only the backward pass reads
     ctx.save_for_backward(share, dcos)
-    ctx.dtype = inputs[0].dtype
+    ctx.dtype, ctx.others = inputs[0].dtype, len(inputs) - 1
 
 
 def _backward(ctx, upstream, _share, _dcos):  # type: ignore[no-untyped-def]
     share, dcos = ctx.saved_tensors
     grad = None if upstream is None else stored_gradient("arcface_ce", dcos, upstream, share, ctx.dtype)
-    return (grad, *[None] * 11)
+    return (grad, *[None] * ctx.others)
 
 
 loss_and_grad.register_autograd(_backward, setup_context=_save)
 
 
-def arcface_ce_fused(
-    cos: Tensor,
-    target: Tensor,
-    *,
-    scale: float,
-    margin: float | Tensor,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    label_smoothing: float,
-    ignore: int,
-    reduction: str,
-    count: Tensor | None,
-) -> Tensor:
-    loss, _, _ = loss_and_grad(
-        cos, target, margin if isinstance(margin, Tensor) else None, class_weight, sample_weight, count,
-        0.0 if isinstance(margin, Tensor) else float(margin), float(scale), float(label_smoothing), ignore,
-        reduction == "mean", cos.requires_grad and torch.is_grad_enabled(),
-    )  # fmt: skip
+def arcface_ce_fused(cos: Tensor, told: ArcFace) -> Tensor:
+    loss, _, _ = loss_and_grad(cos, *told, cos.requires_grad and torch.is_grad_enabled())
     return loss

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from affect.kernels.arcface import ArcFace
+
 EPS = 1e-7  # floor of 1 - cos^2: without it the slope is infinite at theta = 0. fused.py imports this very number
 
 
@@ -15,42 +17,30 @@ def with_margin(cos: Tensor, margin: float | Tensor) -> Tensor:
     return torch.where(cos > -cos_m, cos * cos_m - sine * sin_m, cos - margin * sin_m)
 
 
-def arcface_ce_reference(
-    cos: Tensor,
-    target: Tensor,
-    *,
-    scale: float,
-    margin: float | Tensor,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    label_smoothing: float,
-    ignore: int,
-    reduction: str,
-    count: Tensor | None,
-) -> Tensor:
+def arcface_ce_reference(cos: Tensor, told: ArcFace) -> Tensor:
     cos = cos if cos.dtype == torch.float64 else cos.float()
     classes = torch.arange(cos.shape[1], device=cos.device)
-    weight = cos.new_ones(len(cos)) if sample_weight is None else sample_weight.to(cos.dtype)
-    keep = (weight != 0) & (target != ignore) if target.ndim == 1 else weight != 0  # (B,)
-    weight = torch.where(keep, weight, 0)
+    weight = told.weights(cos)  # (B,)
+    keep = weight != 0
     cos = torch.where(keep[:, None], cos, 0)  # an ignored row may hold anything: 0 * NaN is NaN
-    if target.ndim == 1:
-        label = torch.where(keep, target, 0)[:, None]
+    if told.hard:
+        label = torch.where(keep, told.target, 0)[:, None]
         is_top = classes == label  # (B, C)
         share = torch.where((label >= 0) & (label < cos.shape[1]), is_top.to(cos.dtype), torch.nan)
     else:
-        share = torch.where(keep[:, None], target.to(cos.dtype), 0)
+        share = torch.where(keep[:, None], told.target.to(cos.dtype), 0)
         is_top = classes == share.argmax(1, keepdim=True)
 
-    share = (1 - label_smoothing) * share + label_smoothing / cos.shape[1]
+    share = (1 - told.label_smoothing) * share + told.label_smoothing / cos.shape[1]
     counts = weight
-    if class_weight is not None:
-        share = share * class_weight.to(cos.dtype)
-        if target.ndim == 1:
-            counts = weight * (is_top * class_weight.to(cos.dtype)).sum(1)
-    z = scale * torch.where(is_top, with_margin(cos, margin), cos)
+    if told.class_weight is not None:
+        share = share * told.class_weight.to(cos.dtype)
+        if told.hard:
+            counts = weight * (is_top * told.class_weight.to(cos.dtype)).sum(1)
+    margin = told.margin_rad if told.margin is None else told.margin
+    z = told.scale * torch.where(is_top, with_margin(cos, margin), cos)
     total = (weight * -(share * F.log_softmax(z, 1)).sum(1)).sum()
-    if reduction == "sum":
+    if not told.mean:
         return total
-    count = counts.sum() if count is None else count.to(cos.dtype)
+    count = counts.sum() if told.divisor is None else told.divisor.to(cos.dtype)
     return total * torch.where(count == 0, 0, 1 / count)

@@ -4,15 +4,19 @@ With g = d loss / d cos and unit rows x^, w^:  d x_i = (sum_j g_ij w^_j - (sum_j
 over the rows. The projections come from the cosines: one pass over D gives those, a second the gradients. Deterministic.
 """
 
+from typing import Any
+
 import torch
 import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
+from affect.kernels.arcface import SCHEMA, ArcFace
 from affect.kernels.arcface_ce.fused import finish, loss_of_tile
 from affect.kernels.arcface_ce.reference import EPS
 from affect.kernels.arcface_head.reference import TINY
 from affect.kernels.gradient import stored_gradient
+from affect.kernels.launch import optional
 
 ROWS = 16  # the least that tl.dot takes; more of them leaves multiprocessors idle at B = 256
 FEATURES = 64  # of a step over D
@@ -106,26 +110,18 @@ def _to_weight(  # type: ignore[no-untyped-def]
     tl.store(dw_ptr + col.to(tl.int64)[:, None] * D + feature[None, :], dw, mask=(col < C)[:, None] & in_features)
 
 
-@torch.library.custom_op("affect::arcface_head", mutates_args=())
-def loss_and_grads(
-    x: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    margin: Tensor | None,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    count: Tensor | None,
-    margin_rad: float,
-    scale: float,
-    label_smoothing: float,
-    ignore: int,
-    mean: bool,
-    with_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(loss (), hits (), share () = 1 / divisor, d sum / d x (B, D), d sum / d weight (C, D)), float32.
+@torch.library.custom_op(
+    "affect::arcface_head",
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor weight, {SCHEMA}, bool with_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def loss_and_grads(x: Tensor, weight: Tensor, *flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """flat: an ArcFace's fields, with_grad. -> loss (), hits (), share () = 1 / divisor, d sum / d x, d sum / d weight; float32.
 
-    Without with_grad the last two have no rows. margin_rad is used where margin is None.
+    Without with_grad the last two have no rows.
     """
+    *fields, with_grad = flat
+    told = ArcFace(*fields)
     (B, D), C = x.shape, len(weight)
     cols = max(triton.next_power_of_2(C), 16)  # tl.dot takes no less
     programs = triton.cdiv(B, ROWS)
@@ -133,59 +129,34 @@ def loss_and_grads(
     shapes = ((), (), (), (rows, D), (C if with_grad else 0, D), (3, programs), (rows, cols), (programs, cols), (cols,))
     made = [torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes]
     loss, hits, share, dx, dw, partial, g, projection, norm = made
-    hard = target.ndim == 1
+    operands = (x, x.stride(0), x.stride(1), weight, weight.stride(0), weight.stride(1))
     with torch.cuda.device_of(x):
         _head[(programs,)](
-            x, x.stride(0), x.stride(1), weight, weight.stride(0), weight.stride(1),
-            target, target.stride(0), 0 if hard else target.stride(1),
-            x if class_weight is None else class_weight, 0 if class_weight is None else class_weight.stride(0),
-            x if sample_weight is None else sample_weight, 0 if sample_weight is None else sample_weight.stride(0),
-            x if margin is None else margin, margin_rad, scale, label_smoothing, partial, g, projection, norm, dx, B, C, D,
-            HARD=hard, CLASS_WEIGHT=class_weight is not None, SAMPLE_WEIGHT=sample_weight is not None,
-            MARGIN_TENSOR=margin is not None, GRAD=with_grad, IGNORE=ignore, EPS=EPS, TINY=TINY,
-            ROWS=ROWS, COLS=cols, FEATURES=FEATURES,
+            *operands, *told.pointers(x), partial, g, projection, norm, dx, B, C, D,
+            **told.constants(), GRAD=with_grad, EPS=EPS, TINY=TINY, ROWS=ROWS, COLS=cols, FEATURES=FEATURES,
         )  # fmt: skip
         finish[(1,)](
-            partial, x if count is None else count, loss, share, hits, programs,
-            MEAN=mean, COUNT=count is not None, HITS=True, BLOCK=min(triton.next_power_of_2(programs), 1024),
+            partial, optional(told.divisor, x)[0], loss, share, hits, programs,
+            MEAN=told.mean, COUNT=told.divisor is not None, HITS=True, BLOCK=min(triton.next_power_of_2(programs), 1024),
         )  # fmt: skip
         if with_grad:
             _to_weight[(triton.cdiv(D, FEATURES),)](
-                x, x.stride(0), x.stride(1), weight, weight.stride(0), weight.stride(1),
-                g, projection, norm, dw, B, C, D, programs,
-                TINY=TINY, ROWS=64, COLS=cols, FEATURES=FEATURES,
-            )  # fmt: skip
+                *operands, g, projection, norm, dw, B, C, D, programs, TINY=TINY, ROWS=64, COLS=cols, FEATURES=FEATURES
+            )
     return loss, hits, share, dx, dw
 
 
 @loss_and_grads.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    margin: Tensor | None,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    count: Tensor | None,
-    margin_rad: float,
-    scale: float,
-    label_smoothing: float,
-    ignore: int,
-    mean: bool,
-    with_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    def empty(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=x.device)
-
-    B, C, D = (x.shape[0], weight.shape[0], x.shape[1]) if with_grad else (0, 0, x.shape[1])
-    return empty(), empty(), empty(), empty(B, D), empty(C, D)
+def _(x: Tensor, weight: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    shapes = ((), (), (), x.shape if flat[-1] else (0, x.shape[1]), weight.shape if flat[-1] else (0, x.shape[1]))
+    return tuple(torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     _, _, share, dx, dw = output
     ctx.set_materialize_grads(False)  # no zeros for the outputs that only the backward pass reads
     ctx.save_for_backward(share, dx, dw)
-    ctx.dtypes = inputs[0].dtype, inputs[1].dtype
+    ctx.dtypes, ctx.others = (inputs[0].dtype, inputs[1].dtype), len(inputs) - 2
 
 
 def _backward(ctx, upstream, *_):  # type: ignore[no-untyped-def]
@@ -194,29 +165,13 @@ def _backward(ctx, upstream, *_):  # type: ignore[no-untyped-def]
         stored_gradient("arcface_head", value, upstream, share, dtype) if upstream is not None and wanted else None
         for value, dtype, wanted in zip(stored, ctx.dtypes, ctx.needs_input_grad[:2], strict=True)
     ]
-    return (*grads, *[None] * 11)
+    return (*grads, *[None] * ctx.others)
 
 
 loss_and_grads.register_autograd(_backward, setup_context=_save)
 
 
-def arcface_head_fused(
-    x: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    *,
-    scale: float,
-    margin: float | Tensor,
-    class_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    label_smoothing: float,
-    ignore: int,
-    reduction: str,
-    count: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    loss, hits, *_ = loss_and_grads(
-        x, weight, target, margin if isinstance(margin, Tensor) else None, class_weight, sample_weight, count,
-        0.0 if isinstance(margin, Tensor) else float(margin), float(scale), float(label_smoothing), ignore,
-        reduction == "mean", (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled(),
-    )  # fmt: skip
+def arcface_head_fused(x: Tensor, weight: Tensor, told: ArcFace) -> tuple[Tensor, Tensor]:
+    with_grad = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
+    loss, hits, *_ = loss_and_grads(x, weight, *told, with_grad)
     return loss, hits.detach()

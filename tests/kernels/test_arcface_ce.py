@@ -4,9 +4,7 @@ Without a GPU the kernel runs in Triton's interpreter on small shapes. With one,
 CUDA_VISIBLE_DEVICES=0 pytest tests/kernels
 """
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +12,11 @@ import torch.nn.functional as F
 
 from affect.engine.losses import cross_entropy_rows, row_counts, with_margin
 from affect.kernels import arcface_ce
-from affect.kernels.choose import WIDEST, choose
 
+from .common import DEVICE, DTYPES, GPU, numbers, worked
 from .tolerances import assert_near
 
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
 BATCHES, CLASSES = ((1, 63, 256, 4097), (2, 7, 8, 14, 33, 1000)) if GPU else ((1, 63, 130), (2, 7, 8, 14, 33))
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CASES = (
     "hard", "soft", "smoothed", "class_weight", "sample_weight", "everything_hard", "everything_soft", "margin_tensor",
     "no_margin", "some_ignored", "all_ignored", "masked", "saturated", "past_pi", "transposed", "every_second", "sum", "count",
@@ -120,26 +115,12 @@ def test_a_value_of_any_dtype_comes_back_in_float32(provider, dtype, monkeypatch
 
 
 @pytest.mark.parametrize("case", ["everything_hard", "all_ignored", "sum"])
-def test_every_element_is_written_and_none_beside_them(case, monkeypatch):
-    made, empty = [], torch.empty
-
-    def guarded(*shape, **options):
-        shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        size, margin = math.prod(shape), 64
-        whole = torch.full((size + 2 * margin,), torch.nan, **options)
-        made.append((whole, size))
-        return whole[margin : margin + size].view(shape)
-
+def test_every_element_is_written_and_none_beside_them(case, monkeypatch, guarded):
     for B, C in ((5, 3), (33, 33)):
         cos, target, options = rows(case, B, C)
-        monkeypatch.setattr(torch, "empty", guarded)
-        loss, grad = value_and_grad("triton", monkeypatch, cos, target, options)
-        monkeypatch.setattr(torch, "empty", empty)
+        with guarded(at_least=5):  # partial sums, loss, share, dcos, and the backward pass's output
+            loss, grad = value_and_grad("triton", monkeypatch, cos, target, options)
         assert loss.isfinite() and grad.isfinite().all()
-    assert len(made) >= 10  # partial sums, loss, share, dcos, and the backward pass's output
-    for whole, size in made:
-        assert whole[:64].isnan().all() and whole[64 + size :].isnan().all()
-        assert whole[64 : 64 + size].isfinite().all()
 
 
 def test_two_runs_are_bit_equal(monkeypatch):
@@ -239,16 +220,9 @@ def test_reference_is_what_the_engine_computes(hard, weighted, monkeypatch):
     assert torch.allclose(got, total, rtol=1e-6)
 
 
-WORKED = json.loads((Path(__file__).parent / "arcface_ce.json").read_text())
-
-
-@pytest.mark.parametrize("case", WORKED, ids=[case["name"] for case in WORKED])
+@pytest.mark.parametrize("case", **worked("arcface_ce"))
 def test_reference_gives_the_worked_numbers(case, monkeypatch):
     """derive_arcface_ce.py: 60 digits, by the angle itself, gradients by differences."""
-
-    def numbers(values):
-        return torch.tensor([numbers(v).tolist() if isinstance(v, list) else float(v) for v in values], dtype=torch.float64)
-
     hard = isinstance(case["target"][0], int)
     target = torch.tensor(case["target"]) if hard else numbers(case["target"])
     options = {name: float(case[name]) for name in ("scale", "margin", "label_smoothing") if name in case}
@@ -387,33 +361,3 @@ def test_values_are_read_only_when_asked_for(monkeypatch):
             arcface_ce(cos, **(good | change))
     unlabelled = torch.tensor([1.0, 1, 0, 1], device=DEVICE)
     arcface_ce(cos, **(good | {"target": target, "sample_weight": unlabelled}))
-
-
-def test_choose_tells_its_reason(monkeypatch):
-    cos = torch.zeros(4, 3)
-    monkeypatch.delenv("KERNELS", raising=False)
-    assert (choose("arcface_ce", cos).provider, choose("arcface_ce", cos).reason) == ("reference", "cpu tensor")
-    monkeypatch.setenv("KERNELS", "reference")
-    assert choose("arcface_ce", cos).reason == "KERNELS=reference"
-    monkeypatch.setenv("KERNELS", "triton")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert choose("arcface_ce", cos).provider == "triton"
-    assert choose("arcface_ce", cos.double()).reason == "float64"
-    assert choose("arcface_ce", torch.zeros(1, WIDEST + 1)).reason == f"more than {WIDEST} classes"
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(ValueError, match="KERNELS=triton: expected a CUDA tensor, found a cpu tensor; set TRITON_INTERPRET=1"):
-        choose("arcface_ce", cos)
-    monkeypatch.setenv("KERNELS", "cuda")
-    with pytest.raises(ValueError, match="KERNELS: expected reference or triton, found 'cuda'"):
-        choose("arcface_ce", cos)
-
-
-def test_choose_takes_triton_for_cuda_where_it_is_installed(monkeypatch):
-    from affect.kernels import choose as module
-
-    assert module._provider("cuda", False, 0, "", False) == ("triton", "cuda tensor")
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    assert module._provider("cuda", False, 0, "", False) == ("reference", "triton not installed")
-    assert module._provider("cpu", False, 0, "", False) == ("reference", "cpu tensor")
-    with pytest.raises(ValueError, match="expected triton installed"):
-        module._provider("cuda", False, 0, "triton", False)

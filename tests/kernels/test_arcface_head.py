@@ -6,12 +6,10 @@ import torch.nn.functional as F
 
 from affect.kernels import arcface_ce, arcface_head
 
+from .common import DEVICE, DTYPES, GPU
 from .tolerances import assert_near
 
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
 SHAPES = [(1, 2, 64), (63, 7, 70), (20, 8, 5), (130, 33, 64)] + ([(4097, 14, 512), (256, 64, 770)] if GPU else [])
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CASES = ("hard", "soft", "everything", "masked", "all_ignored", "transposed", "sum", "count", "aligned")
 
 
