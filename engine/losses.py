@@ -14,7 +14,6 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affect.engine.config import RunConfig
@@ -22,9 +21,10 @@ from affect.engine.data.loader import Batch, Loader
 from affect.engine.data.selection import largest_share
 from affect.engine.log import say
 from affect.engine.task import TaskSpec, Term
+from affect.kernels import arcface_ce
+from affect.kernels.choose import choose
 
 TINY = torch.finfo(torch.float32).tiny
-EPS = 1e-7  # floor of 1 - cos^2: without it the slope of the margin is infinite where the angle is 0
 
 
 @dataclass(frozen=True)
@@ -35,39 +35,11 @@ class Losses:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
-def cross_entropy_rows(
-    logits: Tensor, target: Tensor, class_weight: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
-    """-sum_j w_j q_j log p_j with q = (1 - e) target + e / C, as torch's own.
-
-    logits: (B, C) any float dtype. target: (B, C) distributions. class_weight: (C,). Returns: (B,) float32.
-    """
-    q = (1 - label_smoothing) * target + label_smoothing / target.shape[1]
-    if class_weight is not None:
-        q = q * class_weight
-    return -(q * F.log_softmax(logits.float(), 1)).sum(1)
-
-
 def row_counts(target: Tensor, class_weight: Tensor | None, hard: bool) -> Tensor:
     """(B,) what a row counts in the mean, in torch's semantics: its class's weight under hard labels, 1 under distributions."""
     if class_weight is None or not hard:
         return target.new_ones(len(target))
     return class_weight[target.argmax(1)]
-
-
-def with_margin(logits: Tensor, target: Tensor, scale: float, margin: Tensor) -> Tensor:
-    """Cosine logits, scale * cos, with the margin on each row's top class; a margin of 0 returns them as they are.
-
-    psi(c) = c cos m - sqrt(1 - c^2) sin m where c > -cos m, else c - m sin m, which keeps falling past theta = pi - m.
-    logits: (B, C) float32. target: (B, C) distributions, of equals the first is the top. margin: () radians, in [0, pi / 2).
-    Source: Deng et al., ArcFace, CVPR 2019, eq. 3; the second branch is insightface's.
-    """
-    top = target.argmax(1, keepdim=True)
-    c = logits.float().gather(1, top) / scale
-    cos_m, sin_m = margin.cos(), margin.sin()
-    sine = ((1 - c) * (1 + c)).clamp_min(EPS).sqrt()
-    psi = torch.where(c > -cos_m, c * cos_m - sine * sin_m, c - margin * sin_m)
-    return logits.float().scatter(1, top, scale * psi)
 
 
 def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
@@ -81,8 +53,24 @@ def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     return weights / weights[counts > 0].mean()
 
 
+def _class_weights(target: np.ndarray, labels: np.ndarray, run: RunConfig, hard: bool) -> Tensor:
+    """Of (N, C) training targets, whose top classes are `labels`, -1 where there is none."""
+    counts = np.bincount(labels[labels >= 0], minlength=target.shape[1])
+    weights = torch.from_numpy(balanced_class_weights(counts, run.loss.class_weights_beta)).float()
+    if not hard:
+        ratio = float(weights.max() / weights[weights > 0].min())
+        say(
+            "warning: loss.class_weights: the labels are distributions, of which each share is multiplied by its class's "
+            f"weight, the rarest {ratio:.0f} times the commonest: the model will see rare classes that are not there. "
+            "Usual: --set loss.class_weights=off"
+        )
+    return weights
+
+
 class CrossEntropy(nn.Module):
     """With smoothing and class weights; of cosine logits with the margin of the epoch."""
+
+    op = "arcface_ce"
 
     def __init__(self, term: Term, run: RunConfig, loader: Loader, *, margin: bool = False) -> None:
         super().__init__()
@@ -93,17 +81,7 @@ class CrossEntropy(nn.Module):
         labels = largest_share(target)
         mixes = run.data.augment.mixup > 0 or run.data.augment.cutmix > 0
         self.hard = bool((target[labels >= 0].max(1) == 1).all()) and not mixes
-        weights = None
-        if run.loss.class_weights == "balanced":
-            counts = np.bincount(labels[labels >= 0], minlength=target.shape[1])
-            weights = torch.from_numpy(balanced_class_weights(counts, run.loss.class_weights_beta)).float()
-            if not self.hard:
-                ratio = float(weights.max() / weights[weights > 0].min())
-                say(
-                    "warning: loss.class_weights: the labels are distributions, of which each share is multiplied by its class's "
-                    f"weight, the rarest {ratio:.0f} times the commonest: the model will see rare classes that are not there. "
-                    "Usual: --set loss.class_weights=off"
-                )
+        weights = _class_weights(target, labels, run, self.hard) if run.loss.class_weights == "balanced" else None
         self.register_buffer("class_weight", weights)
         self.register_buffer("margin", torch.zeros(()))  # a tensor: a new value recompiles nothing
         self.class_weight: Tensor | None
@@ -124,10 +102,14 @@ class CrossEntropy(nn.Module):
         return (self._labelled(batch) * row_counts(batch.targets[self.on], self.class_weight, self.hard)).sum()
 
     def forward(self, features: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        logits, target = outputs[self.on], batch.targets[self.on]
-        if self.arcface is not None:
-            logits = with_margin(logits, target, self.arcface.scale, self.margin)
-        return (self._labelled(batch) * cross_entropy_rows(logits, target, self.class_weight, self.smoothing)).sum()
+        logits, scale = outputs[self.on], 1.0
+        if self.arcface is not None:  # of the plain head too, before the margin starts: the scale cancels out
+            scale = self.arcface.scale
+            logits = logits.float() / scale
+        return arcface_ce(
+            logits, batch.targets[self.on], scale=scale, margin=self.margin, class_weight=self.class_weight,
+            sample_weight=self._labelled(batch), label_smoothing=self.smoothing, reduction="sum",
+        )  # fmt: skip
 
 
 def _arcface(term: Term, run: RunConfig, loader: Loader) -> CrossEntropy:
@@ -154,6 +136,11 @@ class LossFunction(nn.Module):
     def at_epoch(self, epoch: int) -> dict[str, float]:
         """Set what the terms change by epoch; return it by name."""
         return {name: value for term in self._terms() for name, value in term.at_epoch(epoch).items()}
+
+    def implementation(self) -> str:
+        """Which kernels run here and why, for the start-up log."""
+        chosen = {term.op: choose(term.op, self.weights, classes=2) for term in self._terms()}
+        return ", ".join(f"{op} by {choice.provider} ({choice.reason})" for op, choice in chosen.items())
 
     def counts(self, batch: Batch) -> Tensor:
         """(terms,) what each term's sum over these samples is to be divided by."""

@@ -103,6 +103,7 @@ class Trainer:
                 f"train: {task.name}, {run.model.backbone} at {run.model.image_size} px on {describe(self.device)}"
                 + (f", {ranks.world} processes" if ranks.world > 1 else "")
                 + f"; {self.dtype or 'float32'} ({reason}); compile {mode or 'off'}; loader {self.loader.kind}; "
+                f"{self.loss.implementation()}; "
                 f"{len(self.order.rows):,} samples, {self.steps:,} steps of {self.order.batch}"
             )
 

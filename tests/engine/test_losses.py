@@ -1,18 +1,17 @@
 """Loss terms against torch's own, worked examples and finite differences."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd import gradcheck
 
 from affect.engine.config import ArcFaceConfig, load_config
 from affect.engine.data.loader import Batch
-from affect.engine.losses import LossFunction, balanced_class_weights, cross_entropy_rows, row_counts, with_margin
+from affect.engine.losses import LossFunction, balanced_class_weights
 from affect.engine.tasks import TASKS
+from affect.kernels import arcface_ce
 from affect.shards.errors import InputError
 
 
@@ -20,19 +19,6 @@ def rows(count=33, classes=8, seed=0):
     random = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, classes, generator=random, dtype=torch.float64, requires_grad=True)
     return logits, torch.randn(count, classes, generator=random, dtype=torch.float64).softmax(1)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("hard", [True, False])
-def test_cross_entropy_is_torchs(hard, smoothing, weighted):
-    logits, target = rows()
-    target = F.one_hot(target.argmax(1), 8).double() if hard else target
-    weight = torch.linspace(0.2, 3, 8).double() if weighted else None
-    got = cross_entropy_rows(logits, target, weight, smoothing).sum() / row_counts(target, weight, hard).sum()
-    want = F.cross_entropy(logits, target.argmax(1) if hard else target, weight=weight, label_smoothing=smoothing)
-    assert got.item() == pytest.approx(want.item(), rel=1e-6)
-    assert torch.allclose(*(torch.autograd.grad(0.37 * loss, logits)[0] for loss in (got, want)), atol=1e-7)
 
 
 def test_class_weights_of_a_worked_example():
@@ -54,44 +40,6 @@ def test_a_margin_from_the_first_epoch_on():
     assert ArcFaceConfig(from_epoch=0, full_epoch=0).margin_at(0) == 0.35
 
 
-@pytest.mark.parametrize("margin", [0.1, 0.35, 1.5])
-def test_margin_is_cos_theta_plus_m_and_keeps_falling_past_pi(margin):
-    theta = torch.linspace(0.01, math.pi - 0.01, 500, dtype=torch.float64)
-    c = torch.stack([theta.cos(), torch.zeros(500)], 1)
-    target = torch.tensor([[1.0, 0.0]]).expand(500, 2)
-    psi = with_margin(30 * c, target, 30.0, torch.tensor(margin))[:, 0] / 30
-    inside = theta + margin < math.pi
-    assert torch.allclose(psi[inside].double(), (theta + margin).cos()[inside], atol=1e-4)
-    assert (psi.diff()[1:] < 1e-6).all()  # falls on both branches and from one to the other
-
-
-def test_margin_gradient_and_no_margin():
-    cos = (2 * torch.rand(6, 4, dtype=torch.float64) - 1).requires_grad_()
-    target = F.one_hot(torch.arange(6) % 4, 4).double()
-
-    def loss(cos):  # with_margin works in float32; the definition in float64
-        c, m = (cos * target).sum(1, keepdim=True), 0.35
-        psi = torch.where(c > -math.cos(m), c * math.cos(m) - (1 - c * c).sqrt() * math.sin(m), c - m * math.sin(m))
-        return F.cross_entropy(30 * torch.where(target > 0, psi, cos), target)
-
-    assert gradcheck(loss, (cos,))
-    want = torch.autograd.grad(loss(cos), cos)[0]
-    got = cross_entropy_rows(with_margin(30 * cos, target, 30.0, torch.tensor(0.35)), target.float()).mean()
-    assert got.item() == pytest.approx(loss(cos).item(), rel=1e-5)
-    assert torch.allclose(torch.autograd.grad(got, cos)[0], want, atol=1e-5)
-
-    plain = torch.randn(6, 4) * 100  # logits of a plain head are no cosines
-    assert torch.allclose(with_margin(plain, target, 30.0, torch.tensor(0.0)), plain, rtol=1e-6)
-
-
-@pytest.mark.parametrize("c", [1.0, -1.0])
-def test_margin_at_saturated_cosines_has_a_finite_gradient(c):
-    cos = torch.tensor([[c, 0.3]], requires_grad=True)
-    target = torch.tensor([[1.0, 0.0]])
-    cross_entropy_rows(with_margin(30 * cos, target, 30.0, torch.tensor(0.35)), target).sum().backward()
-    assert cos.grad.isfinite().all()
-
-
 def loss_of(targets, settings=(), task="emotion_student"):
     """A LossFunction over (N, C) targets of the training rows."""
     run = load_config("smoke", [f"task={task}", *settings])
@@ -105,6 +53,36 @@ def batch_of(target, mask=None, weight=None):
     mask = torch.ones_like(target) if mask is None else mask
     weight = torch.ones(count) if weight is None else weight
     return Batch(torch.zeros(count), {"emotion": target}, {"emotion": mask}, weight, np.arange(count))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("hard", [True, False])
+def test_cross_entropy_is_torchs(hard, smoothing, weighted):
+    logits, target = rows()
+    target = F.one_hot(target.argmax(1), 8).double() if hard else target
+    settings = [f"loss.label_smoothing={smoothing}", "loss.class_weights_beta=.9"]
+    loss = loss_of(target, [*settings, f"loss.class_weights={'balanced' if weighted else 'off'}"])
+    weight = loss.terms[0].class_weight.double() if weighted else None
+    batch = batch_of(target.float())
+    got = loss(logits, {"emotion": logits}, batch, loss.counts(batch)).total
+    want = F.cross_entropy(logits, target.argmax(1) if hard else target, weight=weight, label_smoothing=smoothing)
+    assert got.item() == pytest.approx(want.item(), rel=1e-6)
+    assert torch.allclose(*(torch.autograd.grad(0.37 * value, logits)[0] for value in (got, want)), atol=1e-7)
+
+
+@pytest.mark.parametrize("provider", ["reference", "triton"])
+def test_the_margin_of_the_epoch_is_on_the_cosines(provider, monkeypatch):
+    monkeypatch.setenv("KERNELS", provider)
+    _, target = rows()
+    cos = torch.rand(33, 8, generator=torch.Generator().manual_seed(1)) * 1.9 - 0.95
+    loss = loss_of(target, ["optim.epochs=20", "loss.arcface={}"], task="emotion_teacher")
+    batch = batch_of(target.float())
+    for epoch, margin in ((0, 0.0), (10, 0.175), (19, 0.35)):
+        assert loss.at_epoch(epoch) == {"margin": pytest.approx(margin)}
+        got = loss(cos, {"emotion": 30 * cos}, batch, loss.counts(batch)).total
+        assert got.item() == pytest.approx(arcface_ce(cos, target.float(), scale=30.0, margin=margin).item(), rel=1e-5)
+    assert loss.implementation().startswith(f"arcface_ce by {provider} (KERNELS={provider}")
 
 
 def test_unlabelled_rows_and_sample_weights():

@@ -1,4 +1,4 @@
-"""arcface_ce: the kernel against the float64 reference, the reference against torch, the engine and worked numbers.
+"""arcface_ce: the kernel against the float64 reference, the reference against torch and worked numbers.
 
 Without a GPU the kernel runs in Triton's interpreter on small shapes. With one, all of it, compiled:
 CUDA_VISIBLE_DEVICES=0 pytest tests/kernels
@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from affect.engine.losses import cross_entropy_rows, row_counts, with_margin
 from affect.kernels import arcface_ce
+from affect.kernels.arcface_ce.reference import with_margin
 
 from .common import DEVICE, DTYPES, GPU, numbers, worked
 from .tolerances import assert_near
@@ -198,26 +198,26 @@ def test_without_margin_and_scale_it_is_torchs_cross_entropy(provider, hard, smo
     assert torch.allclose(grad, torch.autograd.grad(0.37 * want, logits)[0], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("hard", [True, False])
-def test_reference_is_what_the_engine_computes(hard, weighted, monkeypatch):
-    """engine/losses.py: logits = scale * cos, distributions, labelled rows as a weight, the sum over a given count."""
-    cos, target, _ = rows("soft", 63, 8)
-    share = F.one_hot(target.argmax(1), 8).float() if hard else target
-    labelled = (torch.arange(63, device=DEVICE) % 4 > 0).float() * 0.7
-    weight = torch.linspace(0.2, 3, 8, device=DEVICE) if weighted else None
-    margin, scale = torch.tensor(0.35, device=DEVICE), 30.0
-    leaf = cos.detach().requires_grad_()
-    total = (labelled * cross_entropy_rows(with_margin(scale * leaf, share, scale, margin), share, weight, 0.055)).sum()
-    count = (labelled * row_counts(share, weight, hard)).sum()
-    want, want_grad = total / count, torch.autograd.grad(0.37 * total / count, leaf)[0]
-    options = {"scale": scale, "margin": margin, "class_weight": weight, "sample_weight": labelled, "label_smoothing": 0.055}
-    for kind in (share, share.argmax(1)) if hard else (share,):
-        for more in ({"count": count}, {} if kind.ndim == 1 or not hard or not weighted else {"count": count}):
-            got, grad = value_and_grad("reference", monkeypatch, cos, kind, options | more)
-            assert torch.allclose(got, want, rtol=1e-6) and torch.allclose(grad, want_grad, rtol=1e-4, atol=1e-6)
-    got, _ = value_and_grad("reference", monkeypatch, cos, share, options | {"reduction": "sum"})
-    assert torch.allclose(got, total, rtol=1e-6)
+@pytest.mark.parametrize("margin", [0.1, 0.35, 1.5])
+def test_margin_is_cos_theta_plus_m_and_keeps_falling_past_pi(margin):
+    theta = torch.linspace(0.01, math.pi - 0.01, 500, dtype=torch.float64)
+    psi = with_margin(theta.cos(), margin)
+    inside = theta + margin < math.pi
+    assert torch.allclose(psi[inside], (theta + margin).cos()[inside], atol=1e-4)  # the floor of 1 - cos^2, near 0 and pi
+    assert (psi.diff() < 0).all()  # falls on both branches and from one to the other
+
+
+@pytest.mark.parametrize("provider", ["reference", "triton"])
+def test_no_margin_leaves_logits_that_are_no_cosines(provider, monkeypatch):
+    """As the engine has it before the margin starts: the plain head's logits over the scale."""
+    logits = (100 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))).to(DEVICE)
+    target = torch.arange(6, device=DEVICE) % 4
+    options = {"scale": 30.0, "margin": torch.zeros((), device=DEVICE)}
+    loss, grad = value_and_grad(provider, monkeypatch, logits / 30, target, options, upstream=1.0)
+    logits.requires_grad_()
+    want = F.cross_entropy(logits, target)
+    assert torch.allclose(loss, want, rtol=1e-5)
+    assert torch.allclose(grad / 30, torch.autograd.grad(want, logits)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("case", **worked("arcface_ce"))
