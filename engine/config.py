@@ -125,6 +125,7 @@ class OptimConfig(Section):
     """AdamW; the rate rises over `warmup_epochs` to `lr` and falls as a cosine, never below `min_lr`."""
 
     epochs: int = Field(gt=0)
+    steps: int | None = Field(None, gt=0)  # updates after which the run ends, for a trial; the schedule stays that of `epochs`
     lr: float = Field(gt=0)
     weight_decay: float = Field(0.05, ge=0)
     warmup_epochs: float = Field(2.0, ge=0)

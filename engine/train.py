@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -80,10 +81,16 @@ class Trainer:
         torch.manual_seed(run.seed)
         self.loader = train_loader(run, task, dataset, ranks)
         self.order = self.loader.planner.order
-        self.steps = self.order.first_step_of(run.optim.epochs)
+        self.steps = min(self.order.first_step_of(run.optim.epochs), run.optim.steps or sys.maxsize)
         self.model = build_model(run, task, dataset.info.layout).to(self.device)
         self.outputs = [dataset.info.layout.output(name) for name in task.outputs]
         self.lineage = initialise(self.model, init_from, self.outputs) if init_from else None
+        last = self.epoch(self.steps - 1)
+        if not self.model.head.is_final(last):
+            raise InputError(
+                f"optim.steps: {self.steps} updates end in epoch {last}, before the cosine head is trained; give more, or "
+                f"--set loss.arcface.from_epoch={last}"
+            )
         self.model.normalise.channels_last = run.train.channels_last
         if run.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -136,7 +143,7 @@ class Trainer:
                 state.meter.add(state.step, parts, waited + time.monotonic() - started, waited)
                 state.step += 1
                 progress.advance(order.batch, note=self.note)
-                ended = state.step == order.first_step_of(len(state.history) + 1)
+                ended = state.step in (order.first_step_of(len(state.history) + 1), self.steps)
                 due = interrupt.seen or time.monotonic() - saved_at > run.train.checkpoint_every_s
                 if ended:
                     self.end_epoch()
@@ -152,7 +159,7 @@ class Trainer:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the parts of its loss and the norm of its gradient, on the device. In bf16 nothing here waits for it."""
         run, optim, state = self.run, self.run.optim, self.state
-        epoch = state.step * self.order.batch // len(self.order.rows)
+        epoch = self.epoch(state.step)
         self.model.head.at_epoch(epoch)
         self.loss.at_epoch(epoch)
         for group in self.optimizer.param_groups:
@@ -181,6 +188,9 @@ class Trainer:
         if self.ema:
             self.ema.update(self.model, state.step + 1)
         return parts
+
+    def epoch(self, step: int) -> int:
+        return step * self.order.batch // len(self.order.rows)
 
     def rate(self, step: int) -> float:
         epoch = (step + 1) * self.order.batch / len(self.order.rows)

@@ -40,6 +40,27 @@ def test_a_run_folder_is_complete(trained):
     assert history[0]["val"].keys() >= {"accuracy", "macro_f1", "bacc", "nll"}
 
 
+@pytest.mark.parametrize("task", ["emotion_student", "emotion_teacher"])
+def test_a_trial_ends_after_its_steps_and_the_kernels_train_as_their_reference(task, settings, train, tmp_path, monkeypatch):
+    more = (
+        ["loss.arcface.from_epoch=0", "loss.arcface.full_epoch=0", "loss.arcface.margin=.2"] if task == "emotion_teacher" else []
+    )
+    histories = {}
+    for provider in ("reference", "triton"):
+        monkeypatch.setenv("KERNELS", provider)
+        train([*settings, f"task={task}", "optim.steps=3", *more], tmp_path / provider)
+        histories[provider] = read_history(tmp_path / provider)
+        assert load(tmp_path / provider / LAST)["step"] == 3
+    (want,), (got,) = histories["reference"], histories["triton"]
+    assert got["train_loss"] == pytest.approx(want["train_loss"], rel=1e-5)
+
+
+def test_a_trial_without_its_cosine_head_is_refused(settings, train, tmp_path):
+    more = ["task=emotion_teacher", "loss.arcface.from_epoch=1", "loss.arcface.full_epoch=1", "optim.steps=3"]
+    with pytest.raises(InputError, match="optim.steps: 3 updates end in epoch 0, before the cosine head.*from_epoch=0"):
+        train([*settings, *more], tmp_path / "run")
+
+
 KILLED = """
 import os, signal, sys
 from affect.engine import checkpoint, train
