@@ -18,11 +18,11 @@ from torch import Tensor
 
 from affect.engine.log import say
 from affect.engine.metrics import nll
+from affect.engine.report.tables import CALIBRATION  # defined there: `affect tables` starts without torch
 from affect.shards.errors import InputError
 
 Mode = Literal["none", "global", "vector", "fixed"]
 MODES = ("none", "global", "vector", "fixed")
-CALIBRATION = "calibration.json"
 FLOOR = 1e-2  # of T
 FEW_ROWS = 100
 FLAT = 1e-3  # logits / T spread less than this: T is on its way to infinity
@@ -73,7 +73,7 @@ class Calibration:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], where: str = "calibration.json") -> Calibration:
+    def from_json(cls, value: dict[str, Any], where: str = CALIBRATION) -> Calibration:
         """Of our file, or of one with the seeds' four keys only."""
         try:
             mode, vector = value["mode"], value.get("temperature_vector")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from affect.engine.batchsize import with_batch_size
-from affect.engine.calibrate import CALIBRATION, Calibration, fit_temperature, fixed
+from affect.engine.calibrate import Calibration, fit_temperature, fixed
 from affect.engine.config import CalibrationConfig, RunConfig
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import calib_selection, open_dataset, val_selection
@@ -22,7 +22,7 @@ from affect.engine.package import ModelPackage
 from affect.engine.progress import Progress
 from affect.engine.ranks import first_process
 from affect.engine.report.plots import curves_plot, reliability_plot
-from affect.engine.report.tables import RELIABILITY
+from affect.engine.report.tables import CALIBRATION, RELIABILITY
 from affect.engine.run import read_history, write_json
 from affect.engine.tasks import TASKS
 from affect.engine.tracking import tracker
@@ -89,19 +89,22 @@ def calibrated(
 
 
 def reliability_report(val: Predictions, calibration: Calibration, epoch: int, split: str, protocol: str) -> dict[str, Any]:
-    """reliabilitymetrics.json: raw and temperature-scaled, of all rows and of each source."""
+    """reliabilitymetrics.json: raw and temperature-scaled, of all rows and of each source, there over the classes it has."""
 
-    def both(keep: np.ndarray) -> dict[str, Any]:
-        logits, target = val.logits[keep], val.target[keep]
-        scaled = None
+    def both(keep: np.ndarray, *, present_only: bool) -> dict[str, Any]:
+        def figures(logits: np.ndarray) -> dict[str, Any]:
+            return reliability(logits, val.target[keep], val.names, present_only=present_only)
+
+        logits, scaled = val.logits[keep], None
         if calibration.mode != "none":
-            scaled = reliability(calibration.apply(logits), target, val.names) | {"temperature": list(calibration.temperature)}
-        return {"raw": reliability(logits, target, val.names), "temperature_scaled": scaled}
+            scaled = figures(calibration.apply(logits)) | {"temperature": list(calibration.temperature)}
+        return {"raw": figures(logits), "temperature_scaled": scaled}
 
     rows = len(val.logits)
     return {
-        "epoch": epoch, "split": split, "label_protocol": protocol, "rows": rows, **both(np.ones(rows, bool)),
-        "sources": {source: both(val.sources == source) for source in sorted(set(val.sources))},
+        "epoch": epoch, "split": split, "label_protocol": protocol, "rows": rows,
+        **both(np.ones(rows, bool), present_only=False),
+        "sources": {source: both(val.sources == source, present_only=True) for source in sorted(set(val.sources))},
     }  # fmt: skip
 
 

@@ -65,21 +65,25 @@ def ece(probs: np.ndarray, agreement: np.ndarray, bins: int = 15) -> float:
     return ece_of(reliability_bins(probs, agreement, bins))
 
 
-def reliability(logits: np.ndarray, target: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def reliability(logits: np.ndarray, target: np.ndarray, names: Sequence[str], *, present_only: bool = False) -> dict[str, Any]:
     """How right and how honest the probabilities are; a part of reliabilitymetrics.json.
 
     logits: (N, C). target: (N, C) distributions. `ece` and `brier` are of the majority label, `*_votes` of the distributions;
     `nll` is of the distributions, `nll_majority` of the label. With one-hot targets they are equal.
+    `macro_f1` is the mean of `per_class_f1`, over all classes, or with `present_only` over those that occur as a label:
+    `macro_f1_classes` of them. Predictions stay among all classes, so that one of an absent class is a miss of the true one.
     """
     probs, label, predicted = softmax(logits), target.argmax(1), logits.argmax(1)
     majority = np.eye(len(names))[label]
     matrix = confusion(label, predicted, len(names))
-    way = summary(matrix)
+    way, f1 = summary(matrix), f1_per_class(matrix)
+    averaged = np.flatnonzero(matrix.sum(1)) if present_only else np.arange(len(names))
     return {
         "rows": len(label),
         "accuracy": way["acc"],
-        "macro_f1": way["macro_f1"],
-        "per_class_f1": dict(zip(names, f1_per_class(matrix).tolist(), strict=True)),
+        "macro_f1": float(f1[averaged].mean()),
+        "macro_f1_classes": len(averaged),
+        "per_class_f1": {names[i]: float(f1[i]) for i in averaged.tolist()},
         "bacc": way["bacc"],
         "nll": nll(logits, target),
         "nll_majority": nll(logits, majority),

@@ -88,7 +88,10 @@ class Exporter:
 
 def export(folder: Path) -> ModelPackage:
     """Write `folder`/package; parity is measured on the run's validation rows before anything is put in place."""
-    exporter, model = Exporter.of(folder)
+    return _package(folder, *Exporter.of(folder))
+
+
+def _package(folder: Path, exporter: Exporter, model: nn.Module) -> ModelPackage:
     with _put_in_place(folder / "package") as building:
         facts = exporter.write(model, building / MODEL)
         write_json(building / MANIFEST, replace(exporter.manifest, files={MODEL: facts}).to_json())
@@ -97,9 +100,9 @@ def export(folder: Path) -> ModelPackage:
 
 def export_run(folder: Path) -> ModelPackage:
     """The package, and beside it `best.onnx`, the same graph, and `last.onnx`, of the last step, under the same calibration."""
-    package = export(folder)
-    shutil.copyfile(package.model, folder / "best.onnx")
     exporter, model = Exporter.of(folder)
+    package = _package(folder, exporter, model)
+    shutil.copyfile(package.model, folder / "best.onnx")
     state = load(folder / LAST)
     model.load_state_dict(state["ema"] or state["model"])
     partial = folder / ".last.onnx.partial"

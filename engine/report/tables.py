@@ -135,20 +135,25 @@ def _cells(row: Row, classes: Sequence[str]) -> list[str]:
         *(row.f1.get(name) for name in classes),
         *(row.figures.get(name) for name in HONESTY[:-1]),
     ]
-    texts = [NONE if number is None else f"{number:.4f}" for number in numbers]
+    texts = [NONE if number is None else _number(number) for number in numbers]
     ends = sorted({f"{t:.3g}" for t in (min(row.temperature), max(row.temperature))}, key=float) if row.temperature else [NONE]
     return [row.name, *texts, " to ".join(ends) + SAME * row.same_split]
 
 
+def _number(value: float) -> str:
+    return f"{value:.4f}"
+
+
 def _best(rows: Sequence[Row], name: str) -> Iterable[int]:
-    """The rows with the highest F1 of a class, among two or more that were scored on the same."""
+    """The rows with the highest F1 of a class as printed, among those scored on the same; none where all are equal."""
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         if name in row.f1:
             groups.setdefault(row.scored_on, []).append(i)
     for group in groups.values():
-        top = max(rows[i].f1[name] for i in group)
-        yield from (i for i in group if len(group) > 1 and rows[i].f1[name] == top)
+        printed = {i: float(_number(rows[i].f1[name])) for i in group}
+        low, top = min(printed.values()), max(printed.values())
+        yield from (i for i in group if low < printed[i] == top)
 
 
 def _caption(runs: Sequence[Row], seeds: bool) -> list[str]:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.calibrate import read_calibration
+from affect.engine.calibrate import fixed, read_calibration
 from affect.engine.checkpoint import BEST, LAST, load
-from affect.engine.complete import complete, train
+from affect.engine.complete import complete, reliability_report, train
 from affect.engine.config import CalibrationConfig, load_config
 from affect.engine.data.loader import eval_loader
-from affect.engine.evaluate import collect, evaluate, in_torch, trained_model
+from affect.engine.evaluate import Predictions, collect, evaluate, in_torch, trained_model
 from affect.engine.ort import metadata_of, session
 from affect.engine.package import ModelPackage
 from affect.shards.read import Dataset
@@ -61,6 +61,18 @@ def test_figures_are_of_val_and_the_temperature_of_calib(run):
     assert report["sources"].keys() == {"synthetic"}
     best = max(load(run / LAST)["history"], key=lambda line: line["val"]["macro_f1"])
     assert report["epoch"] == best["epoch"]
+
+
+def test_a_source_is_scored_on_the_classes_it_has():
+    label, predicted = [0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2]
+    sources = np.array(["ab"] * 4 + ["c"] * 2, object)
+    val = Predictions(9 * np.eye(3, dtype=np.float32)[predicted], np.eye(3)[label], sources, tuple("abc"))
+    report = reliability_report(val, fixed(2.0), 0, "val", "hard")
+    for part in ("raw", "temperature_scaled"):
+        ab, c = (report["sources"][name][part] for name in ("ab", "c"))
+        assert (ab["rows"], ab["macro_f1"], ab["macro_f1_classes"]) == (4, pytest.approx((2 / 3 + 4 / 5) / 2), 2)
+        assert (c["rows"], c["macro_f1"], c["macro_f1_classes"]) == (2, 1.0, 1) and c["per_class_f1"] == {"c": 1.0}
+        assert report[part]["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 1) / 3) and report[part]["macro_f1_classes"] == 3
 
 
 def test_package_and_run_evaluate_alike_with_the_temperature_inside(run, tmp_path):

@@ -62,6 +62,19 @@ def test_reliability_is_sklearns():
     assert got["brier"] == pytest.approx(sum(each))
 
 
+def test_present_only_averages_the_classes_that_occur():
+    label, predicted = [0, 0, 1, 1, 1], [0, 2, 1, 1, 0]  # no row is a c, one is taken for it
+    logits, target = 9 * np.eye(3)[predicted], np.eye(3)[label]
+    # a: 1 hit, 1 missed, 1 false: 2/4; b: 2 hits, 1 missed: 4/5; c: 1 false: 0
+    source, overall = reliability(logits, target, "abc", present_only=True), reliability(logits, target, "abc")
+    assert source["macro_f1"] == pytest.approx((0.5 + 0.8) / 2) and source["macro_f1_classes"] == 2
+    assert source["per_class_f1"] == pytest.approx({"a": 0.5, "b": 0.8})
+    assert overall["macro_f1"] == pytest.approx((0.5 + 0.8) / 3) and overall["macro_f1_classes"] == 3
+    assert overall["per_class_f1"] == pytest.approx({"a": 0.5, "b": 0.8, "c": 0})
+    of_f1 = {"macro_f1", "macro_f1_classes", "per_class_f1"}
+    assert {name for name in source if source[name] != overall[name]} == of_f1 and overall["accuracy"] == 0.6
+
+
 def test_votes_and_majority_are_one_where_labels_are_hard():
     got = reliability(*rows(), NAMES)
     assert (got["nll"], got["ece"], got["brier"]) == (got["nll_majority"], got["ece_votes"], got["brier_votes"])

@@ -14,6 +14,7 @@ from affect.engine.report.plots import confusion_plot, curves_plot, reliability_
 from affect.engine.report.tables import (
     SEEDS_CLASSES,
     SEEDS_TEACHERS,
+    Row,
     latex,
     markdown,
     read_runs,
@@ -97,6 +98,21 @@ def test_the_best_is_marked_among_runs_on_the_same_rows(run):
         assert {i for i, at in table.best if at == j and i < 3} == {int(np.argmax(values))}
     assert "not to be compared" in " ".join(table.caption) and "299 rows, votes labels: c." in " ".join(table.caption)
     assert not [at for at in table_of(read_runs(folders[:1])).best if at[0] == 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "marked"),
+    [
+        ((0.0, 0.0, 0.0), set()),
+        ((0.7, 0.7, 0.7), set()),
+        ((0.00001, 0.00002, 0.0), set()),  # all printed as 0.0000
+        ((0.0, 0.1, 0.1), {1, 2}),
+        ((0.9, 0.1, 0.1), {0}),
+    ],
+)
+def test_where_all_are_equal_none_is_the_best(values, marked):
+    rows = [Row(f"run{i}", "val", {"contempt": value}, {"acc.": 0.5, "macro-F1": 0.5}) for i, value in enumerate(values)]
+    assert table_of(rows).best == {(i, 3) for i in marked}
 
 
 def test_the_seeds_teachers_are_as_reported(run):
