@@ -2,5 +2,7 @@
 
 from affect.kernels.arcface_ce import arcface_ce
 from affect.kernels.arcface_head import arcface_head
+from affect.kernels.dkd import dkd
+from affect.kernels.proto_kd import one_hot_floor, proto_kd
 
-__all__ = ["arcface_ce", "arcface_head"]
+__all__ = ["arcface_ce", "arcface_head", "dkd", "one_hot_floor", "proto_kd"]

@@ -70,6 +70,20 @@ def check_positive(op: str, name: str, value: float) -> None:
         raise wrong(op, name, "a finite number > 0", value)
 
 
+def check_not_negative(op: str, name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise wrong(op, name, "a finite number >= 0", value)
+
+
+def check_index(op: str, name: str, index: Tensor, rows: Tensor) -> None:
+    """(B,) int64: where each row finds its own row of a table."""
+    if index.shape != rows.shape[:1]:
+        raise wrong(op, name, str(tuple(rows.shape[:1])), tuple(index.shape))
+    if index.dtype != torch.int64:
+        raise wrong(op, name, "int64", index.dtype)
+    check_beside(op, name, index, rows)
+
+
 def check_margin(op: str, margin: float | Tensor, rows: Tensor) -> None:
     """In radians, in [0, pi / 2); a tensor's value is not read."""
     if isinstance(margin, Tensor):
@@ -99,6 +113,14 @@ def check_target_values(op: str, target: Tensor, classes: int, ignore: int, keep
         row = int(bad.nonzero()[0])
         expected = f"labels in [0, {classes}) or {ignore}" if target.ndim == 1 else "distributions: not negative, with a sum of 1"
         raise wrong(op, "target", expected, f"{target[row].tolist()} in row {row}")
+
+
+def check_index_values(op: str, name: str, index: Tensor, size: int, keep: Tensor) -> None:
+    """In [0, size) where keep is. Waits for the GPU."""
+    bad = ((index < 0) | (index >= size)) & keep
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise wrong(op, name, f"numbers in [0, {size})", f"{index[row].item()} in row {row}")
 
 
 def check_margin_value(op: str, margin: float | Tensor) -> None:

@@ -38,8 +38,12 @@ def _keep_name(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.op = inputs[0]
 
 
+def no_second_derivative(op: str) -> RuntimeError:
+    return RuntimeError(f"{op}: the kernel has no second derivative; KERNELS=reference has one")
+
+
 def _refuse(ctx, grad) -> None:  # type: ignore[no-untyped-def]
-    raise RuntimeError(f"{ctx.op}: the kernel has no second derivative; KERNELS=reference has one")
+    raise no_second_derivative(ctx.op)
 
 
 stored_gradient.register_autograd(_refuse, setup_context=_keep_name)

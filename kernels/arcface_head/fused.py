@@ -1,7 +1,7 @@
 """`arcface_head` in Triton: the cosines never leave the chip. Axes: B rows, C classes, D features.
 
-With g = d loss / d cos and unit rows x^, w^:  d x_i = (sum_j g_ij w^_j - (sum_j g_ij cos_ij) x^_i) / |x_i|, and d w_j likewise
-over the rows. The projections come from the cosines: one pass over D gives those, a second the gradients. Deterministic.
+Cosines and d x_i as in cosine.py, and d w_j likewise over the rows: a second kernel sums parts of them, so that a large batch
+keeps more multiprocessors busy than D has blocks, and the backward pass adds the parts in order. Deterministic.
 """
 
 from typing import Any
@@ -12,20 +12,15 @@ import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
 from affect.kernels.arcface import SCHEMA, ArcFace
-from affect.kernels.arcface_ce.fused import finish, loss_of_tile
+from affect.kernels.arcface_ce.fused import loss_of_tile
 from affect.kernels.arcface_ce.reference import EPS
 from affect.kernels.arcface_head.reference import TINY
-from affect.kernels.gradient import stored_gradient
+from affect.kernels.cosine import FEATURES, ROWS, block, cosines, padded, store_row_gradient
+from affect.kernels.gradient import no_second_derivative, stored_gradient
 from affect.kernels.launch import optional
+from affect.kernels.reduce import finish
 
-ROWS = 16  # the least that tl.dot takes; more of them leaves multiprocessors idle at B = 256
-FEATURES = 64  # of a step over D
-
-
-@triton.jit
-def _block(ptr, row, step_row, feature, step_feature, inside):  # type: ignore[no-untyped-def]
-    at = row.to(tl.int64)[:, None] * step_row + feature.to(tl.int64)[None, :] * step_feature
-    return tl.load(ptr + at, mask=inside, other=0.0).to(tl.float32)
+PART = 256  # rows of which one program sums the gradient of the weight
 
 
 @triton.jit
@@ -40,19 +35,9 @@ def _head(  # type: ignore[no-untyped-def]
     row = program.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     col = tl.arange(0, COLS)
     in_rows, in_cols = row < B, col < C
-    dots = tl.zeros((ROWS, COLS), tl.float32)
-    xx = tl.zeros((ROWS,), tl.float32)
-    ww = tl.zeros((COLS,), tl.float32)
-    for start in range(0, D, FEATURES):
-        feature = start + tl.arange(0, FEATURES)
-        x = _block(x_ptr, row, x_row, feature, x_col, in_rows[:, None] & (feature < D)[None, :])
-        w = _block(w_ptr, col, w_row, feature, w_col, in_cols[:, None] & (feature < D)[None, :])
-        dots += tl.dot(x, tl.trans(w), input_precision="ieee")
-        xx += tl.sum(x * x, 1)
-        ww += tl.sum(w * w, 1)
-    x_norm, w_norm = tl.sqrt(xx), tl.sqrt(ww)
-    x_scale, w_scale = 1.0 / tl.maximum(x_norm, TINY), 1.0 / tl.maximum(w_norm, TINY)
-    cos = tl.where(in_cols[None, :], dots * x_scale[:, None] * w_scale[None, :], 0.0)
+    cos, x_norm, w_norm = cosines(
+        x_ptr, x_row, x_col, w_ptr, w_row, w_col, row, in_rows, col, in_cols, D, TINY, ROWS, COLS, FEATURES
+    )
     loss, counts, keep, g, is_top = loss_of_tile(
         cos, row, target_ptr, target_row, target_col, class_ptr, class_step, sample_ptr, sample_step,
         margin_ptr, margin_rad, scale, smoothing, B, C,
@@ -67,72 +52,119 @@ def _head(  # type: ignore[no-untyped-def]
 
     if GRAD:
         g = tl.where(keep[:, None] & in_cols[None, :], g, 0.0)
-        along = tl.where(keep[:, None], g * cos, 0.0)
-        tl.store(projection_ptr + program * COLS + col, tl.sum(along, 0))
+        tl.store(projection_ptr + program * COLS + col, tl.sum(tl.where(keep[:, None], g * cos, 0.0), 0))
         if program == 0:
             tl.store(norm_ptr + col, w_norm)
-        over_norm = tl.where(keep[:, None], g * x_scale[:, None], 0.0)
+        over_norm = tl.where(keep[:, None], g * (1.0 / tl.maximum(x_norm, TINY))[:, None], 0.0)
         tl.store(g_ptr + row[:, None] * COLS + col[None, :], over_norm, mask=in_rows[:, None] & (col < COLS)[None, :])
-        along_x = tl.where(x_norm > TINY, tl.sum(along, 1), 0.0) * x_scale
-        for start in range(0, D, FEATURES):
-            feature = start + tl.arange(0, FEATURES)
-            inside = in_rows[:, None] & (feature < D)[None, :]
-            x = _block(x_ptr, row, x_row, feature, x_col, inside & keep[:, None])
-            w = _block(w_ptr, col, w_row, feature, w_col, in_cols[:, None] & (feature < D)[None, :])
-            dx = (tl.dot(g * w_scale[None, :], w, input_precision="ieee") - along_x[:, None] * x) * x_scale[:, None]
-            tl.store(dx_ptr + row[:, None] * D + feature[None, :], tl.where(keep[:, None], dx, 0.0), mask=inside)
+        store_row_gradient(
+            g, cos, x_norm, w_norm, keep, dx_ptr, x_ptr, x_row, x_col, w_ptr, w_row, w_col, row, in_rows, col, in_cols, D,
+            TINY, FEATURES,
+        )  # fmt: skip
 
 
 @triton.jit
-def _to_weight(  # type: ignore[no-untyped-def]
-    x_ptr, x_row, x_col, w_ptr, w_row, w_col, g_ptr, projection_ptr, norm_ptr, dw_ptr, B, C, D, P,
-    TINY: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, FEATURES: tl.constexpr,
+def _weight_parts(  # type: ignore[no-untyped-def]
+    x_ptr, x_row, x_col, g_ptr, parts_ptr, B, D,
+    PART: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    # A program owns some features of all classes and goes through all rows in order.
+    """parts: (ceil(B / PART), COLS, D), sum_i (g_ij / |x_i|) x_i over PART rows. A program has a part and some features."""
     feature = tl.program_id(0) * FEATURES + tl.arange(0, FEATURES)
+    part = tl.program_id(1)
     col = tl.arange(0, COLS)
     in_features = (feature < D)[None, :]
     total = tl.zeros((COLS, FEATURES), tl.float32)
-    for start in range(0, B, ROWS):
-        row = start + tl.arange(0, ROWS)
+    for start in range(0, PART, ROWS):
+        row = part * PART + start + tl.arange(0, ROWS)
         at = row.to(tl.int64)[:, None] * COLS + col[None, :]
         g = tl.load(g_ptr + at, mask=(row < B)[:, None] & (col < COLS)[None, :], other=0.0)
         used = tl.max((g != 0.0).to(tl.int32), 1) > 0  # an ignored row may hold NaN
-        x = _block(x_ptr, row, x_row, feature, x_col, used[:, None] & in_features)
+        x = block(x_ptr, row, x_row, feature, x_col, used[:, None] & in_features)
         total += tl.dot(tl.trans(g), x, input_precision="ieee")
+    tl.store(parts_ptr + (part * COLS + col)[:, None].to(tl.int64) * D + feature[None, :], total, mask=in_features)
+
+
+@triton.jit
+def _weight_gradient(  # type: ignore[no-untyped-def]
+    w_ptr, w_row, w_col, parts_ptr, projection_ptr, norm_ptr, upstream_ptr, share_ptr, dw_ptr, C, D, P, S,
+    TINY: tl.constexpr, BLOCK: tl.constexpr, COLS: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    feature = tl.program_id(0) * FEATURES + tl.arange(0, FEATURES)
+    col = tl.arange(0, COLS)
+    in_features, inside = (feature < D)[None, :], (col < C)[:, None] & (feature < D)[None, :]
+    total = tl.zeros((COLS, FEATURES), tl.float32)
+    for part in range(S):
+        at = (part * COLS + col)[:, None].to(tl.int64) * D + feature[None, :]
+        total += tl.load(parts_ptr + at, mask=in_features, other=0.0)
     along = tl.zeros((COLS,), tl.float32)
-    for program in range(P):
-        along += tl.load(projection_ptr + program * COLS + col)
+    for start in range(0, P, BLOCK):
+        program = start + tl.arange(0, BLOCK)
+        at = program[:, None] * COLS + col[None, :]
+        along += tl.sum(tl.load(projection_ptr + at, mask=(program < P)[:, None] & (col < COLS)[None, :], other=0.0), 0)
     norm = tl.load(norm_ptr + col)
     scale = 1.0 / tl.maximum(norm, TINY)
-    w = _block(w_ptr, col, w_row, feature, w_col, (col < C)[:, None] & in_features)
+    w = block(w_ptr, col, w_row, feature, w_col, inside)
     dw = (total - (tl.where(norm > TINY, along, 0.0) * scale)[:, None] * w) * scale[:, None]
-    tl.store(dw_ptr + col.to(tl.int64)[:, None] * D + feature[None, :], dw, mask=(col < C)[:, None] & in_features)
+    dw *= tl.load(upstream_ptr).to(tl.float32) * tl.load(share_ptr)
+    tl.store(dw_ptr + col.to(tl.int64)[:, None] * D + feature[None, :], dw.to(dw_ptr.dtype.element_ty), mask=inside)
+
+
+@torch.library.custom_op("affect::arcface_weight_gradient", mutates_args=())
+def weight_gradient(weight: Tensor, parts: Tensor, projection: Tensor, norm: Tensor, upstream: Tensor, share: Tensor) -> Tensor:
+    """(C, D) in the dtype of weight, rounded once. parts, projection, norm, share: as `loss_and_grads` gives them."""
+    C, D = weight.shape
+    dw = torch.empty((C, D), dtype=weight.dtype, device=weight.device)
+    with torch.cuda.device_of(weight):
+        _weight_gradient[(triton.cdiv(D, FEATURES),)](
+            weight, weight.stride(0), weight.stride(1), parts, projection, norm, upstream, share, dw, C, D,
+            len(projection), len(parts), TINY=TINY, BLOCK=64, COLS=len(norm), FEATURES=FEATURES,
+        )  # fmt: skip
+    return dw
+
+
+@weight_gradient.register_fake
+def _(weight: Tensor, *stored: Tensor) -> Tensor:
+    return torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+
+
+def _refuse(ctx, grad) -> None:  # type: ignore[no-untyped-def]
+    raise no_second_derivative("arcface_head")
+
+
+weight_gradient.register_autograd(_refuse)
+
+
+def _shapes(x: Tensor, weight: Tensor, with_grad: bool) -> list[tuple[int, ...]]:
+    """Of what `loss_and_grads` returns."""
+    (B, D), cols = x.shape, padded(len(weight))
+    rows, parts, programs = (B, triton.cdiv(B, PART), triton.cdiv(B, ROWS)) if with_grad else (0, 0, 0)
+    return [(), (), (), (rows, D), (parts, cols, D), (programs, cols), (cols if with_grad else 0,)]
 
 
 @torch.library.custom_op(
     "affect::arcface_head",
     mutates_args=(),
-    schema=f"(Tensor x, Tensor weight, {SCHEMA}, bool with_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"(Tensor x, Tensor weight, {SCHEMA}, bool with_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def loss_and_grads(x: Tensor, weight: Tensor, *flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """flat: an ArcFace's fields, with_grad. -> loss (), hits (), share () = 1 / divisor, d sum / d x, d sum / d weight; float32.
+def loss_and_grads(x: Tensor, weight: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+    """flat: an ArcFace's fields, with_grad. All float32:
 
-    Without with_grad the last two have no rows.
+    loss (), hits (), share () = 1 / divisor, d sum / d x (B, D), and of d sum / d weight its parts (S, COLS, D), the projections
+    (P, COLS) of each program and the norms (COLS,) of weight. Without with_grad the last four have no rows.
     """
     *fields, with_grad = flat
     told = ArcFace(*fields)
     (B, D), C = x.shape, len(weight)
-    cols = max(triton.next_power_of_2(C), 16)  # tl.dot takes no less
-    programs = triton.cdiv(B, ROWS)
-    rows = B if with_grad else 0
-    shapes = ((), (), (), (rows, D), (C if with_grad else 0, D), (3, programs), (rows, cols), (programs, cols), (cols,))
-    made = [torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes]
-    loss, hits, share, dx, dw, partial, g, projection, norm = made
-    operands = (x, x.stride(0), x.stride(1), weight, weight.stride(0), weight.stride(1))
+    cols, programs = padded(C), triton.cdiv(B, ROWS)
+    made = [torch.empty(shape, dtype=torch.float32, device=x.device) for shape in _shapes(x, weight, with_grad)]
+    loss, hits, share, dx, parts, projection, norm = made
+    partial, g = (
+        torch.empty(shape, dtype=torch.float32, device=x.device) for shape in ((3, programs), (B if with_grad else 0, cols))
+    )
+    row_of_x = (x, x.stride(0), x.stride(1))
     with torch.cuda.device_of(x):
         _head[(programs,)](
-            *operands, *told.pointers(x), partial, g, projection, norm, dx, B, C, D,
+            *row_of_x, weight, weight.stride(0), weight.stride(1), *told.pointers(x), partial, g, projection, norm, dx, B, C, D,
             **told.constants(), GRAD=with_grad, EPS=EPS, TINY=TINY, ROWS=ROWS, COLS=cols, FEATURES=FEATURES,
         )  # fmt: skip
         finish[(1,)](
@@ -140,31 +172,32 @@ def loss_and_grads(x: Tensor, weight: Tensor, *flat: Any) -> tuple[Tensor, Tenso
             MEAN=told.mean, COUNT=told.divisor is not None, HITS=True, BLOCK=min(triton.next_power_of_2(programs), 1024),
         )  # fmt: skip
         if with_grad:
-            _to_weight[(triton.cdiv(D, FEATURES),)](
-                *operands, g, projection, norm, dw, B, C, D, programs, TINY=TINY, ROWS=64, COLS=cols, FEATURES=FEATURES
+            _weight_parts[(triton.cdiv(D, FEATURES), len(parts))](
+                *row_of_x, g, parts, B, D, PART=PART, ROWS=64, COLS=cols, FEATURES=FEATURES
             )
-    return loss, hits, share, dx, dw
+    return tuple(made)
 
 
 @loss_and_grads.register_fake
 def _(x: Tensor, weight: Tensor, *flat: Any) -> tuple[Tensor, ...]:
-    shapes = ((), (), (), x.shape if flat[-1] else (0, x.shape[1]), weight.shape if flat[-1] else (0, x.shape[1]))
-    return tuple(torch.empty(shape, dtype=torch.float32, device=x.device) for shape in shapes)
+    return tuple(torch.empty(shape, dtype=torch.float32, device=x.device) for shape in _shapes(x, weight, flat[-1]))
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    _, _, share, dx, dw = output
+    _, _, *stored = output
     ctx.set_materialize_grads(False)  # no zeros for the outputs that only the backward pass reads
-    ctx.save_for_backward(share, dx, dw)
-    ctx.dtypes, ctx.others = (inputs[0].dtype, inputs[1].dtype), len(inputs) - 2
+    ctx.save_for_backward(inputs[1], *stored)
+    ctx.dtype, ctx.others = inputs[0].dtype, len(inputs) - 2
 
 
 def _backward(ctx, upstream, *_):  # type: ignore[no-untyped-def]
-    share, *stored = ctx.saved_tensors
-    grads = [
-        stored_gradient("arcface_head", value, upstream, share, dtype) if upstream is not None and wanted else None
-        for value, dtype, wanted in zip(stored, ctx.dtypes, ctx.needs_input_grad[:2], strict=True)
-    ]
+    weight, share, dx, *of_weight = ctx.saved_tensors
+    for_x, for_weight = ctx.needs_input_grad[:2]
+    grads = [None, None]
+    if upstream is not None and for_x:
+        grads[0] = stored_gradient("arcface_head", dx, upstream, share, ctx.dtype)
+    if upstream is not None and for_weight:
+        grads[1] = weight_gradient(weight, *of_weight, upstream, share)
     return (*grads, *[None] * ctx.others)
 
 

@@ -9,7 +9,7 @@ from affect.kernels import arcface_ce, arcface_head
 from .common import DEVICE, DTYPES, GPU
 from .tolerances import assert_near
 
-SHAPES = [(1, 2, 64), (63, 7, 70), (20, 8, 5), (130, 33, 64)] + ([(4097, 14, 512), (256, 64, 770)] if GPU else [])
+SHAPES = [(1, 2, 64), (63, 7, 70), (20, 8, 5), (300, 33, 64)] + ([(4097, 14, 512), (256, 64, 770)] if GPU else [])
 CASES = ("hard", "soft", "everything", "masked", "all_ignored", "transposed", "sum", "count", "aligned")
 
 
@@ -78,6 +78,43 @@ def test_two_runs_are_bit_equal_and_parameters_may_differ_in_dtype(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("case", ["everything", "all_ignored"])
+def test_every_element_is_written_and_none_beside_them(case, monkeypatch, guarded):
+    for shape in ((5, 3, 70), (300, 17, 5)):
+        with guarded(at_least=11):  # seven outputs, partial sums, g, and the two gradients
+            loss, _, *grads = run("triton", monkeypatch, *rows(case, *shape))
+        assert loss.isfinite() and all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("provider", ["reference", "triton"])
+def test_nan_in_gives_nan_out_and_ignored_rows_may_hold_it(provider, monkeypatch):
+    x, weight, target, options = rows("hard", 9, 4, 70)
+    x[4, 2] = torch.nan
+    loss, _, dx, dw = run(provider, monkeypatch, x, weight, target, options)
+    assert loss.isnan() and dx[4].isnan().all() and dx[:4].isfinite().all() and dw.isnan().any()
+    target[4] = -1
+    loss, _, dx, dw = run(provider, monkeypatch, x, weight, target, options)
+    assert loss.isfinite() and dx.isfinite().all() and dw.isfinite().all() and not dx[4].any()
+
+
+def test_torch_compile_keeps_it_in_one_graph(monkeypatch):
+    monkeypatch.setenv("KERNELS", "triton")
+    x, weight, target, options = rows("everything", 20, 7, 70)
+    leaves = x.requires_grad_(), weight.requires_grad_()
+
+    def loss(x, weight, margin):
+        return arcface_head(x * 0.5, weight, target, **(options | {"margin": margin}))[0]
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for margin in (0.1, 0.4):
+        margin = torch.tensor(margin, device=DEVICE)
+        got, want = compiled(*leaves, margin), loss(*leaves, margin)
+        assert torch.equal(got, want)
+        grads = (torch.autograd.grad(value, leaves) for value in (got, want))
+        assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
 @pytest.mark.parametrize("provider", ["reference", "triton"])
 def test_it_is_arcface_ce_of_the_cosines_and_counts_the_right_rows(provider, monkeypatch):
     x, weight, target, options = rows("everything", 20, 7, 70)
@@ -95,21 +132,25 @@ def test_gradcheck_of_the_reference():
 
 
 def test_opcheck():
-    from affect.kernels.arcface_head.fused import loss_and_grads
+    from affect.kernels.arcface_head.fused import loss_and_grads, weight_gradient
 
     x, weight, target, options = rows("everything", 6, 3, 5)
     tensors = (options["margin"], options["class_weight"], options["sample_weight"], None)
     leaves = x.requires_grad_(), weight.requires_grad_()
     torch.library.opcheck(loss_and_grads, (*leaves, target, *tensors, 0.0, 30.0, 0.1, -1, True, True))
+    with torch.no_grad():
+        _, _, share, _, *stored = loss_and_grads(*leaves, target, *tensors, 0.0, 30.0, 0.1, -1, True, True)
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")  # it has no gradient on purpose
+    torch.library.opcheck(weight_gradient, (weight.detach(), *stored, share, share), test_utils=tests)
 
 
 def test_a_second_derivative_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("KERNELS", "triton")
     x, weight, target, options = rows("hard", 6, 3, 5)
-    loss, _ = arcface_head(x.requires_grad_(), weight, target, **options)
-    (grad,) = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="arcface_head: the kernel has no second derivative"):
-        grad.sum().backward()
+    loss, _ = arcface_head(x.requires_grad_(), weight.requires_grad_(), target, **options)
+    for grad in torch.autograd.grad(loss, (x, weight), create_graph=True):
+        with pytest.raises(RuntimeError, match="arcface_head: the kernel has no second derivative"):
+            grad.sum().backward(retain_graph=True)
 
 
 @pytest.mark.parametrize(
