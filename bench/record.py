@@ -9,8 +9,10 @@ import json
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from affect.engine.run import git_commit
+from affect.engine.commit import git_commit
 
 RESULTS = Path(__file__).parent / "results"
 VERSIONS = {
     "torch": ("torch",),
+    "triton": ("triton", "pytorch-triton"),
     "timm": ("timm",),
     "dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
     "opencv": ("opencv-python-headless",),
@@ -32,22 +35,24 @@ VERSIONS = {
 
 def line(
     op: str, provider: str, settings: dict[str, Any], unit: str, values: Sequence[float], ratio_to_best_peer: float,
-    packages: Sequence[str] = ("torch", "dali", "opencv", "webdataset"),
+    packages: Sequence[str] = ("torch", "dali", "opencv", "webdataset"), figures: dict[str, Any] | None = None, digits: int = 2,
 ) -> dict[str, Any]:  # fmt: skip
     """One measurement: 20th, 50th and 80th percentile of `values` under the name of their unit, and where they were taken.
 
-    packages: that did the work, of VERSIONS.
+    packages: that did the work, of VERSIONS. figures: what else was measured.
+    Where a copy of the code has no git, BENCH_COMMIT in the environment says which commit it is of.
     """
-    low, middle, high = np.percentile(values, (20, 50, 80)).round(2).tolist()
+    low, middle, high = np.percentile(values, (20, 50, 80)).round(digits).tolist()
     return {
         "op": op,
         "provider": provider,
         "settings": settings,
         unit: {"p20": low, "p50": middle, "p80": high},
         "ratio_to_best_peer": round(ratio_to_best_peer, 3),
+        **(figures or {}),
         **machine(),
         "versions": versions(packages),
-        "commit": git_commit(),
+        "commit": os.environ.get("BENCH_COMMIT") or git_commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
@@ -62,7 +67,7 @@ def append(lines: Sequence[dict[str, Any]], folder: Path = RESULTS) -> Path:
 
 
 def machine() -> dict[str, Any]:
-    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    gpu = {"gpu": torch.cuda.get_device_name(), **_driver()} if torch.cuda.is_available() else {}
     return {"cpu": _cpu_model(), "cores": os.cpu_count(), **gpu}
 
 
@@ -83,6 +88,27 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
             except metadata.PackageNotFoundError:
                 continue
     return found
+
+
+@cache
+def _driver() -> dict[str, Any]:
+    """The driver's version and the power limit of the GPU in use; without nvidia-smi neither, without a limit the first."""
+    query = ["nvidia-smi", "--query-gpu=uuid,driver_version,power.limit", "--format=csv,noheader,nounits"]
+    try:
+        text = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return driver_of(text, str(torch.cuda.get_device_properties(0).uuid))
+
+
+def driver_of(text: str, uuid: str) -> dict[str, Any]:
+    """text: nvidia-smi's lines `GPU-<uuid>, driver, watts`. uuid: of the GPU in use, as torch has it; of an only GPU any."""
+    rows = [re.split(r",\s*", row) for row in text.strip().splitlines()]
+    for found, driver, watts in rows:
+        if len(rows) == 1 or found.removeprefix("GPU-") == uuid.removeprefix("GPU-"):
+            limit = {"power_limit_w": float(watts)} if re.fullmatch(r"[\d.]+", watts) else {}
+            return {"driver": driver, **limit}
+    return {}
 
 
 def _cpu_model() -> str:

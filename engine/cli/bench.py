@@ -72,7 +72,8 @@ def train(
     """What a training step and an epoch cost, setting by setting, and beside them timm's own."""
     from affect.bench import record
     from affect.bench.loader import Timing
-    from affect.bench.train import Work, bench_epoch, bench_steps, drawn, ready
+    from affect.bench.steps import Work
+    from affect.bench.train import bench_epoch, bench_steps, drawn, ready
     from affect.engine.data.selection import open_dataset
     from affect.engine.device import choose_device, describe
     from affect.engine.progress import Progress
@@ -82,7 +83,7 @@ def train(
         dataset = open_dataset(data) if data else drawn(image_size, pictures, Path(folder))
         work = Work(dataset, chosen, Path(folder), backbone, image_size, batch, workers, steps)
         timing, built = Timing(seconds, rounds), ready(work, compile=compile)
-        with Progress("bench train", (len(built.providers) + 2) * (rounds + 1), "rounds") as progress:
+        with Progress("bench train", (len(built.providers) + len(built.own) + 1) * (rounds + 1), "rounds") as progress:
             taken = bench_steps(work, built, timing, progress.advance)
             epoch = bench_epoch(work, built, taken, timing, progress.advance)
     what = f"{backbone}, {image_size} px, {batch} a batch, {describe(chosen)}"
@@ -91,6 +92,40 @@ def train(
     print(record.append(taken + epoch, results or record.RESULTS))
     if as_json:
         print(json.dumps({"bench": "train", "measurements": taken + epoch, "not_measured": built.skipped}))
+
+
+@bench_app.command()
+def kernels(
+    op: Annotated[Literal["all", "arcface_head", "arcface_ce", "dkd", "proto_kd"], typer.Option(help="one loss alone")] = "all",
+    seconds: Annotated[float, typer.Option(min=0.001, help="of a round")] = 0.05,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    compile: Annotated[bool, typer.Option(help="measure torch.compile, too; on a CPU it takes minutes")] = True,
+    save: Annotated[bool, typer.Option("--save", help="append to bench/results/<machine>.jsonl")] = False,
+    results: Annotated[Path | None, typer.Option(help="save in this folder instead")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+) -> None:
+    """The losses, forward and backward: eager torch, the same compiled and, on a GPU, Triton, with CUDA graphs and without."""
+    import torch
+
+    from affect.bench import record
+    from affect.bench.kernels import bench_kernels, tables
+    from affect.bench.losses import OPS, cases
+    from affect.bench.timing import Timing
+    from affect.engine.progress import Progress
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen, folder = cases(OPS if op == "all" else [op], device), results or (record.RESULTS if save else None)
+    with Progress("bench kernels", len(chosen), "cases") as progress:
+        report = bench_kernels(chosen, device, Timing(seconds, rounds), progress.advance, compile=compile, folder=folder)
+    for table in tables(report.lines):
+        _show(*table)
+    for name, reason in report.not_measured.items():
+        print(f"{name}: not measured: {reason}")
+    if folder:
+        print(folder / f"{record.machine_name()}.jsonl")
+    if as_json:
+        print(json.dumps({"bench": "kernels", "measurements": report.lines, "not_measured": report.not_measured}))
+    report.check()
 
 
 def _show_loaders(title: str, lines: list[dict[str, Any]]) -> None:

@@ -10,9 +10,10 @@ from torch import nn
 
 pytest.importorskip("nvidia.dali")
 
-from affect.bench import record, train
+from affect.bench import record, steps, train
 from affect.bench.loader import Timing
-from affect.bench.train import TOLERANCE, Level, Ours, Timm, Work, ready
+from affect.bench.steps import Level, Ours, Timm, Work
+from affect.bench.train import TOLERANCE, ready
 from affect.shards.errors import InputError
 
 BATCH, STEPS, TIMING = 8, 2, Timing(seconds=0.01, rounds=2)
@@ -37,7 +38,7 @@ def work(dataset, folder):
 @pytest.fixture
 def bf16(monkeypatch):
     """As on a machine that has it."""
-    monkeypatch.setattr(train, "choose_precision", lambda config, device: (torch.bfloat16, "the CPU has it"))
+    monkeypatch.setattr(steps, "choose_precision", lambda config, device: (torch.bfloat16, "the CPU has it"))
 
 
 @pytest.fixture
@@ -45,13 +46,13 @@ def in_process(monkeypatch):
     """The peer's pictures without its worker processes, whose start takes seconds."""
 
     def batches(paths, picture, batch, workers):
-        files = train.Files(paths, picture)
+        files = steps.Files(paths, picture)
         while True:
             for start in range(0, len(paths) - batch + 1, batch):
                 places = np.arange(start, start + batch)
                 yield places, torch.stack([files[place][1] for place in places])
 
-    monkeypatch.setattr(train, "files_and_opencv", batches)
+    monkeypatch.setattr(steps, "files_and_opencv", batches)
 
 
 def no_advance(count):
@@ -68,13 +69,14 @@ def test_all_settings_take_the_same_first_steps(work, bf16):
 
 @pytest.mark.parametrize("make", [Ours, Timm])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_convolutions_see_the_layout_that_the_row_names(work, make, channels_last):
+@pytest.mark.parametrize("feed", ["one_batch", "batches"])
+def test_convolutions_see_the_layout_that_the_row_names(work, in_process, make, channels_last, feed):
     provider = make(work, Level("", channels_last=channels_last))
     model = provider.trainer.model if make is Ours else provider.model
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     seen = []
     first.register_forward_hook(lambda module, inputs, output: seen.extend([inputs[0], module.weight, output]))
-    provider.step(next(provider.one_batch()))
+    provider.step(next(getattr(provider, feed)()))
     layout = torch.channels_last if channels_last else torch.contiguous_format
     assert len(seen) == 3 and all(values.is_contiguous(memory_format=layout) for values in seen)
 
@@ -89,11 +91,11 @@ def test_an_epoch_feeds_the_first_pictures_first(work, in_process, make):
 @pytest.mark.parametrize("wrong", ["rate", "target", "decay"])
 def test_nothing_is_timed_where_the_steps_differ(work, monkeypatch, wrong):
     if wrong == "target":
-        monkeypatch.setattr(train, "SoftTargetCrossEntropy", lambda: nn.CrossEntropyLoss(label_smoothing=0.1))
+        monkeypatch.setattr(steps, "SoftTargetCrossEntropy", lambda: nn.CrossEntropyLoss(label_smoothing=0.1))
     else:
-        change = {"rate": {"lr": 1.5 * train.LR}, "decay": {"weight_decay": 1000.0}}[wrong]
-        right = train.create_optimizer_v2
-        monkeypatch.setattr(train, "create_optimizer_v2", lambda model, **settings: right(model, **settings | change))
+        change = {"rate": {"lr": 1.5 * steps.LR}, "decay": {"weight_decay": 1000.0}}[wrong]
+        right = steps.create_optimizer_v2
+        monkeypatch.setattr(steps, "create_optimizer_v2", lambda model, **settings: right(model, **settings | change))
     with pytest.raises(InputError, match="timm eager float32 NCHW computes something else: its first losses are"):
         ready(work, compile=False)
 
@@ -111,7 +113,7 @@ def test_what_cannot_be_measured_has_its_reason(work, monkeypatch):
         raise RuntimeError("no C++ compiler found\nset CXX")
 
     monkeypatch.setattr(torch, "compile", lambda model, **settings: broken)
-    monkeypatch.setattr(train, "choose_precision", lambda config, device: (None, "the CPU has no bf16"))
+    monkeypatch.setattr(steps, "choose_precision", lambda config, device: (None, "the CPU has no bf16"))
     built = ready(work)
     assert list(built.providers) == [name for level in LEVELS[:2] for name in (level, f"timm {level}")]
     reason = "RuntimeError: no C++ compiler found"
@@ -135,7 +137,7 @@ def test_a_line_says_what_was_measured_on_what(work, bf16, in_process, tmp_path)
     assert {line["op"] for line in taken} == {"train.step"} and {line["op"] for line in epoch} == {"train.epoch"}
     for lines in (taken, epoch):
         assert 1.0 in [line["ratio_to_best_peer"] for line in lines if line["provider"].startswith("timm ")]
-    assert epoch[0]["provider"] == "amp" and epoch[1]["provider"].startswith("timm ")
+    assert [line["provider"] for line in epoch[:-1]] == LEVELS and epoch[-1]["provider"].startswith("timm ")
     assert all(line["settings"]["steps"] == STEPS for line in epoch)
     for line in read:
         assert line["versions"].keys() == {"torch", "timm", "dali", "opencv"}
