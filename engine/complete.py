@@ -14,7 +14,8 @@ from affect.engine.config import CalibrationConfig, RunConfig
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import calib_selection, open_dataset, val_selection
 from affect.engine.device import choose_device
-from affect.engine.evaluate import Predictions, in_torch, predictions, scorer, trained_model, write_metrics
+from affect.engine.distill.teacher import open_teacher
+from affect.engine.evaluation.evaluate import Predictions, in_torch, predictions, scorer, trained_model, write_metrics
 from affect.engine.export.export import export_run
 from affect.engine.log import say
 from affect.engine.metrics import classification, reliability, reliability_bins, softmax
@@ -35,7 +36,11 @@ def train(run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | 
     task, dataset = TASKS[run.task], open_dataset(run.data.dataset)
     run = with_batch_size(run, task, dataset.info.layout, out if resume else None)
     with tracker([*run.train.track], out, out.name, run.model_dump(mode="json")) as tracked:
-        fit(run, task, dataset, out, scorer(run, task, dataset), resume=resume, init_from=init_from, log=tracked.log)
+        teacher = open_teacher(run, dataset, task.outputs[0])
+        fit(
+            run, task, dataset, out, scorer(run, task, dataset), resume=resume, init_from=init_from, log=tracked.log,
+            open_teacher=teacher,
+        )  # fmt: skip
     if first_process():
         complete(out)
 

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from affect.engine.data.preprocess import Clahe, Preprocess
-from affect.engine.data.settings import AugmentConfig, Section
+from affect.engine.data.settings import YAML_1_1, AugmentConfig, Section
+from affect.engine.losses.settings import LossConfig
+from affect.engine.reading import parsed, put, read_yaml, validated
 from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError, nearest
 
-YAML_1_1 = BeforeValidator(
-    lambda value: ("off", "on")[value] if isinstance(value, bool) else value
-)  # it reads on and off as booleans
 Precision = Annotated[Literal["auto", "bf16", "fp16", "off"], YAML_1_1]
 Compile = Annotated[Literal["auto", "off", "default", "reduce-overhead", "max-autotune"], YAML_1_1]
 AUTO = -1
@@ -142,34 +140,6 @@ class OptimConfig(Section):
         return self
 
 
-class ArcFaceConfig(Section):
-    """Plain cross-entropy before `from_epoch`, then a cosine head whose margin grows linearly and is whole at `full_epoch`."""
-
-    scale: float = Field(30.0, gt=0)  # logits are scale * cosine
-    margin: float = Field(0.35, ge=0, lt=math.pi / 2)  # radians
-    from_epoch: int = Field(5, ge=0)
-    full_epoch: int = Field(15, ge=0)
-
-    @model_validator(mode="after")
-    def ordered(self) -> Self:
-        if self.full_epoch < self.from_epoch:
-            raise ValueError(f"full_epoch: {self.full_epoch} is before from_epoch ({self.from_epoch})")
-        return self
-
-    def margin_at(self, epoch: int) -> float:
-        """Radians in an epoch, counted from 0."""
-        if epoch >= self.full_epoch:
-            return self.margin
-        return self.margin * max(epoch - self.from_epoch, 0) / (self.full_epoch - self.from_epoch)
-
-
-class LossConfig(Section):
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    class_weights: Annotated[Literal["off", "balanced"], YAML_1_1] = "off"  # balanced: by the effective number of samples
-    class_weights_beta: float = Field(0.9999, ge=0, lt=1)
-    arcface: ArcFaceConfig | None = None  # of a task with a cosine head; null: its plain head alone
-
-
 class CalibrationConfig(Section):
     """The temperature fitted on the calib rows when a run ends: one, one a class, or a given one."""
 
@@ -194,6 +164,7 @@ class RunConfig(Section):
     name: str = ""  # of the run's folder, as in RN18_resnet18_seed1337_stageA_img224; empty: the config's own
     stage: str = "A"
     seed: int = Field(1337, ge=0)
+    chosen_on: dict[str, str] = Field(default_factory=dict)  # sets by which these settings were chosen: marked in every table
     data: DataConfig
     model: ModelConfig = ModelConfig()
     optim: OptimConfig
@@ -223,6 +194,26 @@ class RunConfig(Section):
                 f"loss.arcface: the margin is whole at epoch {arcface.full_epoch}, but the last of optim.epochs={epochs} is "
                 f"{epochs - 1}. The recipe scaled to {epochs}: --set loss.arcface.from_epoch={epochs * 5 // 60} "
                 f"--set loss.arcface.full_epoch={epochs * 15 // 60}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def distillation_fits(self) -> Self:
+        geo, dkd, epochs, augment = self.loss.d_geo, self.loss.dkd, self.optim.epochs, self.data.augment
+        if geo and geo.schedule == "late_cosine" and geo.end_epoch >= epochs:
+            raise ValueError(
+                f"loss.d_geo: its weight is whole at epoch {geo.end_epoch}, but the last of optim.epochs={epochs} is "
+                f"{epochs - 1}. The recipe scaled to {epochs}: --set loss.d_geo.start_epoch={epochs // 5} "
+                f"--set loss.d_geo.end_epoch={epochs * 3 // 5}"
+            )
+        if dkd and dkd.warmup_epochs >= epochs:
+            raise ValueError(
+                f"loss.dkd.warmup_epochs: {dkd.warmup_epochs} is not below optim.epochs ({epochs}); take fewer, e.g. "
+                f"{epochs // 12}"
+            )
+        if self.loss.teacher and not self.loss.teacher.run and (augment.mixup or augment.cutmix):
+            raise ValueError(
+                "loss.teacher: stored soft labels are of single pictures; with mixup or cutmix take teacher.run and online"
             )
         return self
 
@@ -259,9 +250,14 @@ class RunConfig(Section):
     @property
     def digest(self) -> str:
         """Of all that decides what is learned: `train`, `calibration`, names and the loader's settings are left out."""
-        apart: Any = {"train": True, "calibration": True, "name": True, "stage": True, "data": {"loader", "workers"}}
-        value = self.model_dump(mode="json", exclude=apart)
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.model_dump(mode="json"))
+
+
+def digest_of(value: dict[str, Any]) -> str:
+    """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
+    kept = {key: part for key, part in value.items() if key not in ("train", "calibration", "name", "stage", "chosen_on")}
+    kept["data"] = {key: part for key, part in kept["data"].items() if key not in ("loader", "workers")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def check_corrections(data: DataConfig, class_weights: object) -> None:
@@ -288,63 +284,7 @@ def find_config(name: str) -> Path:
 def load_config(name: str, settings: list[str] | None = None) -> RunConfig:
     """Read a config file, apply `a.b=c` settings. Raises InputError with every problem at once."""
     path = find_config(name)
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected `key: value` lines, found {type(value).__name__}")
+    value = read_yaml(path)
     for setting in settings or []:
-        _apply(value, setting)
-    try:
-        return RunConfig.model_validate(value)
-    except ValidationError as error:
-        problems = [_problem(e) for e in error.errors()]
-        raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from None
-
-
-def _apply(value: dict[str, Any], setting: str) -> None:
-    """Set one `a.b=c`; the right side is read as YAML."""
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {setting}: expected key=value, e.g. --set optim.lr=1e-3")
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = value.setdefault(parent, {})
-        if not isinstance(child, dict):
-            child = value[parent] = {}
-        value = child
-    try:
-        value[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {setting}: the value is not readable as YAML: {error}") from error
-    if isinstance(value[last], str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            value[last] = float(value[last])
-        except ValueError:
-            return
-
-
-def _problem(error: Any) -> str:
-    """One pydantic error as `key: found, expected`, with the nearest valid name for an unknown key."""
-    keys = [str(k) for k in error["loc"]]
-    where = ".".join(keys)
-    if error["type"] == "extra_forbidden":
-        known = _keys_at(keys[:-1])
-        return f"{where}: unknown key{nearest(keys[-1], known)}; keys here: {', '.join(known)}"
-    if error["type"] == "missing":
-        return f"{where}: missing; it has no default. Set it in the file or by --set {where}=..."
-    message = error["msg"].removeprefix("Value error, ")
-    if not where:  # what a whole run says of itself names its keys
-        return message
-    return f"{where}: {message[0].lower()}{message[1:]}" + (
-        "" if error["type"] == "value_error" else f", found {error['input']!r}"
-    )
-
-
-def _keys_at(keys: list[str]) -> list[str]:
-    section: Any = RunConfig
-    for key in keys:
-        kinds = [section.model_fields[key].annotation, *getattr(section.model_fields[key].annotation, "__args__", ())]
-        section = next(k for k in kinds if isinstance(k, type) and issubclass(k, Section))
-    return list(section.model_fields)
+        put(value, *parsed(setting))
+    return validated(RunConfig, value, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,9 +11,9 @@ from torch import nn
 from affect.engine.config import OptimConfig
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(modules: Sequence[nn.Module], config: OptimConfig) -> torch.optim.AdamW:
     """Weight decay on matrices and filters only; biases and norms go without."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     decayed, free = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr)
@@ -24,3 +25,7 @@ def learning_rate(config: OptimConfig, epoch: float) -> float:
         return config.lr * epoch / config.warmup_epochs
     share = (epoch - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
     return max(config.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))), min(config.min_lr, config.lr))
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

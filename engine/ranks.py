@@ -54,6 +54,14 @@ class Ranks:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
+    def mean_gradients(self, module: nn.Module) -> None:
+        """Of a module that `parallel` does not wrap."""
+        if self.world > 1:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    self.add(parameter.grad)
+                    parameter.grad /= self.world
+
     def quiet(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Around all micro-batches but the last, whose backward pass exchanges the gradients."""
         return nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,14 @@ from typing import Any
 import yaml
 
 from affect.engine.checkpoint import BEST, LAST, load
+from affect.engine.commit import git_commit
 from affect.engine.config import RunConfig
+from affect.engine.names import ABLATION, CONFIG, FINGERPRINT, HISTORY
+from affect.engine.names import METRICS as METRICS
+from affect.engine.provenance import ablation, write_conda
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 
-CONFIG, HISTORY, METRICS, FINGERPRINT = "config.yaml", "history.json", "metrics.json", "fingerprint.json"
 ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"
 LOCK = ".run.lock"
 PACKAGES = (
@@ -41,6 +43,8 @@ def locked(out: Path) -> Iterator[None]:
     """One process at a time writes to a run; the lock goes with whoever holds it, however that ends."""
     if out.is_file():
         raise InputError(f"{out}: is a file; name a folder: --out DIR")
+    if out.is_symlink() and not out.exists():
+        raise InputError(f"{out}: is a link to {out.readlink()}, which is not there; remove the link, or name another: --out DIR")
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a+") as stream:
@@ -75,7 +79,7 @@ def begin(out: Path, run: RunConfig, dataset: Dataset, *, resume: bool) -> dict[
         if held and not unfinished:
             raise InputError(f"{out}: is there already; go on with it: add --resume, or name another: --out DIR")
         return None
-    _same_config(out / CONFIG, run)
+    same_config(out / CONFIG, run)
     if not (out / LAST).is_file():
         return None
     state = load(out / LAST)
@@ -88,13 +92,17 @@ def describe_run(out: Path, run: RunConfig, made_from: dict[str, str], device: s
     """The files that say what the run is and on what it runs."""
     (out / CONFIG).write_text(run.dump())
     write_json(out / FINGERPRINT, made_from)
+    if run.loss.distillation:
+        write_json(out / ABLATION, ablation(run, made_from))
     write_json(out / ENVIRONMENT, environment(device))
     (out / COMMIT).write_text(f"{git_commit()}\n")
     installed = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}
     (out / FREEZE).write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
+    write_conda(out)
 
 
-def _same_config(path: Path, run: RunConfig) -> None:
+def same_config(path: Path, run: RunConfig) -> None:
+    """Raises InputError naming what has changed of what decides what is learned."""
     before = RunConfig.model_validate(yaml.safe_load(path.read_text()))
     if before.digest == run.digest:
         return
@@ -127,17 +135,6 @@ def environment(device: str) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {"python": sys.version.split()[0], "platform": platform.platform(), "device": device, "packages": versions}
-
-
-def git_commit() -> str:
-    """Of this code's checkout, 'unknown' outside one."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -23,10 +23,11 @@ from affect.engine.data.loader import Batch, train_loader
 from affect.engine.device import autocast, choose_precision, describe, out_of_memory
 from affect.engine.interrupt import Interrupt
 from affect.engine.log import say
-from affect.engine.losses import LossFunction
+from affect.engine.losses.function import LossFunction
+from affect.engine.losses.term import Teacher
 from affect.engine.meter import Meter
 from affect.engine.models.build import build_model
-from affect.engine.optim import build_optimizer, learning_rate
+from affect.engine.optim import build_optimizer, learning_rate, parameters_of
 from affect.engine.progress import Progress
 from affect.engine.ranks import Ranks, joined
 from affect.engine.run import HISTORY, begin, describe_run, fingerprint, locked, write_json
@@ -36,6 +37,7 @@ from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 
 Score = Callable[[nn.Module, Ranks], dict[str, float]]
+OpenTeacher = Callable[[torch.device], Teacher]  # on the device of this process
 AGREE_STEPS = 20  # several processes ask each other this often whether to save or to stop
 
 
@@ -52,6 +54,7 @@ class TrainState:
 def fit(
     run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, score: Score, *,
     resume: bool = False, init_from: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda line: None,
+    open_teacher: OpenTeacher | None = None,
 ) -> Path:  # fmt: skip
     """Train `task` for `run.optim.epochs` epochs into the folder `out`; return the checkpoint that `score` liked best.
 
@@ -60,7 +63,8 @@ def fit(
     with joined(run.train.device) as ranks, locked(out) if ranks.first else nullcontext():
         saved = begin(out, run, dataset, resume=resume)
         ranks.gather(None)  # all have looked before the first one writes
-        trainer = Trainer(run, task, dataset, out, ranks, score, log, init_from if saved is None else None)
+        teacher = open_teacher(ranks.device) if open_teacher else None
+        trainer = Trainer(run, task, dataset, out, ranks, score, log, init_from if saved is None else None, teacher)
         trainer.restore(saved) if saved else trainer.describe()
         try:
             trainer.run_to_the_end()
@@ -74,7 +78,7 @@ class Trainer:
 
     def __init__(
         self, run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, ranks: Ranks, score: Score,
-        log: Callable[[dict[str, Any]], None], init_from: Path | None,
+        log: Callable[[dict[str, Any]], None], init_from: Path | None, teacher: Teacher | None = None,
     ) -> None:  # fmt: skip
         self.run, self.task, self.dataset, self.out, self.ranks = run, task, dataset, out, ranks
         self.score, self.log, self.device = score, log, ranks.device
@@ -94,8 +98,8 @@ class Trainer:
         self.model.normalise.channels_last = run.train.channels_last
         if run.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.loss = LossFunction(run, task, self.loader)
-        self.optimizer = build_optimizer(self.model, run.optim)
+        self.loss = LossFunction(run, task, self.loader, self.model.head.width, teacher)
+        self.optimizer = build_optimizer([self.model, self.loss], run.optim)
         self.dtype, reason = choose_precision(run.train, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.parallel = ranks.parallel(self.model)
@@ -122,7 +126,8 @@ class Trainer:
 
     @property
     def made_from(self) -> dict[str, str]:
-        return fingerprint(self.run, self.dataset) | ({"init": self.lineage["sha256"]} if self.lineage else {})
+        lineage = {"init": self.lineage["sha256"]} if self.lineage else {}
+        return fingerprint(self.run, self.dataset) | self.loss.made_from | lineage
 
     def run_to_the_end(self) -> None:
         run, state, order = self.run, self.state, self.order
@@ -177,9 +182,10 @@ class Trainer:
                 self.scaler.scale(losses.total * self.ranks.world).backward()  # DDP takes the mean over the processes
             for name, value in {**losses.parts, "total": losses.total}.items():
                 parts[name] = parts.get(name, 0.0) + value.detach()
+        self.ranks.mean_gradients(self.loss)
         self.scaler.unscale_(self.optimizer)  # disabled for bf16, where it is the identity: one path
         if optim.clip_norm:
-            norm = clip_grad_norm_(self.model.parameters(), optim.clip_norm)
+            norm = clip_grad_norm_(parameters_of(self.optimizer), optim.clip_norm)
             if not self.scaler.is_enabled():  # a scaler tries factors until no gradient overflows
                 parts["gradient"] = norm
         self.scaler.step(self.optimizer)
@@ -301,6 +307,7 @@ class Trainer:
             "meter": self.state.meter.over_all(self.ranks).plain(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "loss": self.loss.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
             "lineage": self.lineage,
             "rng": self.ranks.gather(random),
@@ -312,7 +319,11 @@ class Trainer:
             raise InputError(
                 f"{self.out}: was trained by {len(saved['rng'])} processes, now there are {self.ranks.world}; start as many"
             )
+        for name, digest in self.loss.made_from.items():
+            if saved["fingerprint"].get(name) != digest:
+                raise InputError(f"{self.out}: its {name} is another file by now; put the old one back, or train anew")
         self.model.load_state_dict(saved["model"])
+        self.loss.load_state_dict(saved["loss"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         if self.ema:

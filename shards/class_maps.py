@@ -6,7 +6,7 @@ A map is a JSON file, {name: id}, {id: name} or a list of names; the known datas
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -30,6 +30,14 @@ SYNONYMS = {  # any spelling, in small letters -> FER+'s name
 def canonical(label: str, synonyms: Mapping[str, str] = SYNONYMS) -> str:
     """FER+'s name of an emotion in any spelling; every other label as it is, without spaces around it."""
     return synonyms.get(label.strip().casefold(), label.strip())
+
+
+def columns_by_name(wanted: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """Where in `names` each of `wanted` stands, in any spelling; None unless both are the same classes, each of them once."""
+    ours, theirs = [canonical(name) for name in wanted], [canonical(name) for name in names]
+    if set(ours) != set(theirs) or len(set(ours)) < max(len(ours), len(theirs)):
+        return None
+    return [theirs.index(name) for name in ours]
 
 
 @dataclass(frozen=True)

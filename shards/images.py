@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,27 +86,57 @@ def encode(image: Image, storage: Storage = Storage(), box: Box | None = None) -
     image = image() if callable(image) else image
     if isinstance(image, np.ndarray):
         return _from_array(_cut(image, box), storage)
+    data = _read(image)
+    with _in_turn(data):
+        return _from_file(data, storage, box)
+
+
+def pixels(image: Image, box: Box | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: what is read of a picture that `encode` has stored as it is. Raises BadImage where `encode` does."""
+    image = image() if callable(image) else image
+    if isinstance(image, np.ndarray):
+        array = _checked(_cut(image, box))
+        return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB) if array.ndim == 2 else array
+    data = _read(image)
+    with _in_turn(data):
+        return _cut(_decoded(data), box)
+
+
+def _read(image: Path | bytes) -> bytes:
+    """A file's bytes, if its header does not say that it is far too large."""
     try:
         data = image if isinstance(image, bytes) else image.read_bytes()
     except FileNotFoundError:
         raise BadImage("missing file") from None
     except OSError as error:
         raise BadImage(f"not readable: {error.strerror}") from error
+    if _megapixels(data) > MOST_MEGAPIXELS:
+        width, height = size_of(data) or (0, 0)
+        raise BadImage(f"{width}x{height} is {_megapixels(data):,.0f} megapixels, more than {MOST_MEGAPIXELS}: reduce it")
+    return data
+
+
+def _megapixels(data: bytes) -> float:
     width, height = size_of(data) or (0, 0)
-    megapixels = width * height / 1e6
-    if megapixels > MOST_MEGAPIXELS:
-        raise BadImage(f"{width}x{height} is {megapixels:,.0f} megapixels, more than {MOST_MEGAPIXELS}: reduce it")
-    with _large if megapixels > LARGE_MEGAPIXELS else nullcontext():
-        return _from_file(data, storage, box)
+    return width * height / 1e6
 
 
-def _from_file(data: bytes, storage: Storage, box: Box | None) -> Encoded:
+def _in_turn(data: bytes) -> AbstractContextManager[Any]:
+    return _large if _megapixels(data) > LARGE_MEGAPIXELS else nullcontext()
+
+
+def _decoded(data: bytes) -> np.ndarray:
     try:
         rgb = decode(data)
     except BadImage as reason:
         raise BadImage("a GIF that this OpenCV cannot read: store it as PNG") if data.startswith(GIF) else reason from None
     if data.startswith(JPEG) and b"\xff\xd9" not in data[-64:]:
         raise BadImage("cut short: a JPEG without its end")  # OpenCV fills the rest with gray and says nothing
+    return rgb
+
+
+def _from_file(data: bytes, storage: Storage, box: Box | None) -> Encoded:
+    rgb = _decoded(data)
     height, width = rgb.shape[:2]
     extension = _kept(data)
     if extension and box is None and not (storage.max_side and max(height, width) > storage.max_side):
@@ -136,9 +168,14 @@ def _kept(data: bytes) -> str | None:
     return None
 
 
-def _from_array(array: np.ndarray, storage: Storage) -> Encoded:
+def _checked(array: np.ndarray) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] != 3):
         raise BadImage(f"expected (H, W) or (H, W, 3) uint8, found {array.shape} {array.dtype}")
+    return array
+
+
+def _from_array(array: np.ndarray, storage: Storage) -> Encoded:
+    array = _checked(array)
     array = shrink(array, storage.max_side) if storage.max_side else array
     gray = array if array.ndim == 2 else None
     if gray is None and (array[..., 0] == array[..., 1]).all() and (array[..., 1] == array[..., 2]).all():

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 FORBIDDEN = {  # folder or file -> what it must not import
     "shards": ("affect.engine", "affect.kernels", "torch"),
     "kernels": ("affect.engine", "affect.shards"),
-    "engine/runtime": ("torch", "timm", "nvidia", "affect.engine.train", "affect.engine.models", "affect.engine.evaluate"),
+    "engine/runtime": ("torch", "timm", "nvidia", "affect.engine.train", "affect.engine.models", "affect.engine.evaluation"),
     "engine/package.py": ("torch", "timm", "nvidia", "affect.engine.runtime", "affect.engine.train"),
-    "engine/train.py": ("affect.engine.evaluate", "affect.engine.export", "affect.engine.runtime"),
+    "engine/train.py": ("affect.engine.evaluation", "affect.engine.export", "affect.engine.runtime"),
     "engine/data": ("affect.engine.models", "affect.engine.losses", "affect.engine.train", "affect.engine.runtime"),
     "engine/models": ("affect.engine.losses", "affect.engine.train", "affect.engine.runtime"),
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
+ONLY_WITH = {"root": "csv", "delimiter": "csv", "label_protocol": "npz"}
 
 
 def register(app: typer.Typer) -> None:
@@ -17,32 +18,118 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="a run, a package folder or one of our .onnx files")],
-    data: Annotated[Path, typer.Option(help="a packed dataset")],
-    split: str = "val",
+    model: Annotated[Path, typer.Argument(help="a run, a checkpoint in it, a package folder or one of our .onnx files")],
+    data: Annotated[Path | None, typer.Option(help="a packed dataset")] = None,
+    csv: Annotated[Path | None, typer.Option(help="a CSV of image_path and label, or the aliases of these")] = None,
+    npz: Annotated[Path | None, typer.Option(help="an npz of images and votes or labels, as FER+'s")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="of --data (default: val; val+calib: both) or of a CSV (default: all rows)")
+    ] = None,
+    class_map: Annotated[
+        str, typer.Option(help="what ids mean and which classes to keep: fer, ferplus, affectnet, rafdb, ... or a JSON")
+    ] = "",
+    root: Annotated[
+        Path | None, typer.Option(help="the folder that relative paths of the CSV start from; default: its own")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="of the CSV: one character, or tab; default: a comma")] = None,
+    label_protocol: Annotated[
+        Literal["votes", "majority-official"] | None, typer.Option(help="how votes of an npz become a label; default: votes")
+    ] = None,
+    max_rejects: Annotated[float, typer.Option(min=0, max=1, help="share of unreadable pictures that is accepted")] = 0.001,
     out: Annotated[
-        Path | None, typer.Option(help="where metrics.json and confmat.png go; default: the run, or ./evaluation")
+        Path | None,
+        typer.Option(help="where metrics.json and the plots go; default: the run, RUN/evaluated/SET or ./evaluation"),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy, macro-F1, balanced accuracy, NLL and the confusion of a model."""
-    from affect.engine.evaluate import evaluate
+    given = {"data": data, "csv": csv, "npz": npz, "root": root, "delimiter": delimiter, "label_protocol": label_protocol}
+    _check_usage({name for name, value in given.items() if value is not None}, split)
+    from affect.engine.evaluation.evaluate import evaluate
+    from affect.engine.evaluation.files import evaluate_csv, evaluate_npz
     from affect.engine.progress import Progress
+    from affect.shards.class_maps import ClassMap
 
-    out = out or (model if (model / "config.yaml").is_file() else Path("evaluation"))
-    with Progress("evaluate", None, "images") as progress:
-        metrics = evaluate(model, data, split, out, progress.advance)
+    known = ClassMap.load(class_map) if class_map else None
+    progress = Progress("evaluate", None, "images")
+    if data:
+        metrics = evaluate(model, data, split or "val", out, progress, known)
+    elif csv:
+        metrics = evaluate_csv(
+            model,
+            csv,
+            out,
+            progress,
+            class_map=known,
+            root=root,
+            split=split,
+            delimiter=delimiter or ",",
+            max_rejects=max_rejects,
+        )
+    else:
+        assert npz
+        metrics = evaluate_npz(model, npz, out, progress, class_map=known, protocol=label_protocol, max_rejects=max_rejects)
+    _print(metrics)
+    if as_json:
+        print(json.dumps(metrics))
+
+
+def _check_usage(given: set[str], split: str | None) -> None:
+    sets = [name for name in ("data", "csv", "npz") if name in given]
+    if len(sets) != 1:
+        raise typer.BadParameter(f"give one of --data, --csv, --npz; found {', '.join(f'--{name}' for name in sets) or 'none'}")
+    for option, needs in ONLY_WITH.items():
+        if option in given and sets != [needs]:
+            raise typer.BadParameter(f"--{option.replace('_', '-')} is for --{needs}; leave it out")
+    if split is not None and sets == ["npz"]:
+        raise typer.BadParameter("--split is for --data and --csv; an npz is evaluated whole")
+
+
+def _print(metrics: dict[str, Any]) -> None:
     way = next(iter(metrics))
     for name in (way, "present_only"):
         values = metrics[name]
         print(f"{name:12s} accuracy {values['acc']:.4f}, macro-F1 {values['macro_f1']:.4f}, bACC {values['bacc']:.4f}")
-    rows = f"{metrics['rows']:,} rows of {split} ({metrics['label_protocol']} labels)"
+    where = f"{metrics['dataset']}, {metrics['split']}" if metrics["split"] else metrics["dataset"]
+    rows = f"{metrics['rows']:,} rows of {where} ({metrics['label_protocol']} labels)"
     print(f"NLL {metrics['nll']:.4f} over {rows}; calibration: {metrics['calibration']['mode']}")
+    absent = [name for name in metrics["per_class"] if name not in metrics["present_only"]["present_names"]]
     for name, values in metrics["per_class"].items():
         print(f"  {name:12s} F1 {values['f1']:.4f} of {values['support']:,}")
-    print(f"{out / 'metrics.json'}, {out / 'confmat.png'}")
-    if as_json:
-        print(json.dumps(metrics))
+    if absent:
+        print(f"not in the set, and not predicted in present_only: {', '.join(absent)}")
+    _print_sources(metrics["sources"])
+    _print_left_out(metrics)
+    _print_beside(metrics)
+    print(", ".join(str(Path(metrics["out"]) / name) for name in ("metrics.json", "confmat.png", "confmat_present.png")))
+
+
+def _print_sources(sources: dict[str, dict[str, float]]) -> None:
+    for name, of in sources.items() if len(sources) > 1 else ():
+        figures = f"accuracy {of['accuracy']:.4f}, macro-F1 {of['macro_f1']:.4f} of its {of['macro_f1_classes']} classes"
+        print(f"source {name}: {of['rows']:,} rows, {figures}, bACC {of['bacc']:.4f}")
+
+
+def _print_left_out(metrics: dict[str, Any]) -> None:
+    if metrics["left_out"]:
+        print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in metrics["left_out"].items()))
+    if metrics["rejected"]:
+        print(f"{metrics['rejected']:,} pictures cannot be read: {Path(metrics['out']) / 'rejected.csv'}")
+
+
+def _print_beside(metrics: dict[str, Any]) -> None:
+    """The run's validation, this set and the drop, in lines below each other."""
+    own, here = metrics.get("beside_validation"), metrics["present_only"]
+    if not own:
+        return
+    print(f"{'present-only':>24s}   accuracy  macro-F1")
+    lines = {"validation": own, Path(metrics["dataset"]).name: {"rows": metrics["rows"], "accuracy": here["acc"], **here}}
+    for name, of in lines.items():
+        print(f"{name[:14]:14s} {of['rows']:9,}   {of['accuracy']:8.4f}  {of['macro_f1']:8.4f}")
+    drop = own["drop_points"]
+    if set(own["present_names"]) != set(here["present_names"]):
+        print(f"validation has {len(own['present_names'])} classes, this set {len(here['present_names'])}: not equally hard")
+    print(f"{'drop, points':24s}   {drop['accuracy']:8.2f}  {drop['macro_f1']:8.2f}")
 
 
 def export(run: Annotated[Path, typer.Argument(help="the folder of a run")], as_json: Json = False) -> None:

@@ -8,7 +8,20 @@ from typing import Any
 
 import typer
 
-from affect.engine.cli import bench, datasets, demo, evaluating, running, stats, tables, training
+from affect.engine.cli import (
+    bench,
+    datasets,
+    demo,
+    evaluating,
+    prototypes,
+    report,
+    running,
+    softlabels,
+    stats,
+    sweep,
+    tables,
+    training,
+)
 from affect.engine.log import say
 from affect.shards.errors import InputError
 
@@ -16,7 +29,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Read faces: pack pictures, train, evaluate, export, run.",
 )  # fmt: skip
-for module in (demo, datasets, stats, training, evaluating, tables, running, bench):
+for module in (demo, datasets, stats, training, evaluating, softlabels, prototypes, sweep, tables, report, running, bench):
     module.register(app)
 
 UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy that newer releases of typer carry

@@ -13,12 +13,16 @@ def register(app: typer.Typer) -> None:
 
 
 def tables(
-    runs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders of runs with a reliabilitymetrics.json")],
-    out: Annotated[Path, typer.Option(help="where teachers.md and teachers.tex go")] = Path("viz"),
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders of runs, and of sweeps")],
+    out: Annotated[Path, typer.Option(help="where the tables go")] = Path("viz"),
+    main: Annotated[
+        Path | None,
+        typer.Option(help="the run of xval_main; default: the first with figures on other sets, else the chosen one of a sweep"),
+    ] = None,
 ) -> None:
-    """Runs side by side: accuracy, F1, calibration; the seeds' teachers below them."""
-    from affect.engine.report.tables import write_tables
+    """Runs side by side, a run across datasets, a run without its parts: Markdown and LaTeX, from the folders' files alone."""
+    from affect.engine.report.paper import write_all
 
-    text, paths = write_tables(runs, out)
+    text, paths = write_all(folders, out, main)
     print(text)
     print(", ".join(map(str, paths)))

@@ -27,9 +27,14 @@ def train(
     init_from: Annotated[
         Path | None, typer.Option(help="start from the weights of another run: its folder or one of its .pt files")
     ] = None,
+    alias: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="when it is done, a link of this name beside the run, in place of an older one"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model, calibrate and export it."""
+    from affect.engine.alias import check_alias, make_alias
     from affect.engine.config import load_config
     from affect.shards.errors import InputError
 
@@ -40,8 +45,12 @@ def train(
     from affect.engine.ranks import first_process
 
     out = out or Path("runs") / (run.folder or Path(config).stem)
+    link = check_alias(out, alias) if alias is not None else None
     train(run, out, resume=resume, init_from=init_from)
     if first_process():
+        if link:
+            make_alias(link, out)
+            print(f"{link} -> {link.readlink()}")
         _print(out, as_json)
 
 

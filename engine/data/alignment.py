@@ -44,10 +44,10 @@ def _side(dataset: Dataset, selection: Selection, rows: np.ndarray) -> dict[str,
     """`packed`: the rows of the split as it was packed; `used`: after every filter, folds included."""
     split, splits = dataset.coded("split")
     packed = np.flatnonzero(split == splits.index(selection.split)) if selection.split in splits else rows[:0]
-    return {"filters": asdict(selection), "packed": _by_source(dataset, packed), "used": _by_source(dataset, rows)}
+    return {"filters": asdict(selection), "packed": by_source(dataset, packed), "used": by_source(dataset, rows)}
 
 
-def _by_source(dataset: Dataset, rows: np.ndarray) -> dict[str, int]:
+def by_source(dataset: Dataset, rows: np.ndarray) -> dict[str, int]:
     codes, names = dataset.coded("source")
     counts = np.bincount(codes[rows] + 1, minlength=len(names) + 1)[1:]
     return {name: int(count) for name, count in sorted(zip(names, counts, strict=True)) if count}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+YAML_1_1 = BeforeValidator(
+    lambda value: ("off", "on")[value] if isinstance(value, bool) else value
+)  # it reads on and off as booleans
 
 
 class Section(BaseModel):

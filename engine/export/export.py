@@ -17,7 +17,7 @@ from affect.engine.calibrate import Calibration, read_calibration
 from affect.engine.checkpoint import BEST, LAST, load
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
-from affect.engine.evaluate import collect, in_torch, trained_model
+from affect.engine.evaluation.evaluate import collect, in_torch, trained_model
 from affect.engine.export.onnx import Deployed, write_onnx
 from affect.engine.export.parity import parity
 from affect.engine.ort import session

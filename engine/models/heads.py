@@ -17,7 +17,9 @@ from affect.engine.config import RunConfig
 
 
 class Head(nn.Module):
-    """What training asks of any head."""
+    """What training asks of any head; width: of the features that it returns."""
+
+    width: int
 
     def at_epoch(self, epoch: int) -> None:
         """Called before each step."""
@@ -32,6 +34,7 @@ class LinearHead(Head):
 
     def __init__(self, width: int, outputs: Mapping[str, int], run: RunConfig) -> None:
         super().__init__()
+        self.width = width
         self.dropout = nn.Dropout(run.model.dropout)
         self.outputs = nn.ModuleDict({name: nn.Linear(width, count) for name, count in outputs.items()})
 
@@ -49,7 +52,8 @@ class ArcFaceHead(Head):
 
     def __init__(self, width: int, outputs: Mapping[str, int], run: RunConfig) -> None:
         super().__init__()
-        size, self.arcface = run.model.embedding, run.loss.arcface
+        self.width = size = run.model.embedding
+        self.arcface = run.loss.arcface
         self.embed = nn.Sequential(nn.Linear(width, size), nn.BatchNorm1d(size), nn.SiLU(), nn.Dropout(run.model.dropout))
         self.plain = nn.ModuleDict({name: nn.Linear(size, count) for name, count in outputs.items()})
         self.classes = nn.ParameterDict({name: nn.Parameter(torch.empty(count, size)) for name, count in outputs.items()})

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from affect.engine.report.render import NONE, Table, escaped, markdown, tabular
 from affect.shards.class_maps import canonical
 from affect.shards.errors import InputError
 
 RELIABILITY, CALIBRATION = "reliabilitymetrics.json", "calibration.json"
-NONE, SAME = "–", "†"
+SAME = "†"
 OVERALL = ("acc.", "macro-F1")
 HONESTY = ("NLL", "NLL scaled", "ECE", "ECE scaled", "Brier", "Brier scaled", "T")
 SEEDS = "seeds' report"
@@ -41,17 +42,6 @@ class Row:
     figures: dict[str, float | None]
     temperature: tuple[float, ...] = ()
     same_split: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """cells: a list of texts a row, the name first. best: (row, column) of the marked ones. breaks: title -> first row of it."""
-
-    header: list[str]
-    cells: list[list[str]]
-    best: set[tuple[int, int]]
-    caption: list[str]
-    breaks: dict[int, str] = field(default_factory=dict)
 
 
 def write_tables(runs: Sequence[Path], out: Path) -> tuple[str, list[Path]]:
@@ -172,24 +162,6 @@ def _caption(runs: Sequence[Row], seeds: bool) -> list[str]:
     ]
 
 
-def markdown(table: Table) -> str:
-    """Aligned: it also reads in a terminal."""
-    body = [
-        [f"**{text}**" if (i, j) in table.best else (text if j else text.replace("|", "\\|")) for j, text in enumerate(line)]
-        for i, line in enumerate(table.cells)
-    ]
-    for at, title in sorted(table.breaks.items(), reverse=True):
-        body.insert(at, [f"*{title}*", *[""] * (len(table.header) - 1)])
-    widths = [max(3, *map(len, column)) for column in zip(table.header, *body, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([*(_line(line, widths) for line in (table.header, rule, *body)), "", *table.caption, ""])
-
-
-def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = (f"{text:{'>' if i else '<'}{width}}" for i, (text, width) in enumerate(zip(texts, widths, strict=True)))
-    return "| " + " | ".join([first, *rest]) + " |"
-
-
 def latex(table: Table) -> str:
     """A table of two parts, as one line of it all is wider than a page; needs booktabs."""
     split = len(table.header) - len(HONESTY)
@@ -202,32 +174,7 @@ def latex(table: Table) -> str:
         "\\label{tab:teachers}",
         "\\scriptsize",
         "\\setlength{\\tabcolsep}{3pt}",
-        "\n\n\\medskip\n".join(_tabular(table, part) for part in parts),
+        "\n\n\\medskip\n".join(tabular(table, part) for part in parts),
         "\\end{table}",
         "",
     ])  # fmt: skip
-
-
-def _tabular(table: Table, columns: Sequence[int]) -> str:
-    def line(texts: Iterable[str]) -> str:
-        return " & ".join(texts) + " \\\\"
-
-    lines = ["\\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", "\\toprule"]
-    lines += [line(escaped(table.header[j]) for j in columns), "\\midrule"]
-    for i, texts in enumerate(table.cells):
-        if i in table.breaks:
-            lines += ["\\midrule", f"\\multicolumn{{{len(columns)}}}{{l}}{{\\emph{{{escaped(table.breaks[i])}}}}} \\\\"]
-        lines.append(line(f"\\textbf{{{escaped(texts[j])}}}" if (i, j) in table.best else escaped(texts[j]) for j in columns))
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
-
-
-SPECIAL = str.maketrans({
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", NONE: "--", SAME: "\\dag{}",
-    "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}",
-})  # fmt: skip
-
-
-def escaped(text: str) -> str:
-    """For LaTeX; brackets and stars too: at the start of a line they would belong to the `\\\\` before it."""
-    return text.translate(SPECIAL)

@@ -14,8 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from affect.shards.errors import InputError, first
+from affect.shards.errors import InputError
 from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.sources.npz import FaceArrays
 from affect.shards.writer import file_sha256
 
 EMOTION = Output("emotion", "classes", ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"))
@@ -85,9 +86,10 @@ class FerPlusSource:
         return Sample(image, path, split, dict(zip(EMOTION.columns, target.tolist(), strict=True)), source="ferplus", meta=meta)
 
     def _from_npz(self, split: str, path: Path) -> Iterator[Sample]:
-        images, votes, names, fer2013 = _read_npz(path)
-        for i, (image, vote) in enumerate(zip(images, votes, strict=True)):
-            sample = self._sample(image, f"{path.name}#{names[i] if names is not None else i}", split, vote, str(fer2013[i]))
+        arrays = FaceArrays(path)
+        for i, (image, vote) in enumerate(zip(arrays.images(), votes_of(arrays), strict=True)):
+            fer2013 = "" if arrays.fer2013 is None else str(arrays.fer2013[i])
+            sample = self._sample(image, arrays.place(i), split, vote, fer2013)
             if sample:
                 yield sample
 
@@ -132,23 +134,12 @@ def _split_of(source: str) -> tuple[str, Path]:
     raise InputError(f"{source}: its name holds none of train, valid, test; write the split before it: val={source}")
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-    """images (N, 48, 48), votes (N, 10), names, the older FER2013 label ('' where there is none)."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: not a readable npz ({error})") from error
-    except Exception as error:  # zipfile and zlib raise their own kinds on a damaged archive
-        raise InputError(f"{path}: damaged npz ({type(error).__name__}: {error})") from error
-    missing = [key for key in ("images", "votes") if key not in held]
-    if missing:
-        raise InputError(
-            f"{path}: no array {missing[0]!r}; expected images (N, 48, 48) uint8 and votes (N, 10), found {', '.join(held)}"
-        )
-    images, votes = held["images"], held["votes"]
-    if images.ndim not in (3, 4) or votes.shape != (len(images), 10):
-        raise InputError(f"{path}: images {images.shape}, votes {votes.shape}; expected (N, H, W) and (N, 10) {first(VOTES, 10)}")
-    if "vote_names" in held and tuple(held["vote_names"]) != VOTES:
-        raise InputError(f"{path}: vote_names are {', '.join(held['vote_names'])}; expected the order {', '.join(VOTES)}")
-    return images, votes, held.get("names"), held.get("fer2013_label", np.full(len(images), ""))
+def votes_of(arrays: FaceArrays) -> np.ndarray:
+    """(N, 10) counts of an npz. Raises InputError where it holds something else."""
+    path, votes = arrays.path, arrays.labels
+    if votes.ndim != 2 or votes.shape[1] != 10 or votes.dtype.kind not in "iuf":
+        found = f"{arrays.label}: found {votes.shape} {votes.dtype}"
+        raise InputError(f"{path}: {found}, expected votes (N, 10): {', '.join(VOTES)}")
+    if arrays.vote_names not in (None, VOTES):
+        raise InputError(f"{path}: vote_names are {', '.join(arrays.vote_names)}; expected the order {', '.join(VOTES)}")
+    return votes

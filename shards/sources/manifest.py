@@ -15,19 +15,18 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 
-from affect.shards.class_maps import SYNONYMS, ClassMap, canonical
+from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first, nearest
 from affect.shards.schema import SPLITS, Box, Output, Sample, TargetLayout
 from affect.shards.sources import one_hot, share_of
 from affect.shards.sources.folder import SPLIT_FOLDERS
+from affect.shards.sources.labels import LISTED, Labels
 from affect.shards.sources.table import BOX, Row, Table, as_number
 from affect.shards.writer import file_sha256
 
 META = ("neg_label", "orig_image", "face_id")
 SPLIT_NAMES = {**SPLIT_FOLDERS, "testing": "test"}
 PROBED = 20  # pictures that are looked for before packing starts
-MOST_CLASSES = 1000  # more are a sign of a wrong column, and would have to be held in memory
-LISTED = 10
 
 
 class ManifestSource:
@@ -40,6 +39,7 @@ class ManifestSource:
         (`scene_f0.jpg` of `scene.jpg`) is a face cut out already: the box is one of the original, and not used.
     split: of the CSVs without such a column; where that is missing, too, `val` of their rows becomes val, chosen by
         orig_image, so that the faces of one picture stay together, or else by path.
+    leave_out: a row whose label is none of the classes is left out and counted, in place of an error.
     """
 
     label_protocol = "hard"
@@ -56,6 +56,7 @@ class ManifestSource:
         split: str | None = None,
         val: float = 0.1,
         delimiter: str = ",",
+        leave_out: bool = False,
     ) -> None:
         if root is not None and not root.is_dir():
             raise InputError(f"{root}: not a folder; --root is the folder that the paths of the CSV start from")
@@ -71,7 +72,7 @@ class ManifestSource:
         self.split = SPLIT_NAMES[split.casefold()] if split is not None else None
         self.filtered = Counter[str]()
         self.meta: dict[str, type] = {name: str for name in META if any(name in held for held in columns)}
-        self.labels = _Labels(class_map, classes)
+        self.labels = Labels(class_map, classes, leave_out)
         self.targets: dict[str, dict[str, float]] = {}  # class -> target columns; empty while the classes are gathered
         self._check()
         self.emotion = Output("emotion", "classes", self.labels.close(self.tables[0].path))
@@ -87,6 +88,8 @@ class ManifestSource:
                     raise InputError(f"{row.where}: {row.wrong[0]}; the file has changed since it was checked")
                 if sample.confidence < self.confidence_min:
                     self.filtered[f"confidence below {self.confidence_min:g}"] += 1
+                elif not sample.targets:
+                    self.filtered[f"label not in {self.labels.origin}"] += 1
                 else:
                     yield sample
 
@@ -115,7 +118,7 @@ class ManifestSource:
         if num_wrong:
             more = f"\n  ... and {num_wrong - LISTED:,} more" if num_wrong > LISTED else ""
             blocks.insert(0, f"wrong values: {num_wrong:,}\n{first(wrong[:LISTED], LISTED)}{more}")
-        if self.labels.uncovered:
+        if self.labels.uncovered and not self.labels.leave_out:
             blocks.append(self.labels.not_covered())
         if blocks:
             raise InputError("\n".join(blocks))
@@ -192,91 +195,6 @@ class ManifestSource:
         missing = first((path for path, _ in probed), 3)
         found = f"{table.path}: none of the first {len(probed)} pictures is there:\n{missing}"
         return f"{found}\n{_nearest_path(picture)}\n{remedy}"
-
-
-class _Labels:
-    """Which class a cell means: an id by the class map, a name by the classes."""
-
-    def __init__(self, class_map: ClassMap | None, classes: Sequence[str] | None) -> None:
-        given = classes or (class_map.names if class_map else ())
-        self.synonyms = class_map.synonyms if class_map else SYNONYMS
-        self.by_id = {number: name for name, number in class_map.ids.items()} if class_map else {}
-        self.origin = f"the class map {class_map.name!r}" if class_map and not classes else "the classes"
-        self.classes = {name.casefold(): name for name in (canonical(label, self.synonyms) for label in given)}
-        self.gathering = not given  # the rows say which classes there are
-        self.uncovered = Counter[str]()
-        self.negatives: dict[str, str] = {}  # what a neg_label names while the classes are gathered -> where
-        if len(self.classes) < len(given):
-            raise InputError(f"--classes {','.join(given)}: two of these are one class; expected each once")
-
-    def close(self, path: Path) -> tuple[str, ...]:
-        """The classes in the dataset's order; no more are taken."""
-        names = tuple(sorted(self.classes.values()) if self.gathering else self.classes.values())
-        self.gathering = False
-        if len(names) < 2:
-            raise InputError(f"{path}: found {len(names)} class ({', '.join(names)}), expected at least 2")
-        return names
-
-    def of(self, row: Row) -> str:
-        """The class of a row; where it holds a name and an id, and there is a class map, they must agree."""
-        named, column = row.table.name, row.table.label
-        found = self._meant(row, named if named and row.cells[named] else column or named or "")
-        number = _whole(row.cells[column]) if column else None
-        if named and found and self.by_id and number is not None:
-            means = self.by_id.get(number, "nothing")
-            if means.casefold() != found.casefold():
-                row.wrong.append(f"{named} is {found}, but {column} is {number}, which means {means}; expected the same")
-        return found
-
-    def negative(self, row: Row) -> str:
-        return self._meant(row, "neg_label")
-
-    def _meant(self, row: Row, column: str) -> str:
-        text = row.cells[column]
-        number = _whole(text)
-        if number is not None and not self.by_id:
-            row.wrong.append(f"{column}: found the id {text}, expected a name; what ids mean says --class-map NAME or FILE")
-            return ""
-        if not text or (number is None and as_number(text) is not None):
-            row.wrong.append(f"{column}: found {text!r}, expected a name or an id, which is a whole number")
-            return ""
-        name = canonical(text, self.synonyms) if number is None else self.by_id.get(number, "")
-        if self.gathering:
-            self._gather(row, column, name)
-        elif name.casefold() not in self.classes:
-            row.wrong.append(f"{column}: {self._unknown(text)}")
-            if text in self.uncovered or len(self.uncovered) < MOST_CLASSES:
-                self.uncovered[text] += 1
-        return self.classes.get(name.casefold(), "")
-
-    def _gather(self, row: Row, column: str, name: str) -> None:
-        held = self.negatives if column == "neg_label" else self.classes
-        held.setdefault(name.casefold(), row.where if column == "neg_label" else name)
-        if len(held) > MOST_CLASSES:
-            raise InputError(
-                f"{row.table.path}: column {column!r} holds more than {MOST_CLASSES} different names, expected classes"
-            )
-
-    def _unknown(self, text: str) -> str:
-        if _whole(text) is not None:
-            known = ", ".join(f"{number} {name}" for number, name in self.by_id.items())
-            return f"found the id {text}, expected one of {known}"
-        spoken = [*self.classes, *(word for word, name in self.synonyms.items() if name in self.classes)]
-        return f"found {text!r}{nearest(text.casefold(), spoken)}; expected one of {', '.join(self.classes.values())}"
-
-    def never_positive(self) -> list[str]:
-        """The neg_labels that no row has as its label: with classes gathered from the rows, slips of the pen."""
-        return [f"{at}: neg_label: {self._unknown(name)}" for name, at in self.negatives.items() if name not in self.classes]
-
-    def not_covered(self) -> str:
-        labels = ", ".join(f"{label!r} ({count:,})" for label, count in self.uncovered.most_common(LISTED))
-        more = f" and {len(self.uncovered) - LISTED} more" if len(self.uncovered) > LISTED else ""
-        return f"labels not covered by {self.origin}, with their rows: {labels}{more}"
-
-
-def _whole(text: str) -> int | None:
-    value = as_number(text)
-    return int(value) if value is not None and value.is_integer() else None
 
 
 def _origin(row: Row, path: str, box: Box | None) -> str | None:

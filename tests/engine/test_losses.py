@@ -1,18 +1,17 @@
 """Loss terms against torch's own, worked examples and finite differences."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from affect.engine.config import ArcFaceConfig, load_config
-from affect.engine.data.loader import Batch
-from affect.engine.losses import LossFunction, balanced_class_weights
-from affect.engine.tasks import TASKS
+from affect.engine.config import load_config
+from affect.engine.losses.cross_entropy import balanced_class_weights
+from affect.engine.losses.settings import ArcFaceConfig
 from affect.kernels import arcface_ce
 from affect.shards.errors import InputError
+
+from .stubs import batch_of, loss_of
 
 
 def rows(count=33, classes=8, seed=0):
@@ -38,21 +37,6 @@ def test_margin_schedule_of_the_recipe(epoch, margin):
 
 def test_a_margin_from_the_first_epoch_on():
     assert ArcFaceConfig(from_epoch=0, full_epoch=0).margin_at(0) == 0.35
-
-
-def loss_of(targets, settings=(), task="emotion_student"):
-    """A LossFunction over (N, C) targets of the training rows."""
-    run = load_config("smoke", [f"task={task}", *settings])
-    planner = SimpleNamespace(order=SimpleNamespace(rows=np.arange(len(targets))))
-    loader = SimpleNamespace(targets={"emotion": targets}, planner=planner, device=torch.device("cpu"))
-    return LossFunction(run, TASKS[task], loader)
-
-
-def batch_of(target, mask=None, weight=None):
-    count = len(target)
-    mask = torch.ones_like(target) if mask is None else mask
-    weight = torch.ones(count) if weight is None else weight
-    return Batch(torch.zeros(count), {"emotion": target}, {"emotion": mask}, weight, np.arange(count))
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -99,3 +99,20 @@ def test_present_only_counts_every_row():
     target[:, 3] += 1e-9
     found = classification(logits, target, NAMES)["present_only"]
     assert np.array(found["confusion"]).shape == (3, 3) and np.sum(found["confusion"]) == 500
+
+
+def test_present_only_by_hand():
+    """Classes a, b, c; no row is a c, but c is the largest logit of the second row."""
+    logits = np.array([[3.0, 1, 0], [1, 2, 5], [2, 1, 0], [0, 1, 0]])
+    found = classification(logits, np.eye(3)[[0, 0, 1, 1]], "abc")
+    # among all: a, c, a, b -> 2 of 4; recall a 1/2, b 1/2; F1 a 2/(2+2), b 2/(2+1), c 0
+    assert found["3way"] == pytest.approx({"acc": 0.5, "macro_f1": (1 / 2 + 2 / 3) / 3, "bacc": 0.5})
+    # among a and b: a, b, a, b -> rows 1 and 4 right; F1 a 2/(2+2), b 2/(2+2)
+    present = found["present_only"]
+    assert (present["acc"], present["macro_f1"], present["bacc"]) == (0.5, 0.5, 0.5) and present["masked"] is True
+    assert present["confusion"] == [[1, 1], [1, 1]]
+    assert (present["present_idx"], present["present_names"]) == ([0, 1], ["a", "b"])
+    logits[1] = [2, 1, 5]  # without c an a
+    present = classification(logits, np.eye(3)[[0, 0, 1, 1]], "abc")["present_only"]
+    assert present["confusion"] == [[2, 0], [1, 1]]
+    assert (present["acc"], present["bacc"]) == (0.75, 0.75) and present["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)

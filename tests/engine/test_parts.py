@@ -21,7 +21,7 @@ def test_schedule_rises_falls_and_stops_at_the_floor():
 
 def test_biases_and_norms_are_not_decayed():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    decayed, free = build_optimizer(model, OptimConfig(epochs=3, lr=1)).param_groups
+    decayed, free = build_optimizer([model], OptimConfig(epochs=3, lr=1)).param_groups
     assert [p.shape for p in decayed["params"]] == [(4, 3)] and len(free["params"]) == 3 and free["weight_decay"] == 0
 
 

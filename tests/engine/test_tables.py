@@ -87,7 +87,7 @@ def test_a_temperature_fitted_on_the_scored_split_is_marked(run, split, mark):
     (folder / "calibration.json").write_text(json.dumps({"fitted_on": {"split": split, "rows": 300}}))
     table = table_of(read_runs([folder]))
     assert column(table, "T")[0].endswith("†") == ("fitted on the split that is scored" in " ".join(table.caption)) == mark
-    assert ("\\dag{}" in latex(table)) == mark and "†" not in latex(table)
+    assert ("$\\dagger$" in latex(table)) == mark and "†" not in latex(table)
 
 
 def test_the_best_is_marked_among_runs_on_the_same_rows(run):

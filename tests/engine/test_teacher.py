@@ -18,7 +18,7 @@ from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 
-from .test_train import same
+from .stubs import same
 
 TEACHER = [
     "task=emotion_teacher", "optim.epochs=3", "optim.warmup_epochs=0.5", "loss.class_weights=balanced",
@@ -184,7 +184,7 @@ import sys
 from pathlib import Path
 from affect.engine.config import load_config
 from affect.engine.data.loader import Loader
-from affect.engine.evaluate import scorer
+from affect.engine.evaluation.evaluate import scorer
 from affect.engine.ranks import first_process
 from affect.engine.tasks import TASKS
 from affect.engine.train import fit

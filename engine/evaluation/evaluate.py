@@ -11,29 +11,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from affect.engine.calibrate import read_calibration
 from affect.engine.config import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.plan import Planner
-from affect.engine.data.preprocess import Preprocess
 from affect.engine.data.selection import open_dataset, val_selection
 from affect.engine.device import autocast, choose_precision
-from affect.engine.metrics import classification
-from affect.engine.models.build import build_model
-from affect.engine.package import ModelPackage
+from affect.engine.evaluation.beside import beside_validation, default_out, is_validation
+from affect.engine.evaluation.classes import matched
+from affect.engine.evaluation.subject import Predict, Subject, open_subject
+from affect.engine.evaluation.subject import in_torch as in_torch  # for whoever asks a model for its answers
+from affect.engine.evaluation.subject import trained_model as trained_model
+from affect.engine.metrics import classification, reliability
+from affect.engine.progress import Progress
 from affect.engine.ranks import Ranks
 from affect.engine.report.plots import confusion_plot
-from affect.engine.run import CONFIG, METRICS, open_run, write_json
-from affect.engine.runtime.backends import OnnxBackend
+from affect.engine.run import METRICS, write_json
 from affect.engine.task import TaskSpec
-from affect.engine.tasks import TASKS
-from affect.shards.class_maps import canonical
+from affect.shards.class_maps import ClassMap, columns_by_name
 from affect.shards.errors import InputError
 from affect.shards.order import Order
 from affect.shards.read import Dataset
 from affect.shards.schema import TargetLayout
 
-Predict = Callable[[torch.Tensor], dict[str, np.ndarray]]  # (B, H, W, 3) uint8 -> output -> (B, C) logits
 Advance = Callable[[int], None]  # told how many rows are done
 
 
@@ -88,19 +87,6 @@ def scorer(run: RunConfig, task: TaskSpec, dataset: Dataset) -> Callable[[nn.Mod
     return score
 
 
-def trained_model(folder: Path) -> tuple[RunConfig, nn.Module, TargetLayout]:
-    """The best model of a run, in float32 on the CPU, evaluating."""
-    run, state = open_run(folder)
-    task, layout = TASKS[state["task"]], TargetLayout.from_json(state["outputs"])
-    unfetched = run.model.model_copy(update={"pretrained": False})
-    model = build_model(run.model_copy(update={"model": unfetched}), task, layout)
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise InputError(f"{folder}: the checkpoint does not fit its configuration: {error}") from error
-    return run, model.eval(), layout
-
-
 @dataclass(frozen=True)
 class Predictions:
     """What a model says of rows, and what they are: logits, target (N, C), labelled rows only; sources (N,) names."""
@@ -119,31 +105,72 @@ def predictions(predict: Predict, loader: Loader, output: str, advance: Advance)
     if not labelled.any():
         raise InputError(f"{dataset.folder}: no row of the split is labelled for {output!r}; nothing to evaluate")
     logits = collect(predict, loader, advance)[output]
-    codes, sources = dataset.coded("source")
-    named = np.array([*sources, ""], object)[codes[rows]]
-    return Predictions(logits[labelled], target[labelled], named[labelled], dataset.info.layout.output(output).names)
+    names = dataset.info.layout.output(output).names
+    return Predictions(logits[labelled], target[labelled], sources_of(dataset, rows[labelled]), names)
+
+
+def sources_of(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """(len(rows),) the name of each row's source; '' where it has none."""
+    codes, names = dataset.coded("source")
+    return np.array([*names, ""], object)[codes[rows]]
 
 
 def evaluate(
-    model: Path, data: Path, split: str, out: Path, advance: Callable[[int], None] = lambda count: None
+    model: Path,
+    data: Path,
+    split: str,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    class_map: ClassMap | None = None,
 ) -> dict[str, Any]:
-    """Write metrics.json, confmat.png and confmat_present.png of a run or package on a split; return the metrics.
+    """Write metrics.json, confmat.png and confmat_present.png of a run, checkpoint or package on a split; return the metrics.
 
-    split: several are read as one, as in `val+calib`. In float32, whatever the run was trained in, and calibrated, if the run
-    is: it is what the exported package computes.
+    split: several are read as one, as in `val+calib`. out: default: see `default_out`. class_map: classes that are not in it
+    are left out. In float32, whatever the run was trained in, and calibrated, if the run is: what the package computes.
     """
-    dataset = open_dataset(data)
-    subject = _run(model) if (model / CONFIG).is_file() else _package(model)
-    output = subject.layout.outputs[0].name
-    columns = _same_classes(subject.layout, dataset, output, model)
-    loader = eval_loader(dataset, _rows_of(dataset, split), subject.preprocess, (output,), torch.device("cpu"))
-    found = predictions(subject.predict, loader, output, advance)
-    metrics = classification(found.logits[:, columns], found.target, found.names)
-    metrics |= {"model": str(model), "dataset": str(data), "split": split, "label_protocol": dataset.info.label_protocol}
-    metrics["calibration"] = subject.calibration
+    dataset, subject = open_dataset(data), open_subject(model)
+    rows = _rows_of(dataset, split)
+    output = dataset.info.layout.output(subject.output.name)
+    target = dataset.targets(output.name)[rows]
+    counts = dict(zip(output.names, (target > 0).sum(0).tolist(), strict=True))
+    match = matched(subject.output, output, counts, str(dataset.folder), class_map)
+    unlabelled = int(np.isnan(target).any(1).sum())
+    target = match(target)
+    labelled = ~np.isnan(target).any(1)
+    if not labelled.any():
+        raise InputError(f"{dataset.folder}: no row of {split} is labelled with a class of the model; nothing to evaluate")
+    loader = eval_loader(dataset, rows[labelled], subject.preprocess, (), torch.device("cpu"))
+    with progress or Progress("evaluate", None, "images", shown=False) as shown:
+        shown.total = int(labelled.sum())
+        logits = collect(subject.predict, loader, shown.advance)[output.name]
+    found = Predictions(logits, target[labelled], sources_of(dataset, rows[labelled]), subject.output.names)
+    left_out = {"not labelled": unlabelled, "label not in the class map": len(rows) - len(logits) - unlabelled}
+    left_out = {reason: count for reason, count in left_out.items() if count}
+    what = {"model": str(model), "dataset": str(data), "split": split, "class_map": class_map.name if class_map else None}
+    what["label_protocol"] = dataset.info.label_protocol
+    return judge(found, subject, what, {"left_out": left_out, "rejected": 0}, out)
+
+
+def judge(found: Predictions, subject: Subject, what: dict[str, Any], counts: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """Everything that is said of predictions, written and returned. what: see `beside.WHAT`. counts: of rows not judged."""
+    metrics = classification(found.logits, found.target, found.names) | what | counts
+    metrics |= {"calibration": subject.calibration, "sources": by_source(found)}
+    if subject.run and not is_validation(subject.run, what["dataset"], what["split"] or ""):
+        metrics["beside_validation"] = beside_validation(subject.run, metrics)
+    out = out or default_out(Path(what["model"]), what)
     out.mkdir(parents=True, exist_ok=True)
     write_metrics(metrics, found.names, out)
-    return metrics
+    return metrics | {"out": str(out)}
+
+
+def by_source(found: Predictions) -> dict[str, dict[str, float]]:
+    """source -> its rows and figures; macro-F1 is over the classes that it has."""
+    names, codes = np.unique(found.sources.astype(str), return_inverse=True)
+    figures = {}
+    for i, name in enumerate(names.tolist()):
+        values = reliability(found.logits[codes == i], found.target[codes == i], found.names, present_only=True)
+        figures[name] = {key: values[key] for key in ("rows", "accuracy", "macro_f1", "macro_f1_classes", "bacc")}
+    return figures
 
 
 def write_metrics(metrics: dict[str, Any], names: tuple[str, ...], out: Path) -> None:
@@ -158,56 +185,12 @@ def _rows_of(dataset: Dataset, splits: str) -> np.ndarray:
     return np.sort(np.concatenate([dataset.rows(split) for split in splits.split("+")]))
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What is evaluated, a run or a package."""
-
-    predict: Predict
-    preprocess: Preprocess
-    layout: TargetLayout
-    calibration: dict[str, Any]
-
-
-def in_torch(model: nn.Module) -> Predict:
-    """In float32, on the device where the model is."""
-
-    @torch.inference_mode()
-    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-        return {name: values.float().cpu().numpy() for name, values in model(images)[1].items()}
-
-    return predict
-
-
-def _run(folder: Path) -> _Subject:
-    run, model, layout = trained_model(folder)
-    predict, output = in_torch(model), layout.outputs[0].name
-    calibration = read_calibration(folder)
-
-    def calibrated(images: torch.Tensor) -> dict[str, np.ndarray]:
-        logits = predict(images)
-        return logits | {output: calibration.apply(logits[output])}
-
-    return _Subject(calibrated, run.preprocess, layout, calibration.to_json())
-
-
-def _package(folder: Path) -> _Subject:
-    package = ModelPackage.open(folder)
-    backend = OnnxBackend(package)
-
-    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-        values = backend.run(images.numpy())
-        return {output.name: values[f"{output.name}.logits"] for output in package.layout.outputs}
-
-    return _Subject(predict, package.preprocess, package.layout, package.manifest.calibration)
-
-
-def _same_classes(layout: TargetLayout, dataset: Dataset, output: str, model: Path) -> list[int]:
+def same_classes(layout: TargetLayout, dataset: Dataset, output: str, model: Path) -> list[int]:
     """The model's column for each of the dataset's classes: by name, synonyms included, never by position."""
-    ours = [canonical(name) for name in layout.output(output).names]
-    theirs = [canonical(name) for name in dataset.info.layout.output(output).names]
-    if set(ours) != set(theirs):
+    ours, theirs = layout.output(output).names, dataset.info.layout.output(output).names
+    columns = columns_by_name(theirs, ours)
+    if columns is None:
         raise InputError(
-            f"{model} knows the classes {', '.join(layout.output(output).names)}; {dataset.folder} has "
-            f"{', '.join(dataset.info.layout.output(output).names)}: not the same"
+            f"{model} knows the classes {', '.join(ours)}; {dataset.folder} has {', '.join(theirs)}: not the same, each once"
         )
-    return [ours.index(name) for name in theirs]
+    return columns

@@ -1,0 +1,72 @@
+"""affect softlabels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(softlabels)
+
+
+def softlabels(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of trained runs")],
+    data: Annotated[list[Path], typer.Option(help="a packed dataset; several are read as one, in this order")],
+    out: Annotated[Path, typer.Option(help="the folder to write")],
+    mode: Annotated[
+        Literal["logit", "probability"],
+        typer.Option(help="the weighted mean of the runs' logits, or the log of that of their probabilities"),
+    ] = "logit",
+    weights: Annotated[str | None, typer.Option(help="one a run, as .4,.4,.2; default: equal")] = None,
+    fit_weights: Annotated[bool, typer.Option("--fit-weights", help="find them on the calib rows, by NLL")] = False,
+    scale: Annotated[
+        Literal["raw", "calibrated"] | None,
+        typer.Option(help="calibrated: each run's logits over its own temperature; default: that for several runs, raw for one"),
+    ] = None,
+    out_of_fold: Annotated[
+        bool, typer.Option("--out-of-fold", help="a row that runs were trained on gets logits of the other runs only")
+    ] = False,
+    float32: Annotated[bool, typer.Option("--float32", help="write logits as float32, not float16")] = False,
+    precision: Annotated[
+        Literal["off", "auto", "bf16", "fp16"], typer.Option(help="of the models' arithmetic; off: float32")
+    ] = "off",
+    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+) -> None:
+    """What trained runs say of every row of a dataset, for students to learn from."""
+    from affect.engine.distill.ensemble import Options, soft_labels
+
+    options = Options(mode, _numbers(weights), fit_weights, scale, out_of_fold, float32, precision)
+    found = soft_labels(runs, data, out, options)
+    for member in found["members"]:
+        _print(f"{member['name']} ({member['weight']:.3g})", member)
+    _print("together", found["combined"])
+    temperature = found["temperature"]
+    if temperature is not None:
+        _print(f"with T {temperature:.4g}", found["combined_scaled"])
+    fitted = "no temperature" if temperature is None else f"T {temperature:.4g} recorded, not applied"
+    print(f"{out}: scale {found['scale']}, {found['mode']} mode, {found['view']} view, {fitted}")
+    if as_json:
+        print(json.dumps({"out": str(out), **found}))
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    from affect.shards.errors import InputError
+
+    try:
+        return tuple(float(word) for word in (text or "").replace(",", " ").split())
+    except ValueError:
+        raise InputError(f"--weights: found {text!r}, expected a number for each run, as .4,.4,.2") from None
+
+
+def _print(name: str, figures: dict[str, Any]) -> None:
+    for split in ("val", "calib"):
+        found = figures[split]
+        if found:
+            print(
+                f"{name:24s} {split:5s} accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}, "
+                f"NLL {found['nll']:.4f}, ECE {found['ece']:.4f} on {found['rows']:,} rows"
+            )

@@ -1,0 +1,58 @@
+"""From a run to a file of its penultimate features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from affect.engine.checkpoint import BEST, load
+from affect.engine.data.loader import eval_loader
+from affect.engine.data.selection import largest_share, open_dataset
+from affect.engine.device import choose_device
+from affect.engine.distill.features import Features, refuse_existing
+from affect.engine.evaluation.evaluate import collect, trained_model
+from affect.shards.errors import InputError
+from affect.shards.read import Dataset
+from affect.shards.writer import file_sha256
+
+
+def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callable[[int], None] = lambda count: None) -> Features:
+    """Write the features of the rows of a split, or of `all`, to `out`; return them.
+
+    The evaluation view through the run's best model, in float32 on the GPU where there is one, whose convolutions may round
+    to TF32. Several datasets are read as one.
+    """
+    refuse_existing(out)
+    dataset = open_dataset(data)
+    config, model, layout = trained_model(run)
+    output, device = layout.outputs[0].name, choose_device("auto")
+    target, model = dataset.targets(output), model.to(device)
+    rows = np.arange(dataset.info.num_samples) if split == "all" else dataset.rows(split)
+    loader = eval_loader(dataset, rows, config.preprocess, (), device)
+
+    @torch.inference_mode()
+    def penultimate(images: torch.Tensor) -> dict[str, np.ndarray]:
+        return {"features": model(images)[0].float().cpu().numpy()}
+
+    found = Features(
+        features=collect(penultimate, loader, advance)["features"], sample=rows, y=largest_share(target[rows]),
+        target=target[rows], class_names=dataset.info.layout.output(output).names,
+        valence=_known(dataset, "meta.valence")[rows], arousal=_known(dataset, "meta.arousal")[rows],
+        dataset_sha256=dataset.index_sha256, checkpoint_sha256=file_sha256(run / BEST),
+        fingerprint=json.dumps(load(run / BEST)["fingerprint"], sort_keys=True), split=split,
+    )  # fmt: skip
+    found.write(out)
+    return found
+
+
+def _known(dataset: Dataset, column: str) -> np.ndarray:
+    """(N,) float32 of an index column, NaN where there is none."""
+    if not dataset.has(column):
+        return np.full(dataset.info.num_samples, np.nan, np.float32)
+    if dataset.is_text(column):
+        raise InputError(f"{dataset.folder}: column {column} holds text, not numbers; pack it with numbers, or without it")
+    return dataset.column(column).astype(np.float32)

@@ -1,0 +1,135 @@
+"""Trained runs as members of an ensemble: what each says of every row of a dataset, and which rows it has learned.
+
+Axes: N rows of the dataset by sample number, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from affect.engine.calibrate import Calibration, read_calibration
+from affect.engine.checkpoint import BEST, load
+from affect.engine.config import Precision, RunConfig
+from affect.engine.data.loader import eval_loader
+from affect.engine.data.selection import train_selection
+from affect.engine.device import autocast, choose_device, choose_precision
+from affect.engine.distill.softlabels import Scale
+from affect.engine.evaluation.evaluate import Advance, collect, in_torch, same_classes, trained_model
+from affect.engine.log import say
+from affect.engine.progress import Progress
+from affect.shards.errors import InputError
+from affect.shards.read import Dataset
+
+BATCH = {"cuda": 256}  # pictures at once; 128 elsewhere
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run that speaks.
+
+    names: of its classes. columns: of these, the one for each of the dataset's classes.
+    trained_on: (N,) bool; None where that was another dataset. started: from the weights of another run.
+    """
+
+    folder: Path
+    run: RunConfig
+    model: nn.Module
+    output: str
+    names: tuple[str, ...]
+    columns: list[int]
+    calibration: Calibration
+    trained_on: np.ndarray | None
+    started: bool
+
+    def scaled(self, logits: np.ndarray, scale: Scale) -> np.ndarray:
+        """Its own (N, C) in the dataset's order. Raises InputError where they are not finite."""
+        bad = ~np.isfinite(logits).all(1)
+        if bad.any():
+            raise InputError(
+                f"{self.folder}: {bad.sum():,} of {len(bad):,} rows have logits that are not finite, first sample "
+                f"{bad.argmax()}; take --precision off, or train it anew"
+            )
+        return (self.calibration.apply(logits) if scale == "calibrated" else logits)[:, self.columns]
+
+
+def open_members(runs: Sequence[Path], dataset: Dataset) -> list[Member]:
+    """Raises InputError where one is no run, or is of another task or of other classes than the dataset's."""
+    members = [_open(folder, dataset) for folder in runs]
+    for member in members:
+        if member.output != members[0].output:
+            raise InputError(
+                f"{member.folder}: was trained for {member.output!r}, {members[0].folder} for {members[0].output!r}; "
+                "take runs of one task"
+            )
+    return members
+
+
+def _open(folder: Path, dataset: Dataset) -> Member:
+    run, model, layout = trained_model(folder)
+    output = layout.outputs[0]
+    has = [o.name for o in dataset.info.layout.outputs if o.kind == "classes"]
+    if output.kind != "classes" or output.name not in has:
+        raise InputError(
+            f"{folder}: a run of {run.task}, trained for {output.name!r} ({output.kind}); {dataset.folder} has the classes of "
+            f"{', '.join(has) or 'nothing'}; take a run of those, or pack the data with such labels"
+        )
+    trained_on, made_from = None, load(folder / BEST)["fingerprint"]
+    if made_from["index"] == dataset.index_sha256:
+        trained_on = np.zeros(dataset.info.num_samples, bool)
+        trained_on[dataset.rows(train_selection(run.data))] = True
+    columns, calibration = same_classes(layout, dataset, output.name, folder), read_calibration(folder)
+    return Member(folder, run, model, output.name, output.names, columns, calibration, trained_on, "init" in made_from)
+
+
+def infer(members: list[Member], dataset: Dataset, precision: Precision) -> tuple[list[np.ndarray], str]:
+    """Each member's own logits (N, C) float32 of its evaluation view, and the arithmetic that made them.
+
+    Members that see the same pictures share a pass over the dataset.
+    """
+    passes: dict[Any, list[int]] = {}
+    for i, member in enumerate(members):
+        run = member.run
+        passes.setdefault((run.preprocess, run.train.device, run.data.loader, run.data.workers), []).append(i)
+    found: dict[int, np.ndarray] = {}
+    dtypes = set()
+    with Progress("softlabels", dataset.info.num_samples * len(passes), "images") as progress:
+        for group in passes.values():
+            logits, dtype = _pass([members[i] for i in group], dataset, precision, progress.advance)
+            found |= dict(zip(group, logits, strict=True))
+            dtypes.add(dtype)
+    return [found[i] for i in range(len(members))], "+".join(sorted(dtypes))
+
+
+def _pass(members: list[Member], dataset: Dataset, precision: Precision, advance: Advance) -> tuple[list[np.ndarray], str]:
+    run = members[0].run
+    device = choose_device(run.train.device)
+    dtype, why = choose_precision(run.train.model_copy(update={"precision": precision}), device)
+    name = str(dtype or torch.float32).removeprefix("torch.")
+    if precision != "off":
+        say(f"softlabels: computed in {name} ({why})")
+    loader = eval_loader(
+        dataset, np.arange(dataset.info.num_samples), run.preprocess, (), device,
+        batch=BATCH.get(device.type, 128), kind=run.data.loader, workers=run.data.workers,
+    )  # fmt: skip
+    logits = collect(_together(members, dtype, device), loader, advance)
+    return [logits[str(i)] for i in range(len(members))], name
+
+
+def _together(
+    members: list[Member], dtype: torch.dtype | None, device: torch.device
+) -> Callable[[torch.Tensor], dict[str, np.ndarray]]:
+    """The logits of several models, by their places, of the same pictures."""
+    each = [in_torch(member.model.to(device)) for member in members]
+
+    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
+        with autocast(dtype, device):
+            return {str(i): one(images)[members[i].output] for i, one in enumerate(each)}
+
+    return predict

@@ -1,0 +1,118 @@
+"""Where a student's teaching comes from: soft labels in a table on the device, or a trained run that is asked in every step.
+
+Axes: B batch, C classes, D features, N samples of the dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from affect.engine.calibrate import read_calibration
+from affect.engine.checkpoint import BEST
+from affect.engine.config import RunConfig
+from affect.engine.data.loader import Batch
+from affect.engine.data.selection import train_selection
+from affect.engine.device import autocast, choose_precision
+from affect.engine.distill.features import feature_table
+from affect.engine.distill.softlabels import SoftLabels
+from affect.engine.evaluation.evaluate import same_classes, trained_model
+from affect.engine.log import say
+from affect.engine.losses.settings import TeacherConfig
+from affect.engine.losses.term import Taught
+from affect.shards.errors import InputError
+from affect.shards.read import Dataset
+from affect.shards.select import select
+from affect.shards.writer import file_sha256
+
+
+def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[torch.device], Table | Live] | None:
+    """What makes the teacher of a run on a device; None where no term learns from one.
+
+    Raises: InputError where soft labels or features miss a training row, or are of other data or classes.
+    """
+    config = run.loss.teacher
+    if not config:
+        return None
+    if config.run:
+        return lambda device: Live(config, run, dataset, output, device)
+    logits = features = None
+    made_from = {}
+    if config.soft_labels:
+        labels = SoftLabels.read(Path(config.soft_labels), dataset, output)
+        logits = _whole(labels.table(config.scale, config.standardize), run, dataset, config.soft_labels)
+        made_from["soft_labels"] = labels.sha256
+    if config.features:
+        features = _whole(feature_table(Path(config.features), dataset), run, dataset, config.features)
+        made_from["features"] = file_sha256(Path(config.features))
+    return lambda device: Table(logits, features, made_from, device)
+
+
+def _whole(table: np.ndarray, run: RunConfig, dataset: Dataset, path: str) -> np.ndarray:
+    """The table, if it has all rows that are trained on."""
+    rows = select(dataset, train_selection(run.data))
+    missing = rows[~np.isfinite(table[rows]).all(1)]
+    if len(missing):
+        raise InputError(
+            f"{path}: {len(missing):,} of {len(rows):,} training rows are not in it, first sample {missing[0]}; write it anew "
+            f"from all rows of {dataset.folder}"
+        )
+    return table
+
+
+class Table:
+    """Logits (N, C) and features (N, D) by sample number; whoever asks gathers."""
+
+    def __init__(
+        self, logits: np.ndarray | None, features: np.ndarray | None, made_from: dict[str, str], device: torch.device
+    ) -> None:
+        self.made_from, self.device = made_from, device
+        self.logits = None if logits is None else torch.from_numpy(logits).to(device)
+        self.features = None if features is None else torch.from_numpy(features).to(device)
+
+    def __call__(self, batch: Batch) -> Taught:
+        rows = torch.from_numpy(batch.sample).to(self.device, non_blocking=True)
+        return Taught(self.logits, rows, None if self.features is None else self.features[rows])
+
+
+class Live:
+    """A run that sees the very pictures that the student sees."""
+
+    def __init__(self, config: TeacherConfig, run: RunConfig, dataset: Dataset, output: str, device: torch.device) -> None:
+        folder = Path(config.run)
+        theirs, model, layout = trained_model(folder)
+        if (theirs.model.image_size, theirs.data.color) != (run.model.image_size, run.data.color):
+            raise InputError(
+                f"{folder}: sees {theirs.data.color} pictures of {theirs.model.image_size} px, the student "
+                f"{run.data.color} ones of {run.model.image_size}; make them alike, or write soft labels: "
+                f"affect softlabels {folder} --data {dataset.folder}"
+            )
+        if theirs.preprocess.clahe != run.preprocess.clahe:
+            say(
+                f"warning: {folder} was trained with {theirs.preprocess.clahe}; the student's pictures have "
+                f"{run.preprocess.clahe}"
+            )
+        self.model: nn.Module = model.to(device).requires_grad_(False)
+        self.output, self.device, self.standardize = output, device, config.standardize
+        self.columns = torch.tensor(same_classes(layout, dataset, output, folder), device=device)
+        temperature = read_calibration(folder).temperature if config.scale == "calibrated" else (1.0,)
+        self.temperature = torch.tensor(temperature, device=device)
+        self.dtype, _ = choose_precision(run.train, device)
+        self.made_from = {"teacher": file_sha256(folder / BEST)}
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Taught:
+        with autocast(self.dtype, self.device):
+            features, outputs = self.model(batch.inputs)
+        logits = (outputs[self.output].float() / self.temperature)[:, self.columns]
+        return Taught(_standardized(logits) if self.standardize else logits, None, features.float())
+
+
+def _standardized(logits: Tensor) -> Tensor:
+    """Each row to mean 0 and deviation 1, as `SoftLabels.table` does."""
+    deviation, mean = torch.std_mean(logits, 1, correction=0, keepdim=True)
+    return (logits - mean) / deviation.clamp_min(1e-6)

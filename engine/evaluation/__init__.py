@@ -1,0 +1,1 @@
+"""Figures of runs and packages, on packed datasets and on files as they are."""

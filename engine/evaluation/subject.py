@@ -1,0 +1,107 @@
+"""What is evaluated: a run, one of its checkpoints, a package or one of our .onnx files, as a function of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from affect.engine.calibrate import read_calibration
+from affect.engine.checkpoint import BEST, load
+from affect.engine.config import RunConfig
+from affect.engine.data.preprocess import Preprocess
+from affect.engine.models.build import build_model
+from affect.engine.package import MODEL, ModelPackage
+from affect.engine.run import CONFIG, open_run
+from affect.engine.runtime.backends import OnnxBackend
+from affect.engine.tasks import TASKS
+from affect.shards.errors import InputError
+from affect.shards.schema import Output, TargetLayout
+
+Predict = Callable[[torch.Tensor], dict[str, np.ndarray]]  # (B, H, W, 3) uint8 -> output -> (B, C) logits
+BEST_OF_A_RUN = (BEST, "best.onnx", MODEL)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """predict: in float32, calibrated. run: the folder of the run whose best model it is, where that is known."""
+
+    predict: Predict
+    preprocess: Preprocess
+    layout: TargetLayout
+    calibration: dict[str, Any]
+    run: Path | None
+
+    @property
+    def output(self) -> Output:
+        """The one that metrics are read from."""
+        return self.layout.outputs[0]
+
+
+def open_subject(model: Path) -> Subject:
+    """Raises InputError where `model` is none of what can be evaluated."""
+    return _run(model) if (model / CONFIG).is_file() or model.suffix == ".pt" else _package(model)
+
+
+def trained_model(path: Path) -> tuple[RunConfig, nn.Module, TargetLayout]:
+    """The best model of a run, or one of its checkpoints, in float32 on the CPU, evaluating."""
+    run, state = _checkpoint(path) if path.suffix == ".pt" else open_run(path)
+    task, layout = TASKS[state["task"]], TargetLayout.from_json(state["outputs"])
+    unfetched = run.model.model_copy(update={"pretrained": False})
+    model = build_model(run.model_copy(update={"model": unfetched}), task, layout)
+    try:
+        model.load_state_dict(state.get("ema") or state["model"])
+    except RuntimeError as error:
+        raise InputError(f"{path}: the checkpoint does not fit its configuration: {error}") from error
+    return run, model.eval(), layout
+
+
+def in_torch(model: nn.Module) -> Predict:
+    """In float32, on the device where the model is."""
+
+    @torch.inference_mode()
+    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
+        return {name: values.float().cpu().numpy() for name, values in model(images)[1].items()}
+
+    return predict
+
+
+def _checkpoint(path: Path) -> tuple[RunConfig, dict[str, Any]]:
+    config = path.parent / CONFIG
+    if path.is_file() and not config.is_file():
+        raise InputError(f"{path}: no {CONFIG} beside it, which says how the model is built; leave a checkpoint in its run")
+    state = load(path)
+    return RunConfig.model_validate(yaml.safe_load(config.read_text())), state
+
+
+def _run(path: Path) -> Subject:
+    run, model, layout = trained_model(path)
+    predict, output = in_torch(model), layout.outputs[0].name
+    folder = path.parent if path.suffix == ".pt" else path
+    calibration = read_calibration(folder)
+
+    def calibrated(images: torch.Tensor) -> dict[str, np.ndarray]:
+        logits = predict(images)
+        return logits | {output: calibration.apply(logits[output])}
+
+    is_best = path == folder or path.name in BEST_OF_A_RUN
+    return Subject(calibrated, run.preprocess, layout, calibration.to_json(), folder if is_best else None)
+
+
+def _package(path: Path) -> Subject:
+    package = ModelPackage.open(path)
+    backend = OnnxBackend(package)
+
+    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
+        values = backend.run(images.numpy())
+        return {output.name: values[f"{output.name}.logits"] for output in package.layout.outputs}
+
+    above = package.model.resolve().parents[:2] if package.model.name in BEST_OF_A_RUN else ()
+    run = next((folder for folder in above if (folder / CONFIG).is_file()), None)
+    return Subject(predict, package.preprocess, package.layout, package.manifest.calibration, run)

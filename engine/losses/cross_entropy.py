@@ -1,0 +1,95 @@
+"""Cross-entropy of labels or distributions, with the ArcFace margin on cosine logits. Axes: B batch, C classes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affect.engine.config import RunConfig
+from affect.engine.data.loader import Batch, Loader
+from affect.engine.data.selection import largest_share
+from affect.engine.log import say
+from affect.engine.losses.term import LossTerm, Said, Taught
+from affect.engine.task import Term
+from affect.kernels import arcface_ce
+
+
+def row_counts(target: Tensor, class_weight: Tensor | None, hard: bool) -> Tensor:
+    """(B,) what a row counts in the mean, in torch's semantics: its class's weight under hard labels, 1 under distributions."""
+    if class_weight is None or not hard:
+        return target.new_ones(len(target))
+    return class_weight[target.argmax(1)]
+
+
+def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
+    """(C,) weights (1 - beta) / (1 - beta^n), scaled to a mean of 1 over the classes that occur; 0 for one that does not.
+
+    counts: (C,) samples of each class. Source: Cui et al., Class-Balanced Loss, CVPR 2019.
+    """
+    counts = np.asarray(counts, np.float64)
+    effective = -np.expm1(counts * math.log(beta)) if beta > 0 else (counts > 0).astype(float)
+    weights = np.where(counts > 0, (1 - beta) / np.maximum(effective, 1e-300), 0.0)
+    return weights / weights[counts > 0].mean()
+
+
+def _class_weights(target: np.ndarray, labels: np.ndarray, run: RunConfig, hard: bool) -> Tensor:
+    """Of (N, C) training targets, whose top classes are `labels`, -1 where there is none."""
+    counts = np.bincount(labels[labels >= 0], minlength=target.shape[1])
+    weights = torch.from_numpy(balanced_class_weights(counts, run.loss.class_weights_beta)).float()
+    if not hard:
+        ratio = float(weights.max() / weights[weights > 0].min())
+        say(
+            "warning: loss.class_weights: the labels are distributions, of which each share is multiplied by its class's "
+            f"weight, the rarest {ratio:.0f} times the commonest: the model will see rare classes that are not there. "
+            "Usual: --set loss.class_weights=off"
+        )
+    return weights
+
+
+class CrossEntropy(LossTerm):
+    """With smoothing and class weights; of cosine logits with the margin of the epoch."""
+
+    op = "arcface_ce"
+
+    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int, *, margin: bool = False) -> None:
+        super().__init__(term.on)
+        self.smoothing = run.loss.label_smoothing
+        self.arcface = run.loss.arcface if margin else None
+        rows = loader.planner.order.rows
+        target = loader.targets[term.on].numpy()[rows]
+        labels = largest_share(target)
+        mixes = run.data.augment.mixup > 0 or run.data.augment.cutmix > 0
+        self.hard = bool((target[labels >= 0].max(1) == 1).all()) and not mixes
+        weights = _class_weights(target, labels, run, self.hard) if run.loss.class_weights == "balanced" else None
+        self.register_buffer("class_weight", weights)
+        self.register_buffer("margin", torch.zeros(()))  # a tensor: a new value recompiles nothing
+        self.class_weight: Tensor | None
+        self.margin: Tensor
+
+    def at_epoch(self, epoch: int) -> dict[str, float]:
+        """Set the epoch's margin; return what `history.json` says of it."""
+        if self.arcface is None:
+            return {}
+        margin = self.arcface.margin_at(epoch)
+        self.margin.fill_(margin)
+        return {"margin": margin}
+
+    def count(self, batch: Batch) -> Tensor:
+        return (self.labelled(batch) * row_counts(batch.targets[self.on], self.class_weight, self.hard)).sum()
+
+    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+        logits, scale = said.outputs[self.on], 1.0
+        if self.arcface is not None:  # of the plain head too, before the margin starts: the scale cancels out
+            scale = self.arcface.scale
+            logits = logits.float() / scale
+        return arcface_ce(
+            logits, batch.targets[self.on], scale=scale, margin=self.margin, class_weight=self.class_weight,
+            sample_weight=self.labelled(batch), label_smoothing=self.smoothing, reduction="sum",
+        )  # fmt: skip
+
+
+def arcface(term: Term, run: RunConfig, loader: Loader, width: int) -> CrossEntropy:
+    return CrossEntropy(term, run, loader, width, margin=True)

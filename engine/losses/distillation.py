@@ -1,0 +1,75 @@
+"""Terms that learn from a teacher's logits. Axes: B batch, C classes, N samples of a dataset."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from affect.engine.config import RunConfig
+from affect.engine.data.loader import Batch, Loader
+from affect.engine.losses.term import LossTerm, Said, Taught
+from affect.engine.task import Term
+from affect.kernels import dkd
+
+
+class Kd(LossTerm):
+    """T^2 KL(p^T || p^S) at temperature T, over all samples, labelled or not. Source: Hinton et al., 2015."""
+
+    op = "dkd"
+
+    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+        super().__init__(term.on)
+        assert run.loss.kd
+        self.config = run.loss.kd
+
+    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+        assert taught is not None and taught.logits is not None
+        student = said.outputs[self.on]
+        anything = torch.zeros(len(student), dtype=torch.int64, device=student.device)  # KL does not look at the label
+        return dkd(
+            student, taught.logits, anything, rows=taught.rows, temperature=self.config.temperature, alpha=1.0, beta=None,
+            ce=0.0, sample_weight=batch.weight, reduction="sum",
+        )  # fmt: skip
+
+
+class DecoupledKd(LossTerm):
+    """T^2 (alpha TCKD + beta NCKD) over labelled samples, rising from 0 over `warmup_epochs`. Source: Zhao et al., CVPR 2022."""
+
+    op = "dkd"
+
+    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+        super().__init__(term.on)
+        assert run.loss.dkd
+        self.config = run.loss.dkd
+        self.register_buffer("ramp", torch.ones(()))
+        self.ramp: Tensor
+
+    def at_epoch(self, epoch: int) -> dict[str, float]:
+        ramp = self.config.ramp_at(epoch)
+        self.ramp.fill_(ramp)
+        return {"dkd_ramp": ramp}
+
+    def count(self, batch: Batch) -> Tensor:
+        return self.labelled(batch).sum()
+
+    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+        assert taught is not None and taught.logits is not None
+        return dkd(
+            said.outputs[self.on], taught.logits, batch.targets[self.on], rows=taught.rows,
+            temperature=self.config.temperature, alpha=self.config.alpha, beta=self.config.beta, ce=0.0, weight=self.ramp,
+            sample_weight=self.labelled(batch), reduction="sum",
+        )  # fmt: skip
+
+
+class KdMse(LossTerm):
+    """The mean over classes of (z^S / T - z^T / T)^2, over all samples, labelled or not."""
+
+    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+        super().__init__(term.on)
+        assert run.loss.kd_mse
+        self.temperature = run.loss.kd_mse.temperature
+
+    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+        assert taught is not None
+        gap = (said.outputs[self.on].float() - taught.gathered().float()) / self.temperature
+        return (batch.weight * gap.square().mean(1)).sum()

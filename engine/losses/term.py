@@ -1,0 +1,73 @@
+"""What a loss term is, and what it is told of a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from affect.engine.data.loader import Batch
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the teacher says of a batch; all constant.
+
+    logits: (B, C), or with `rows` (B,) int64 a table (N, C) of which they are the batch's rows. features: (B, D).
+    """
+
+    logits: Tensor | None = None
+    rows: Tensor | None = None
+    features: Tensor | None = None
+
+    def gathered(self) -> Tensor:
+        """(B, C) logits."""
+        assert self.logits is not None
+        return self.logits if self.rows is None else self.logits[self.rows]
+
+
+class Teacher(Protocol):
+    """made_from: what it is, name -> sha256, for the run's fingerprint."""
+
+    made_from: dict[str, str]
+
+    def __call__(self, batch: Batch) -> Taught: ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """features: (B, D), outputs: name -> (B, C) logits, both of the model that learns."""
+
+    features: Tensor
+    outputs: dict[str, Tensor]
+
+
+class LossTerm(nn.Module):
+    """A sum over the samples of a batch, and the count by which the sums of a whole update are divided.
+
+    Buffers and parameters of a term are saved with the run; its parameters are trained with the model and not exported.
+    """
+
+    op = ""  # of kernels, where one does the work
+
+    def __init__(self, on: str) -> None:
+        super().__init__()
+        self.on = on
+        self.made_from: dict[str, str] = {}  # files that it read, name -> sha256
+
+    def at_epoch(self, epoch: int) -> dict[str, float]:
+        """Set what changes by epoch, in tensors: a new value recompiles nothing. Return what `history.json` says of it."""
+        return {}
+
+    def count(self, batch: Batch) -> Tensor:
+        """() float32, from the targets alone; here each sample counts its weight, labelled or not."""
+        return batch.weight.sum()
+
+    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+        """() float32."""
+        raise NotImplementedError
+
+    def labelled(self, batch: Batch) -> Tensor:
+        """(B,) the weights of samples with a label, 0 elsewhere."""
+        return batch.weight * batch.mask[self.on].amin(1)

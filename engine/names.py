@@ -1,0 +1,9 @@
+"""The files of a run and of a sweep by name; imports nothing, so that what only reads them starts at once."""
+
+from __future__ import annotations
+
+CONFIG, HISTORY, METRICS, FINGERPRINT = "config.yaml", "history.json", "metrics.json", "fingerprint.json"
+ABLATION, CONDA = "ablation_fingerprint.json", "env_conda.yml"
+SWEEP, CHOSEN = "sweep.json", "chosen.yaml"
+VAL = "val"  # of a sweep's sets: each run's own validation
+XVAL = "xval_"  # and the name of a set: the folder, in a run, of its figures there
