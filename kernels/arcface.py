@@ -5,7 +5,6 @@ Axes: B rows, C classes.
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from affect.kernels.checks import (
@@ -20,7 +19,7 @@ from affect.kernels.checks import (
     check_weight_values,
     values_wanted,
 )
-from affect.kernels.launch import optional
+from affect.kernels.launch import of_target, optional, row_weights
 
 SCHEMA = (  # the fields below, in order, as a torch operator takes them
     "Tensor target, Tensor? margin, Tensor? class_weight, Tensor? sample_weight, Tensor? divisor,"
@@ -84,13 +83,12 @@ class ArcFace(NamedTuple):
 
     def weights(self, rows: Tensor) -> Tensor:
         """(B,) the sample weights in the dtype of `rows`, 0 where a row is ignored."""
-        weight = rows.new_ones(len(rows)) if self.sample_weight is None else self.sample_weight.to(rows.dtype)
-        return torch.where(self.target != self.ignore, weight, 0) if self.hard else weight
+        return row_weights(self.target, self.sample_weight, self.ignore, rows)
 
     def pointers(self, stand_in: Tensor) -> tuple[Any, ...]:
         """The kernels' arguments from target_ptr to smoothing."""
         return (
-            self.target, self.target.stride(0), 0 if self.hard else self.target.stride(1),
+            *of_target(self.target),
             *optional(self.class_weight, stand_in), *optional(self.sample_weight, stand_in),
             stand_in if self.margin is None else self.margin, self.margin_rad, self.scale, self.label_smoothing,
         )  # fmt: skip

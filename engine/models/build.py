@@ -66,4 +66,6 @@ def build_model(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> FrameMo
             "go online, or train from scratch: --set model.pretrained=false"
         ) from error
     counts = {name: len(layout.output(name).names) for name in task.outputs}
-    return FrameModel(backbone, HEADS[task.head](backbone.num_features, counts, run))
+    return FrameModel(
+        backbone, HEADS[task.head](backbone.head_hidden_size, counts, run)
+    )  # after a last layer that num_features precedes

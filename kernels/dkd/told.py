@@ -5,7 +5,6 @@ Axes: B rows, C classes, N rows of a table.
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from affect.kernels.checks import (
@@ -21,7 +20,7 @@ from affect.kernels.checks import (
     values_wanted,
     wrong,
 )
-from affect.kernels.launch import optional
+from affect.kernels.launch import of_target, optional, row_weights
 
 SCHEMA = (  # the fields below, in order, as a torch operator takes them
     "Tensor teacher, Tensor target, Tensor? rows, Tensor? weight, Tensor? sample_weight, Tensor? divisor,"
@@ -107,14 +106,13 @@ class DKD(NamedTuple):
 
     def weights(self, rows: Tensor) -> Tensor:
         """(B,) the sample weights in the dtype of `rows`, 0 where a row is ignored."""
-        weight = rows.new_ones(len(rows)) if self.sample_weight is None else self.sample_weight.to(rows.dtype)
-        return torch.where(self.target != self.ignore, weight, 0) if self.hard else weight
+        return row_weights(self.target, self.sample_weight, self.ignore, rows)
 
     def pointers(self, stand_in: Tensor) -> tuple[Any, ...]:
         """The kernel's arguments from teacher_ptr to ce."""
         return (
             self.teacher, self.teacher.stride(0), self.teacher.stride(1), *optional(self.rows, stand_in), len(self.teacher),
-            self.target, self.target.stride(0), 0 if self.hard else self.target.stride(1),
+            *of_target(self.target),
             *optional(self.sample_weight, stand_in), stand_in if self.weight is None else self.weight, self.weight_number,
             self.temperature, self.alpha, 0.0 if self.beta is None else self.beta, self.ce,
         )  # fmt: skip

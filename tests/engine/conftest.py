@@ -59,6 +59,8 @@ def write(place):
 
 @pytest.fixture
 def affect(monkeypatch, capsys):
+    """affect("train", "smoke") -> (exit code, standard output, standard error)."""
+
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["affect", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:

@@ -6,23 +6,6 @@ import sys
 
 import pytest
 
-from affect.engine.cli.main import main
-
-
-@pytest.fixture
-def affect(monkeypatch, capsys):
-    """affect("train", "smoke") -> (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["affect", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return call
-
 
 def test_from_faces_to_answers(affect, settings, tmp_path, synthetic):
     data, run = tmp_path / "data", tmp_path / "run"

@@ -3,13 +3,11 @@
 import csv
 import json
 import shutil
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
-from affect.engine.cli.main import main
 from affect.engine.evaluation.beside import default_out
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.files import evaluate_csv, evaluate_npz
@@ -183,19 +181,6 @@ def test_nothing_is_written_over(run, synthetic, tmp_path, monkeypatch):
         out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.json").write_text(json.dumps(what))
     assert str(default_out(tmp_path / "x.onnx", a)) == "evaluation"
-
-
-@pytest.fixture
-def affect(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["affect", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return call
 
 
 def test_the_command_prints_the_drop(affect, run, table):

@@ -140,6 +140,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(settings, train, tmp_path):
         train([*settings, "optim.lr=1e30", "optim.clip_norm=null", "optim.min_lr=0"], tmp_path / "run")
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050", "test_convnext", "test_efficientnet", "test_vit"])
+def test_the_head_is_as_wide_as_the_backbone_says(backbone, settings):
+    """A MobileNetV3 has one more layer behind its pooling."""
+    run = load_config("smoke", [*settings, f"model.backbone={backbone}", "model.image_size=160"])
+    task, dataset = TASKS[run.task], Dataset(run.data.dataset)
+    model = build_model(run, task, dataset.info.layout).eval()
+    features, outputs = model(torch.zeros(2, 160, 160, 3, dtype=torch.uint8))
+    assert features.shape == (2, model.head.width) and outputs["emotion"].shape == (2, 8)
+
+
 def test_backbones_by_name(settings, train, tmp_path):
     with pytest.raises(InputError, match="timm has no 'resnet81'.*did you mean"):
         train([*settings, "model.backbone=resnet81"], tmp_path / "run")

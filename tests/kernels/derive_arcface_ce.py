@@ -5,9 +5,7 @@ past theta = pi - m insightface's cos_y - m sin m; softmax as plain quotients; t
 of the whole loss (step 1e-20: an error of about 1e-40). Shares of soft targets and cosines are the written decimals.
 """
 
-import json
-import sys
-
+from derive import write
 from mpmath import acos, cos, exp, log, mp, mpf, pi, sin
 
 mp.dps = 60
@@ -56,23 +54,5 @@ def loss_of(case, rows):
     return total if case.get("reduction") == "sum" else total / divisor
 
 
-def gradient_of(case, rows, step="1e-20"):
-    step = mpf(step)
-
-    def moved(i, j, by):
-        return loss_of(case, [[value + (by if (k, m) == (i, j) else 0) for m, value in enumerate(r)] for k, r in enumerate(rows)])
-
-    return [[(moved(i, j, step) - moved(i, j, -step)) / (2 * step) for j in range(len(row))] for i, row in enumerate(rows)]
-
-
-def main():
-    out = []
-    for case in CASES:
-        rows = [[mpf(value) for value in row] for row in case["cos"]]
-        gradient = [[mp.nstr(value, 20) for value in row] for row in gradient_of(case, rows)]
-        out.append(json.dumps(case | {"loss": mp.nstr(loss_of(case, rows), 20), "gradient": gradient}))
-    sys.stdout.write("[\n" + ",\n".join(out) + "\n]\n")
-
-
 if __name__ == "__main__":
-    main()
+    write(CASES, "cos", loss_of)

@@ -7,9 +7,7 @@ with one softmax over all classes. Probabilities as plain quotients; the gradien
 (step 1e-20: an error of about 1e-40). Logits and soft targets are the written decimals.
 """
 
-import json
-import sys
-
+from derive import write
 from mpmath import exp, log, mp, mpf
 
 mp.dps = 60
@@ -74,23 +72,5 @@ def loss_of(case, student):
     return total if case.get("reduction") == "sum" else total / divisor
 
 
-def gradient_of(case, rows, step="1e-20"):
-    step = mpf(step)
-
-    def moved(i, j, by):
-        return loss_of(case, [[value + (by if (k, m) == (i, j) else 0) for m, value in enumerate(r)] for k, r in enumerate(rows)])
-
-    return [[(moved(i, j, step) - moved(i, j, -step)) / (2 * step) for j in range(len(row))] for i, row in enumerate(rows)]
-
-
-def main():
-    out = []
-    for case in CASES:
-        rows = [[mpf(value) for value in row] for row in case["student"]]
-        gradient = [[mp.nstr(value, 20) for value in row] for row in gradient_of(case, rows)]
-        out.append(json.dumps(case | {"loss": mp.nstr(loss_of(case, rows), 20), "gradient": gradient}))
-    sys.stdout.write("[\n" + ",\n".join(out) + "\n]\n")
-
-
 if __name__ == "__main__":
-    main()
+    write(CASES, "student", loss_of)

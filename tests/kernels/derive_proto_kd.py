@@ -5,9 +5,7 @@ term over the shares above 0; the gradient by central differences of the whole l
 row of zeros, whose norm has its floor of 1e-12 there, too).
 """
 
-import json
-import sys
-
+from derive import write
 from mpmath import exp, log, mp, mpf, sqrt
 
 mp.dps = 60
@@ -56,24 +54,5 @@ def loss_of(case, rows):
     return total if case.get("reduction") == "sum" else total / mpf(case.get("count", divisor))
 
 
-def gradient_of(case, rows, step="1e-20"):
-    step = mpf(step)
-
-    def moved(i, j, by):
-        return loss_of(case, [[value + (by if (k, m) == (i, j) else 0) for m, value in enumerate(r)] for k, r in enumerate(rows)])
-
-    return [[(moved(i, j, step) - moved(i, j, -step)) / (2 * step) for j in range(len(row))] for i, row in enumerate(rows)]
-
-
-def main():
-    out = []
-    for case in CASES:
-        case = {"features": FEATURES, "prototypes": PROTOTYPES} | case
-        rows = [[mpf(value) for value in row] for row in case["features"]]
-        gradient = [[mp.nstr(value, 20) for value in row] for row in gradient_of(case, rows)]
-        out.append(json.dumps(case | {"loss": mp.nstr(loss_of(case, rows), 20), "gradient": gradient}))
-    sys.stdout.write("[\n" + ",\n".join(out) + "\n]\n")
-
-
 if __name__ == "__main__":
-    main()
+    write([{"features": FEATURES, "prototypes": PROTOTYPES} | case for case in CASES], "features", loss_of)
