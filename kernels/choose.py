@@ -1,7 +1,6 @@
-"""Which implementation of an op runs, and why: Triton on CUDA tensors, else the torch reference that defines it.
+"""Which implementation of an op runs, and why: Triton on CUDA tensors where it was the fastest measured, else the reference.
 
-`KERNELS=reference` and `KERNELS=triton` in the environment override. No kernel has been timed yet; where `affect bench kernels`
-finds the reference faster, this is where it is chosen.
+`KERNELS=reference` and `KERNELS=triton` in the environment override.
 """
 
 import os
@@ -17,6 +16,9 @@ from torch import Tensor
 
 from affect.kernels.checks import wrong
 
+FASTEST: frozenset[str] = (
+    frozenset()
+)  # ops whose kernel was the fastest in `affect bench kernels` on a GPU; none has run on one yet
 WIDEST = 16_384  # columns of a row that one program holds on chip
 
 
@@ -53,14 +55,14 @@ _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @cache
 def _chosen(op: str, device: str, double: bool, wide: int, asked: str, interpreted: bool) -> str:
-    provider, reason = _provider(device, double, wide, asked, interpreted)
+    provider, reason = _provider(op, device, double, wide, asked, interpreted)
     kind = "fused" if provider == "triton" else "reference"
     fn = getattr(import_module(f"affect.kernels.{op}.{kind}"), f"{op}_{kind}")  # only now: fused.py imports Triton
     CHOSEN[op, f"{provider}: {reason}"] = Choice(fn, provider, reason)
     return f"{provider}: {reason}"
 
 
-def _provider(device: str, double: bool, wide: int, asked: str, interpreted: bool) -> tuple[str, str]:
+def _provider(op: str, device: str, double: bool, wide: int, asked: str, interpreted: bool) -> tuple[str, str]:
     if asked not in ("", "reference", "triton"):
         raise wrong("environment", "KERNELS", "reference or triton", repr(asked))
     if asked == "reference":
@@ -83,4 +85,6 @@ def _provider(device: str, double: bool, wide: int, asked: str, interpreted: boo
         return "reference", f"{device} tensor"
     if not find_spec("triton"):
         return "reference", "triton not installed"
-    return "triton", "cuda tensor"
+    if op not in FASTEST:
+        return "reference", "its kernel has not been timed on a GPU; KERNELS=triton takes it"
+    return "triton", "cuda tensor, the fastest measured"

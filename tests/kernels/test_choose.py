@@ -25,12 +25,19 @@ def test_choose_tells_its_reason(monkeypatch):
         choose("arcface_ce", cos)
 
 
-def test_choose_takes_triton_for_cuda_where_it_is_installed(monkeypatch):
+def test_on_cuda_triton_is_taken_where_it_was_the_fastest_and_is_installed(monkeypatch):
     from affect.kernels import choose as module
 
-    assert module._provider("cuda", False, 0, "", False) == ("triton", "cuda tensor")
+    def provider(device, asked=""):
+        return module._provider("dkd", device, False, 0, asked, False)
+
+    monkeypatch.setattr(module, "FASTEST", frozenset())
+    assert provider("cuda") == ("reference", "its kernel has not been timed on a GPU; KERNELS=triton takes it")
+    assert provider("cuda", "triton") == ("triton", "KERNELS=triton")
+    monkeypatch.setattr(module, "FASTEST", frozenset({"dkd"}))
+    assert provider("cuda") == ("triton", "cuda tensor, the fastest measured")
+    assert provider("cpu") == ("reference", "cpu tensor")
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    assert module._provider("cuda", False, 0, "", False) == ("reference", "triton not installed")
-    assert module._provider("cpu", False, 0, "", False) == ("reference", "cpu tensor")
+    assert provider("cuda") == ("reference", "triton not installed")
     with pytest.raises(ValueError, match="expected triton installed"):
-        module._provider("cuda", False, 0, "triton", False)
+        provider("cuda", "triton")
