@@ -72,10 +72,11 @@ def machine() -> dict[str, Any]:
 
 
 def machine_name() -> str:
-    """What the machine is, as a file name: `intel-xeon-processor-2-cores`."""
+    """What the machine is, as a file name: `h200`, or without a GPU `intel-xeon-processor-2-cores`."""
     found = machine()
-    text = f"{found['cpu']} {found['cores']} cores {found.get('gpu', '')}".lower()
-    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text)).strip("-")
+    text = found.get("gpu") or f"{found['cpu']} {found['cores']} cores"
+    text = re.sub(r"\((r|tm)\)", "", text.lower()).removeprefix("nvidia ")
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
