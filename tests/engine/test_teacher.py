@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -207,8 +208,14 @@ Path(f"{out}.seen{os.environ.get('RANK', '0')}").write_text(repr(seen))
 
 @pytest.mark.slow
 def test_two_processes_are_one(settings, tmp_path):
-    """The same samples in each step, the same metrics; a network without batch norms, which see a process's share only."""
-    settings = [*settings, "model.backbone=test_convnext", "optim.epochs=1"]
+    """The same samples in each step, the same metrics, also with a loss term that learns a projection.
+
+    A network without batch norms, which see a process's share only.
+    """
+    prototypes = np.random.default_rng(0).standard_normal((4, 6), np.float32)
+    np.savez(tmp_path / "p.npz", prototypes=prototypes, centers=np.float32([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]))
+    projected = f"loss.proto_kd={{prototypes: {tmp_path / 'p.npz'}, weight: 5, temperature: .5}}"
+    settings = [*settings, "model.backbone=test_convnext", "optim.epochs=1", projected]
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     alone, both = tmp_path / "alone", tmp_path / "both"
@@ -226,4 +233,5 @@ def test_two_processes_are_one(settings, tmp_path):
         assert one[step] == two[0][step] + two[1][step]
     for a, b in zip(read_history(alone), read_history(both), strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
+        assert b["losses"] == pytest.approx(a["losses"], rel=1e-4)
         assert b["val"] == pytest.approx(a["val"], rel=1e-3)
