@@ -66,10 +66,11 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
     history = read_history(folder)
     best = best_epoch(history, TASKS[run.task].select_by)
     write_json(folder / RELIABILITY, reliability_report(val, found, best, run.data.val_split, dataset.info.label_protocol))
-    metrics = classification(found.apply(val.logits), val.target, val.names)
+    logits = found.apply(val.logits)
+    metrics = classification(logits, val.target, val.names)
     metrics |= {"model": str(folder), "split": run.data.val_split, "label_protocol": dataset.info.label_protocol}
     metrics["calibration"] = found.to_json()
-    write_metrics(metrics, val.names, folder)
+    write_metrics(metrics, logits, val.target, folder)
     reliability_plot(_bins(val, None), _bins(val, found) if found.mode != "none" else None, folder / "reliability.png")
     curves_plot(history, folder / "curves.png", best)
     return export_run(folder)

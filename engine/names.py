@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 CONFIG, HISTORY, METRICS, FINGERPRINT = "config.yaml", "history.json", "metrics.json", "fingerprint.json"
+PREDICTIONS = "predictions.npz"
+EVALUATED = "evaluated"  # and the name of a set: the folder, in a run, of what `affect evaluate` says of it
 ABLATION, CONDA = "ablation_fingerprint.json", "env_conda.yml"
 SWEEP, CHOSEN = "sweep.json", "chosen.yaml"
 VAL = "val"  # of a sweep's sets: each run's own validation

@@ -11,6 +11,7 @@ import yaml
 from affect.engine.config import RunConfig
 from affect.engine.data.selection import val_selection
 from affect.engine.log import say
+from affect.engine.names import EVALUATED
 from affect.engine.run import CONFIG, METRICS
 from affect.shards.select import Selection
 
@@ -35,7 +36,7 @@ def default_out(model: Path, what: dict[str, Any]) -> Path:
         data, split = Path(what["dataset"]), what["split"]
         if split and is_validation(model, data, split):
             return model
-        name = model / "evaluated" / (f"{data.name}-{split}" if data.is_dir() else data.stem)
+        name = model / EVALUATED / (f"{data.name}-{split}" if data.is_dir() else data.stem)
     number, out = 1, name
     while not _free(out / METRICS, what):
         number += 1

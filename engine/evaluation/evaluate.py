@@ -24,6 +24,7 @@ from affect.engine.evaluation.subject import trained_model as trained_model
 from affect.engine.metrics import classification, reliability
 from affect.engine.progress import Progress
 from affect.engine.ranks import Ranks
+from affect.engine.report.mcnemar import write_answers
 from affect.engine.report.plots import confusion_plot
 from affect.engine.run import METRICS, write_json
 from affect.engine.task import TaskSpec
@@ -159,7 +160,7 @@ def judge(found: Predictions, subject: Subject, what: dict[str, Any], counts: di
         metrics["beside_validation"] = beside_validation(subject.run, metrics)
     out = out or default_out(Path(what["model"]), what)
     out.mkdir(parents=True, exist_ok=True)
-    write_metrics(metrics, found.names, out)
+    write_metrics(metrics, found.logits, found.target, out)
     return metrics | {"out": str(out)}
 
 
@@ -173,9 +174,14 @@ def by_source(found: Predictions) -> dict[str, dict[str, float]]:
     return figures
 
 
-def write_metrics(metrics: dict[str, Any], names: tuple[str, ...], out: Path) -> None:
-    """metrics.json and the confusions, of all classes and of those that occur."""
+def write_metrics(metrics: dict[str, Any], logits: np.ndarray, target: np.ndarray, out: Path) -> None:
+    """metrics.json, the label and the answer of each row, and the confusions, of all classes and of those that occur.
+
+    logits: (N, C) as the model gives them, calibrated. target: (N, C).
+    """
+    names = tuple(metrics["per_class"])
     write_json(out / METRICS, metrics)
+    write_answers(out, target.argmax(1), logits.argmax(1), names)
     confusion_plot(np.array(metrics["confusion"]), names, out / "confmat.png")
     present = metrics["present_only"]
     confusion_plot(np.array(present["confusion"]), present["present_names"], out / "confmat_present.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from affect.engine.names import SWEEP, VAL
+from affect.engine.names import METRICS, PREDICTIONS, SWEEP, VAL
 from affect.engine.report.folder import (
     CHOSEN_MARK,
     EPOCH_MARK,
@@ -23,11 +23,12 @@ from affect.engine.report.folder import (
     switches,
     validation,
 )
+from affect.engine.report.mcnemar import mcnemar_table
 from affect.engine.report.render import NONE, Table, document, markdown
 from affect.engine.report.tables import RELIABILITY, write_tables
 from affect.shards.errors import InputError
 
-XVAL_MAIN, ABLATION_LITE = "xval_main", "ablation_lite"
+XVAL_MAIN, ABLATION_LITE, MCNEMAR = "xval_main", "ablation_lite", "mcnemar"
 HEADS = ("acc.", "macro-F1", "bACC")
 
 
@@ -78,16 +79,16 @@ def variant_of(run: Path) -> Variant:
 
 
 def write_all(folders: Sequence[Path], out: Path, main: Path | None = None) -> tuple[str, list[Path]]:
-    """Every table that the folders give: teachers, xval_main, ablation_lite; return the Markdown and the files.
+    """Every table that the folders give: teachers, xval_main, ablation_lite, mcnemar; return the Markdown and the files.
 
-    folders: runs and sweeps. main: the run of xval_main; else the first given with figures on other sets, else what a sweep
-    has chosen.
+    folders: runs, sweeps, and folders of `affect evaluate`. main: the run of xval_main; else the first given with figures on
+    other sets, else what a sweep has chosen.
     """
     sweeps = [Sweep.read(folder) for folder in folders if is_sweep(folder)]
     given = [folder for folder in folders if not is_sweep(folder)]
     variants = [variant_of(folder) for folder in given if is_run(folder) or external(folder)]
     texts, paths = [], []
-    beside = [folder for folder in given if (folder / RELIABILITY).is_file() or not external(folder)]
+    beside = [folder for folder in given if (folder / RELIABILITY).is_file() or not (external(folder) or _is_evaluation(folder))]
     beside += [run for sweep in sweeps for run in sorted(sweep.folder.iterdir()) if (run / RELIABILITY).is_file()]
     beside = list({folder.resolve(): folder for folder in reversed(beside)}.values())[::-1]  # a link and its run are one
     if beside:
@@ -100,7 +101,14 @@ def write_all(folders: Sequence[Path], out: Path, main: Path | None = None) -> t
     compared = [v for v in _compared(variants, sweeps) if VAL in v.figures]
     if len(compared) > 1:
         texts.append(_write(ablation_table(compared), out / ABLATION_LITE, paths))
+    tested = mcnemar_table([*beside, *(folder for folder in given if _is_evaluation(folder) and not is_run(folder))])
+    if tested:
+        texts.append(_write(tested, out / MCNEMAR, paths))
     return "\n".join(texts), paths
+
+
+def _is_evaluation(folder: Path) -> bool:
+    return (folder / METRICS).is_file() and (folder / PREDICTIONS).is_file()
 
 
 def _write(table: Table, path: Path, paths: list[Path]) -> str:

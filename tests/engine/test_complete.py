@@ -35,7 +35,7 @@ def run(settings, tmp_path_factory):
 def test_the_folder_is_as_designed(run):
     named = """best.pt checkpoint_last.pt best.onnx last.onnx history.json reliabilitymetrics.json calibration.json
         alignmentreport.json environment.json fingerprint.json config.yaml metrics.json confmat.png confmat_present.png
-        curves.png reliability.png package pip_freeze.txt git_commit.txt tensorboard"""
+        curves.png reliability.png predictions.npz package pip_freeze.txt git_commit.txt tensorboard"""
     assert {path.name for path in run.iterdir()} == set(named.split())
     assert any(line.startswith("torch==") for line in (run / "pip_freeze.txt").read_text().splitlines())
 

@@ -1,0 +1,83 @@
+"""Whether two runs differ by more than chance on the rows that both were scored on: McNemar's test of each pair.
+
+Source: McNemar, Psychometrika 1947; the exact two-sided form, a fair coin for each row that only one of them has right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from pathlib import Path
+
+import numpy as np
+
+from affect.engine.names import EVALUATED, PREDICTIONS
+from affect.engine.report.render import Table
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's labels on some rows: label, predicted (N,) class numbers; names of the classes."""
+
+    name: str
+    label: np.ndarray
+    predicted: np.ndarray
+    names: tuple[str, ...]
+
+    def same_rows(self, other: Answers) -> bool:
+        """As far as their labels tell."""
+        return self.names == other.names and np.array_equal(self.label, other.label)
+
+
+def write_answers(folder: Path, label: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> None:
+    np.savez_compressed(
+        folder / PREDICTIONS, label=label.astype(np.int16), predicted=predicted.astype(np.int16), names=np.array(names)
+    )
+
+
+def read_answers(folder: Path) -> Answers | None:
+    """None where there are none."""
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as held:
+        return Answers(_name(folder.resolve()), held["label"], held["predicted"], tuple(held["names"].tolist()))
+
+
+def _name(folder: Path) -> str:
+    """Of the run that was evaluated, where the folder is RUN/evaluated/SET."""
+    return folder.parent.parent.name if folder.parent.name == EVALUATED else folder.name
+
+
+def p_value(only_a: int, only_b: int) -> float:
+    """The chance of a split as uneven as this, or more so, if each of these rows could go either way."""
+    count, few = only_a + only_b, min(only_a, only_b)
+    tail = sum(comb(count, k) for k in range(few + 1))
+    return min(1.0, 2 * tail / 2**count)  # whole numbers up to the division: no rounding, however many rows
+
+
+def mcnemar_table(folders: Sequence[Path]) -> Table | None:
+    """A row for each pair that was scored on the same rows; None where there is none."""
+    runs = [answers for folder in folders if (answers := read_answers(folder)) is not None]
+    cells = []
+    for a, b in combinations(runs, 2):
+        if not a.same_rows(b):
+            continue
+        right_a, right_b = a.predicted == a.label, b.predicted == b.label
+        only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+        gap = 100 * (right_b.mean() - right_a.mean())
+        cells.append(
+            [
+                f"{a.name}, {b.name}",
+                f"{len(a.label):,}",
+                f"{only_a:,}",
+                f"{only_b:,}",
+                f"{gap:+.2f}",
+                f"{p_value(only_a, only_b):.3g}",
+            ]
+        )
+    header = ["runs", "rows", "only the first right", "only the second", "second - first, points", "p"]
+    caption = ["McNemar's exact test, two-sided, of the labels (the largest probability); p is of each pair alone."]
+    return Table(header, cells, set(), caption) if cells else None
