@@ -23,7 +23,6 @@ from affect.shards.schema import Output, Sample, TargetLayout
 from affect.shards.sources.synthetic import EMOTION
 from affect.shards.write import pack
 
-from .test_cli import affect as affect
 from .test_softlabels import HALF_ULP, logits_of, read
 from .test_softlabels import data as data
 from .test_softlabels import one as one
