@@ -91,8 +91,11 @@ def _print(metrics: dict[str, Any]) -> None:
         values = metrics[name]
         print(f"{name:12s} accuracy {values['acc']:.4f}, macro-F1 {values['macro_f1']:.4f}, bACC {values['bacc']:.4f}")
     where = f"{metrics['dataset']}, {metrics['split']}" if metrics["split"] else metrics["dataset"]
-    rows = f"{metrics['rows']:,} rows of {where} ({metrics['label_protocol']} labels)"
+    chosen = metrics.get("used_to_choose", False)
+    rows = f"{metrics['rows']:,} rows of {where}{'†' * chosen} ({metrics['label_protocol']} labels)"
     print(f"NLL {metrics['nll']:.4f} over {rows}; calibration: {metrics['calibration']['mode']}")
+    if chosen:
+        print("†: the run's settings were chosen by this set (see its config.yaml), so its figures flatter them")
     absent = [name for name in metrics["per_class"] if name not in metrics["present_only"]["present_names"]]
     for name, values in metrics["per_class"].items():
         print(f"  {name:12s} F1 {values['f1']:.4f} of {values['support']:,}")

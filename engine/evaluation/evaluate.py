@@ -24,6 +24,7 @@ from affect.engine.evaluation.subject import trained_model as trained_model
 from affect.engine.metrics import classification, reliability
 from affect.engine.progress import Progress
 from affect.engine.ranks import Ranks
+from affect.engine.report.folder import CHOSEN_MARK, Figures, chosen_on, mark
 from affect.engine.report.mcnemar import write_answers
 from affect.engine.report.plots import confusion_plot
 from affect.engine.run import METRICS, write_json
@@ -156,6 +157,9 @@ def judge(found: Predictions, subject: Subject, what: dict[str, Any], counts: di
     """Everything that is said of predictions, written and returned. what: see `beside.WHAT`. counts: of rows not judged."""
     metrics = classification(found.logits, found.target, found.names) | what | counts
     metrics |= {"calibration": subject.calibration, "sources": by_source(found)}
+    if subject.run:
+        of_set = Figures.of(metrics, str(what["dataset"]))
+        metrics["used_to_choose"] = mark(Path(str(what["dataset"])).stem, of_set, chosen_on(subject.run)) == CHOSEN_MARK
     if subject.run and not is_validation(subject.run, what["dataset"], what["split"] or ""):
         metrics["beside_validation"] = beside_validation(subject.run, metrics)
     out = out or default_out(Path(what["model"]), what)
