@@ -53,6 +53,39 @@ def _kl_terms(p, log_ratio):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _apart(row_ptr, step, y, found, keep, inside, rest, at_col):  # type: ignore[no-untyped-def]
+    """z (ROWS, COLS) minus its highest non-target, -inf at the target and outside C; z_y (ROWS,) likewise, NaN if not found."""
+    z = tl.load(row_ptr[:, None] + at_col * step, mask=inside & found[:, None], other=0.0).to(tl.float32)
+    z = tl.where(rest, z, float("-inf"))
+    z_y = tl.load(row_ptr + y * step, mask=found, other=0.0).to(tl.float32)
+    high = tl.max(z, 1)
+    return z - high[:, None], tl.where(found | ~keep, z_y - high, float("nan"))
+
+
+@triton.jit
+def _target(  # type: ignore[no-untyped-def]
+    target_ptr, target_row, target_col, sample_ptr, sample_step, row, in_rows, col, at_col, in_cols,
+    HARD: tl.constexpr, SAMPLE_WEIGHT: tl.constexpr, IGNORE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """-> sample weight, 0 where not kept; keep; top class y, all (ROWS,); shares q (ROWS, COLS), zeros where HARD."""
+    keep = in_rows
+    sample = tl.full((ROWS,), 1.0, tl.float32)
+    if SAMPLE_WEIGHT:
+        sample = tl.load(sample_ptr + row * sample_step, mask=in_rows, other=0.0).to(tl.float32)
+        keep = keep & (sample != 0.0)
+    if HARD:
+        y = tl.load(target_ptr + row * target_row, mask=in_rows, other=IGNORE)
+        keep = keep & (y != IGNORE)
+        q = tl.zeros((ROWS, COLS), tl.float32)
+    else:
+        inside = keep[:, None] & in_cols
+        q = tl.load(target_ptr + row[:, None] * target_row + at_col * target_col, mask=inside, other=0.0).to(tl.float32)
+        highest = tl.max(tl.where(in_cols, q, float("-inf")), 1)
+        y = tl.min(tl.where(in_cols & (q == highest[:, None]), col, COLS), 1).to(tl.int64)
+    return tl.where(keep, sample, 0.0), keep, y, q
+
+
+@triton.jit
 def _rows(  # type: ignore[no-untyped-def]
     student_ptr, student_row, student_col, teacher_ptr, teacher_row, teacher_col, rows_ptr, rows_step, N,
     target_ptr, target_row, target_col, sample_ptr, sample_step, weight_ptr, weight_number, temperature, alpha, beta, ce,
@@ -80,20 +113,11 @@ def _rows(  # type: ignore[no-untyped-def]
     for step in range(steps):
         row = (tl.program_id(0).to(tl.int64) * steps + step) * ROWS + tl.arange(0, ROWS)  # (ROWS,): row * stride can pass 2**31
         in_rows = row < B
-        keep = in_rows
-        sample = tl.full((ROWS,), 1.0, tl.float32)
-        if SAMPLE_WEIGHT:
-            sample = tl.load(sample_ptr + row * sample_step, mask=in_rows, other=0.0).to(tl.float32)
-            keep = keep & (sample != 0.0)
-        if HARD:
-            y = tl.load(target_ptr + row * target_row, mask=in_rows, other=IGNORE)
-            keep = keep & (y != IGNORE)
-        sample = tl.where(keep, sample, 0.0)
+        sample, keep, y, q = _target(
+            target_ptr, target_row, target_col, sample_ptr, sample_step, row, in_rows, col, at_col, in_cols,
+            HARD, SAMPLE_WEIGHT, IGNORE, ROWS, COLS,
+        )  # fmt: skip
         inside = keep[:, None] & in_cols
-        if not HARD:
-            q = tl.load(target_ptr + row[:, None] * target_row + at_col * target_col, mask=inside, other=0.0).to(tl.float32)
-            highest = tl.max(tl.where(in_cols, q, float("-inf")), 1)
-            y = tl.min(tl.where(in_cols & (q == highest[:, None]), col, COLS), 1).to(tl.int64)
         known = keep & (y >= 0) & (y < C)
         is_top = col == tl.where(known, y, -1).to(tl.int32)[:, None]
         rest = in_cols & ~is_top
@@ -103,19 +127,8 @@ def _rows(  # type: ignore[no-untyped-def]
             teacher_at = tl.load(rows_ptr + row * rows_step, mask=keep, other=0)
             found = known & (teacher_at >= 0) & (teacher_at < N)
 
-        # z minus the highest non-target, -inf at the target and outside C; at the target apart. No label, no row: NaN.
-        row_ptr = student_ptr + row * student_row
-        s = tl.load(row_ptr[:, None] + at_col * student_col, mask=inside, other=0.0).to(tl.float32)
-        s = tl.where(rest, s, float("-inf"))
-        s_y = tl.load(row_ptr + y * student_col, mask=known, other=0.0).to(tl.float32)
-        row_ptr = teacher_ptr + teacher_at * teacher_row
-        t = tl.load(row_ptr[:, None] + at_col * teacher_col, mask=inside & found[:, None], other=0.0).to(tl.float32)
-        t = tl.where(rest, t, float("-inf"))
-        t_y = tl.load(row_ptr + y * teacher_col, mask=found, other=0.0).to(tl.float32)
-        s_high, t_high = tl.max(s, 1), tl.max(t, 1)
-        s, t = s - s_high[:, None], t - t_high[:, None]
-        s_y = tl.where(known | ~keep, s_y - s_high, float("nan"))
-        t_y = tl.where(found | ~keep, t_y - t_high, float("nan"))
+        s, s_y = _apart(student_ptr + row * student_row, student_col, y, known, keep, inside, rest, at_col)
+        t, t_y = _apart(teacher_ptr + teacher_at * teacher_row, teacher_col, y, found, keep, inside, rest, at_col)
 
         s_power, t_power = tl.exp2(s * (cool * LOG2_E)), tl.exp2(t * (cool * LOG2_E))
         s_total, t_total = tl.sum(s_power, 1), tl.sum(t_power, 1)
