@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ class Calibration:
     """temperature: one, or one for each of `names`. fitted_on: {"split", "rows"}, None where nothing was fitted.
 
     at_bound: the NLL has no minimum within 1e-2 <= T < infinity. note: what to know before trusting T.
+    thresholds: action unit -> the probability from which it is said to hold.
     """
 
     mode: Mode
@@ -43,6 +44,7 @@ class Calibration:
     nll_after: float | None = None
     at_bound: bool = False
     note: str = ""
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def none(cls, reason: str) -> Calibration:
@@ -70,6 +72,7 @@ class Calibration:
             "nll_after": self.nll_after,
             "at_bound": self.at_bound,
             "note": self.note,
+            **({"thresholds": self.thresholds} if self.thresholds else {}),
         }
 
     @classmethod
@@ -82,7 +85,9 @@ class Calibration:
             raise InputError(f"{where}: not a calibration ({error!r}); expected mode and global_temperature") from error
         if mode not in MODES:
             raise InputError(f"{where}: mode: found {mode!r}, expected {', '.join(MODES)}")
-        rest = {key: value[key] for key in ("fitted_on", "nll_before", "nll_after", "at_bound", "note") if key in value}
+        rest = {
+            key: value[key] for key in ("fitted_on", "nll_before", "nll_after", "at_bound", "note", "thresholds") if key in value
+        }
         return cls(mode, _checked(temperature, where), tuple(value.get("names") or ()), **rest)
 
 

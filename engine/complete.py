@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,27 @@ from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import calib_selection, open_dataset, val_selection
 from affect.engine.device import choose_device
 from affect.engine.distill.teacher import open_teacher
-from affect.engine.evaluation.evaluate import Predictions, in_torch, predictions, scorer, trained_model, write_metrics
+from affect.engine.evaluation.evaluate import write_metrics
+from affect.engine.evaluation.outputs import further_metrics
+from affect.engine.evaluation.predictions import Predicted, Predictions, predicted
+from affect.engine.evaluation.scorer import Scorer
+from affect.engine.evaluation.subject import in_torch, trained_model
 from affect.engine.export.export import export_run
+from affect.engine.hints import Hints
+from affect.engine.learnable import task_of
 from affect.engine.log import say
-from affect.engine.metrics import classification, reliability, reliability_bins, softmax
+from affect.engine.metrics import classification, macro_f1_interval, reliability, reliability_bins, softmax
+from affect.engine.multilabel import FEW_POSITIVES, tuned_thresholds
+from affect.engine.names import CRITERIA
 from affect.engine.package import ModelPackage
 from affect.engine.progress import Progress
 from affect.engine.ranks import first_process
-from affect.engine.report.plots import curves_plot, reliability_plot
+from affect.engine.report.criteria import criteria_table
+from affect.engine.report.plots import curves_plot, reliability_plot, units_plot
+from affect.engine.report.render import markdown
 from affect.engine.report.tables import CALIBRATION, RELIABILITY
 from affect.engine.run import read_history, write_json
+from affect.engine.stopping import best_epoch
 from affect.engine.tasks import TASKS
 from affect.engine.tracking import tracker
 from affect.engine.train import fit
@@ -33,12 +45,19 @@ from affect.shards.read import Dataset
 
 def train(run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | None = None) -> None:
     """Train, calibrate, evaluate, export: everything a run's folder keeps."""
-    task, dataset = TASKS[run.task], open_dataset(run.data.dataset)
+    dataset = open_dataset(run.data.dataset)
+    task = task_of(run, dataset)
     run = with_batch_size(run, task, dataset.info.layout, out if resume else None)
+    hints = Hints(run)
     with tracker([*run.train.track], out, out.name, run.model_dump(mode="json")) as tracked:
+
+        def log(line: dict[str, Any]) -> None:
+            tracked.log(line)
+            hints.log(line)
+
         teacher = open_teacher(run, dataset, task.outputs[0])
         fit(
-            run, task, dataset, out, scorer(run, task, dataset), resume=resume, init_from=init_from, log=tracked.log,
+            run, task, dataset, out, Scorer(run, task, dataset), resume=resume, init_from=init_from, log=log,
             open_teacher=teacher,
         )  # fmt: skip
     if first_process():
@@ -48,50 +67,81 @@ def train(run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | 
 def complete(folder: Path, calibration: CalibrationConfig | None = None) -> ModelPackage:
     """What a run keeps besides its checkpoints: calibration, figures, plots, graphs and the package.
 
-    calibration: in place of the run's own. The temperature is fitted on the calib rows, the figures are of the validation rows.
+    calibration: in place of the run's own. What is fitted is fitted on the calib rows, the figures are of the validation rows.
     """
     run, model, layout = trained_model(folder)
-    dataset, output, device = open_dataset(run.data.dataset), layout.outputs[0].name, choose_device(run.train.device)
-    predict = in_torch(model.to(device))
+    dataset, outputs, device = open_dataset(run.data.dataset), layout.outputs, choose_device(run.train.device)
+    predict, names = in_torch(model.to(device)), tuple(output.name for output in outputs)
 
-    def predicted(rows: np.ndarray, what: str) -> Predictions:
+    def answers(rows: np.ndarray, what: str) -> Predicted:
         kind, workers = run.data.loader, run.data.workers
-        loader = eval_loader(dataset, rows, run.preprocess, (output,), device, kind=kind, workers=workers)
+        loader = eval_loader(dataset, rows, run.preprocess, names, device, kind=kind, workers=workers)
         with Progress(what, len(rows), "images") as progress:
-            return predictions(predict, loader, output, progress.advance)
+            return predicted(predict, loader, outputs, progress.advance)
 
-    found = calibrated(calibration or run.calibration, run, dataset, lambda rows: predicted(rows, "calibrate"))
+    calib = None
+    if dataset.info.counts.get("calib"):
+        calib = answers(dataset.rows(calib_selection(run.data)), "calibrate")
+    found = calibrated(calibration or run.calibration, str(dataset.folder), calib.of(outputs[0]) if calib else None)
+    found = replace(found, thresholds=thresholds_of(calib) if calib else {})
     write_json(folder / CALIBRATION, found.to_json())
-    val = predicted(dataset.rows(val_selection(run.data)), "evaluate")
-    history = read_history(folder)
-    best = best_epoch(history, TASKS[run.task].select_by)
+    said = answers(dataset.rows(val_selection(run.data)), "evaluate")
+    val, history = said.of(outputs[0]), read_history(folder)
+    best = best_epoch(history, run.optim.select_by or TASKS[run.task].select_by)
     write_json(folder / RELIABILITY, reliability_report(val, found, best, run.data.val_split, dataset.info.label_protocol))
     logits = found.apply(val.logits)
     metrics = classification(logits, val.target, val.names)
     metrics |= {"model": str(folder), "split": run.data.val_split, "label_protocol": dataset.info.label_protocol}
+    metrics["macro_f1_interval"] = macro_f1_interval(np.array(metrics["confusion"]))
+    metrics["outputs"] = further_metrics(outputs[1:], said.values, said.targets, found.thresholds)
     metrics["calibration"] = found.to_json()
+    if "gap" in history[best]["val"]:
+        metrics["gap"] = history[best]["val"]["gap"]
     write_metrics(metrics, logits, val.target, folder)
+    write_criteria(run, metrics, folder)
     reliability_plot(_bins(val, None), _bins(val, found) if found.mode != "none" else None, folder / "reliability.png")
     curves_plot(history, folder / "curves.png", best)
+    for name, of_output in metrics["outputs"].items():
+        if "units" in of_output:
+            units_plot(of_output["units"], folder / f"{name}.png")
     return export_run(folder)
 
 
-def calibrated(
-    config: CalibrationConfig, run: RunConfig, dataset: Dataset, predicted: Callable[[np.ndarray], Predictions]
-) -> Calibration:
+def calibrated(config: CalibrationConfig, where: str, rows: Predictions | None) -> Calibration:
     """Fitted on the rows that the run may use for it; without such rows there is none, and the reason is said."""
     if config.mode == "fixed":
         return fixed(config.temperature)
     if config.mode == "none":
         return Calibration.none("not asked for")
-    if not dataset.info.counts.get("calib"):
+    if rows is None:
         found = Calibration.none(
-            f"{dataset.folder} has no calib rows to fit on: T = 1. Carve some out of val: affect pack ... --calib 0.3"
+            f"{where} has no calib rows to fit on: T = 1. Carve some out of val: affect pack ... --calib 0.3"
         )
         say(f"calibrate: {found.note}")
         return found
-    rows = predicted(dataset.rows(calib_selection(run.data)))
     return fit_temperature(rows.logits, rows.target, rows.names, config.mode, split="calib")
+
+
+def thresholds_of(calib: Predicted) -> dict[str, float]:
+    """Of every unit, by its best F1 on the calib rows; those of too few positives are said."""
+    found: dict[str, float] = {}
+    for output in calib.outputs:
+        if output.kind == "multilabel":
+            target = calib.targets[output.name]
+            found |= tuned_thresholds(calib.values[output.name], target, output.names)
+            few = [name for name, held in zip(output.names, np.nansum(target, 0), strict=True) if held < FEW_POSITIVES]
+            if few:
+                say(f"calibrate: threshold .5 for {', '.join(few)}: fewer than {FEW_POSITIVES} positives on the calib rows")
+    return found
+
+
+def write_criteria(run: RunConfig, metrics: dict[str, Any], folder: Path) -> None:
+    """criteria.md of a task that has some; also said."""
+    criteria = TASKS[run.task].criteria
+    if criteria:
+        text = markdown(criteria_table(criteria, metrics))
+        (folder / CRITERIA).write_text(text, encoding="utf-8")
+        say(text.rstrip())
 
 
 def reliability_report(val: Predictions, calibration: Calibration, epoch: int, split: str, protocol: str) -> dict[str, Any]:
@@ -112,11 +162,6 @@ def reliability_report(val: Predictions, calibration: Calibration, epoch: int, s
         **both(np.ones(rows, bool), present_only=False),
         "sources": {source: both(val.sources == source, present_only=True) for source in sorted(set(val.sources))},
     }  # fmt: skip
-
-
-def best_epoch(history: list[dict[str, Any]], metric: str) -> int:
-    """The first of the best, of those whose model could be the result."""
-    return max((line for line in history if line["final_head"]), key=lambda line: line["val"][metric])["epoch"]
 
 
 def _bins(val: Predictions, calibration: Calibration | None) -> dict[str, np.ndarray]:

@@ -52,6 +52,7 @@ class DataConfig(Section):
     strict_sources: bool = False  # a named source without a row to train on is an error
     fold: int | None = None  # by the column meta.fold: its rows are validation, the others training
     confidence_min: float = Field(0.0, ge=0, le=1)  # of training rows
+    labelled: list[str] = Field(default_factory=list)  # outputs for which training rows must have a label
     where: dict[str, list[str | int | float]] = Field(
         default_factory=dict
     )  # index column -> the value or values that rows must have
@@ -106,6 +107,8 @@ class ModelConfig(Section):
     image_size: int = Field(224, ge=16, le=1024)
     dropout: float = Field(0.0, ge=0, lt=1)
     embedding: int = Field(512, gt=0)  # width of the layer before a cosine head
+    hidden: list[Annotated[int, Field(gt=0)]] = Field(default_factory=lambda: [1024, 512])  # widths before a shared head's outputs
+    au_attention: bool = False  # of a shared head: its units see the features through a gate that they open themselves
 
 
 class EarlyStopping(Section):
@@ -131,6 +134,7 @@ class OptimConfig(Section):
     clip_norm: float | None = Field(1.0, gt=0)  # L2 over all parameters
     accumulate: int = Field(1, gt=0)  # micro-batches per update; the gradient is that of the whole batch
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the weights' moving average, which is then scored and kept; 0: off
+    select_by: str = ""  # the figure by which the best epoch is chosen; empty: the task's
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")

@@ -7,3 +7,7 @@ import sys
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def silent(text: str) -> None:
+    """For what was said before."""

@@ -94,6 +94,19 @@ def reliability(logits: np.ndarray, target: np.ndarray, names: Sequence[str], *,
     }
 
 
+def macro_f1_interval(matrix: np.ndarray, resamples: int = 2000, seed: int = 0) -> list[float]:
+    """[low, high], the 95 % percentile interval of macro-F1 over all classes, by a bootstrap over rows.
+
+    matrix: (C, C) counts. Source: Efron, Annals of Statistics 1979; resampled rows are a multinomial draw of the cells.
+    """
+    rows = int(matrix.sum())
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(rows, (matrix / rows).ravel(), size=resamples).reshape(-1, *matrix.shape)
+    hits = np.diagonal(drawn, axis1=1, axis2=2)
+    f1 = (2 * hits / np.maximum(drawn.sum(1) + drawn.sum(2), 1)).mean(1)
+    return np.percentile(f1, (2.5, 97.5)).tolist()
+
+
 def summary(matrix: np.ndarray) -> dict[str, float]:
     """Accuracy, macro-F1 over all classes of the matrix, balanced accuracy: the mean recall over the classes that occur."""
     support = matrix.sum(1)

@@ -6,6 +6,7 @@ CONFIG, HISTORY, METRICS, FINGERPRINT = "config.yaml", "history.json", "metrics.
 PREDICTIONS = "predictions.npz"
 EVALUATED = "evaluated"  # and the name of a set: the folder, in a run, of what `affect evaluate` says of it
 ABLATION, CONDA = "ablation_fingerprint.json", "env_conda.yml"
+CRITERIA = "criteria.md"
 SWEEP, CHOSEN = "sweep.json", "chosen.yaml"
 VAL = "val"  # of a sweep's sets: each run's own validation
 XVAL = "xval_"  # and the name of a set: the folder, in a run, of its figures there

@@ -10,7 +10,7 @@ from typing import Any
 
 from affect.engine.data.preprocess import Preprocess
 from affect.shards.errors import InputError
-from affect.shards.schema import TargetLayout
+from affect.shards.schema import Output, TargetLayout
 
 PACKAGE_SCHEMA = 1
 MANIFEST, MODEL = "manifest.json", "model.onnx"
@@ -20,6 +20,16 @@ INTENDED_USE = (
     "Research on facial expression. Not a diagnosis, not a lie detector, not a measure of what someone feels; "
     "inferring emotions at work or in education is prohibited in the EU (AI Act, article 5)."
 )
+
+
+def raw_name(output: Output) -> str:
+    """Of what the model itself says: logits, or scalars in their units."""
+    return f"{output.name}.{'values' if output.kind == 'scalars' else 'logits'}"
+
+
+def graph_names(output: Output) -> list[str]:
+    """Classes and multilabel outputs give logits and probs, scalars their values."""
+    return [raw_name(output)] + [f"{output.name}.probs"] * (output.kind != "scalars")
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,11 @@ class ModelPackage:
     @property
     def layout(self) -> TargetLayout:
         return self.manifest.layout
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Unit -> the probability from which it is said to hold; those that are not here hold from .5 on."""
+        return self.manifest.calibration.get("thresholds", {})
 
     @property
     def preprocess(self) -> Preprocess:

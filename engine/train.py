@@ -31,7 +31,7 @@ from affect.engine.optim import build_optimizer, learning_rate, parameters_of
 from affect.engine.progress import Progress
 from affect.engine.ranks import Ranks, joined
 from affect.engine.run import HISTORY, begin, describe_run, fingerprint, locked, write_json
-from affect.engine.stopping import stale_epochs
+from affect.engine.stopping import merit, stale_epochs
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
@@ -238,10 +238,12 @@ class Trainer:
         values = self.score(self.scored, self.ranks)
         self.model.train()
         losses = {name: meter.mean(name) for name in meter.sums if name not in ("total", "gradient")}
+        weighted = {name: weight * losses[name] for name, weight in self.loss.weight_of.items()}
         line = {
             "epoch": epoch,
             "train_loss": meter.mean(),
             "losses": losses,
+            "weighted_losses": weighted,
             **self.loss.at_epoch(epoch),
             "lr": self.rate(state.step - 1),
             "seconds": meter.seconds,
@@ -252,9 +254,10 @@ class Trainer:
         }
         state.history.append(line)
         state.meter = Meter()
-        best = line["final_head"] and values[self.task.select_by] > state.best
+        reached = merit(self.task.select_by, values[self.task.select_by])
+        best = line["final_head"] and (reached > state.best or state.best == -math.inf)
         if best:
-            state.best = values[self.task.select_by]
+            state.best = reached
             self.save(BEST)
         if self.ranks.first:
             said = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -279,7 +282,7 @@ class Trainer:
         if stale < rule.patience:
             return False
         if self.ranks.first:
-            say(f"train: ended after epoch {len(history) - 1}: {self.task.select_by} has not risen for {stale} epochs")
+            say(f"train: ended after epoch {len(history) - 1}: {self.task.select_by} has not improved for {stale} epochs")
         return True
 
     def save(self, name: str) -> None:

@@ -3,7 +3,8 @@
 DATASET/
   dataset.json            SCHEMA, target layout, splits and counts, source fingerprints, sha256 and size of every file
   index.parquet           one row per sample (INDEX_COLUMNS, the target columns, meta.*)
-  train-000000.tar ...    WebDataset: <key>.jpg|png, <key>.y.f32, <key>.json where there is something to say
+  train-000000.tar ...    WebDataset: <key>.jpg|png, <key>.y.f32, <key>.json where there is something to say;
+                          of a clip <key>.000.jpg ... <key>.031.jpg, its frames in order
   train-000000.idx        DALI's index of the tar
   rejected.csv  duplicates.csv
 """
@@ -11,15 +12,19 @@ DATASET/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from affect.shards.errors import InputError
+
+if TYPE_CHECKING:
+    from affect.shards.images import Encoded
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test", "calib")  # calib: what is fitted after training is fitted there
@@ -29,6 +34,59 @@ INFO, INDEX, REJECTED, DUPLICATES = "dataset.json", "index.parquet", "rejected.c
 Kind = Literal["classes", "multilabel", "scalars"]
 Box = tuple[float, float, float, float]
 Image = Path | bytes | np.ndarray | Callable[[], np.ndarray]
+Choice = Literal["uniform", "rate", "all"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """T frames of one recording, in order: one sample.
+
+    times_s: (T,) seconds of each frame in the recording. meta: what is known only once it has been read; the source names it in
+        its own `meta`, too.
+    """
+
+    frames: tuple[Image | Encoded, ...]
+    times_s: tuple[float, ...]
+    meta: Mapping[str, str | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.frames) != len(self.times_s):
+            raise ValueError(f"a clip has a time for each frame: {len(self.frames)} frames, {len(self.times_s)} times")
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """Which frames of its recordings a dataset holds.
+
+    choice: `uniform`, num_frames of them spread evenly; `rate`, those nearest to a grid of rate_hz; `all`.
+    start_s, end_s: only frames of this window, None where it is open; window_s: its length where both are one number.
+    """
+
+    choice: Choice
+    num_frames: int | None = None
+    rate_hz: float | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    window_s: float | None = None
+
+
+class Recording(ABC):
+    """A clip that lies in files and is read when it is packed, in a thread, a frame at a time."""
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[Path, ...]:
+        """What is read: if one of them changes, a packing that was interrupted reads it again."""
+
+    @abstractmethod
+    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
+        """The clip; `keep` makes of a frame what is stored, so that no more than one is in memory as pixels.
+
+        Raises: BadImage with the reason that stands in `rejected.csv`.
+        """
+
+
+Content = Image | Clip | Recording | Callable[[], np.ndarray | Clip]
 
 
 @dataclass(frozen=True)
@@ -61,6 +119,11 @@ class TargetLayout:
         found = ", ".join(o.name for o in self.outputs)
         raise InputError(f"the dataset has no output {name!r}; it has: {found}. Pack it with such labels, or train another task")
 
+    @property
+    def first_classes(self) -> Output | None:
+        """The one that a temperature calibrates; None where no output is of classes."""
+        return next((output for output in self.outputs if output.kind == "classes"), None)
+
     def vector(self, targets: dict[str, float]) -> np.ndarray:
         """(K,) float32 in column order; a column that `targets` does not name is NaN: not labelled."""
         unknown = sorted(set(targets) - set(self.columns))
@@ -75,17 +138,18 @@ class TargetLayout:
 
 @dataclass
 class Sample:
-    """One picture and what is known of it, before it is packed.
+    """One picture or clip and what is known of it, before it is packed.
 
-    image: a file, a file's bytes, an array (H, W) or (H, W, 3) uint8 RGB, or what makes such an array: called once, in a
-        thread, if the sample is packed. The source's fingerprint stands for what is made.
+    image: a file, a file's bytes, an array (H, W) or (H, W, 3) uint8 RGB, a clip, a recording, or what makes an array or a clip:
+        called once, in a thread, if the sample is packed. The source's fingerprint stands for what is made.
     path: where it came from, for people: a file name, or `file.npz#17`.
     targets: target column -> value; a class is a distribution, a hard label a one-hot.
     origin: the picture it was cut from. Parts of one are drawn into val or calib together; in two splits they are no leak.
-    box: top, left, bottom, right in pixels of that picture: only this part is packed, as far as it lies inside.
+    box: top, left, bottom, right in pixels of that picture: only this part is packed, as far as it lies inside. Of a clip, the
+        part of every frame.
     """
 
-    image: Image
+    image: Content
     path: str
     split: str
     targets: dict[str, float]
@@ -115,12 +179,13 @@ INDEX_COLUMNS: dict[str, pa.DataType] = {
     "offset": pa.list_(pa.int64()),  # of the image bytes in the tar, in frame order
     "size": pa.list_(pa.int64()),
 }
+CLIP_COLUMNS: dict[str, pa.DataType] = {"time_s": pa.list_(pa.float32())}  # of each frame; of datasets of clips only
 
 
-def index_schema(layout: TargetLayout, meta: dict[str, type]) -> pa.Schema:
+def index_schema(layout: TargetLayout, meta: dict[str, type], clips: bool = False) -> pa.Schema:
     """The index's columns: the fixed ones, a float32 each target, `meta.*` as text or float32."""
     text = pa.dictionary(pa.int32(), pa.string())
-    fields = [pa.field(name, kind) for name, kind in INDEX_COLUMNS.items()]
+    fields = [pa.field(name, kind) for name, kind in (INDEX_COLUMNS | (CLIP_COLUMNS if clips else {})).items()]
     fields += [pa.field(column, pa.float32()) for column in layout.columns]
     fields += [pa.field(f"meta.{name}", text if kind is str else pa.float32()) for name, kind in sorted(meta.items())]
     return pa.schema(fields)
@@ -145,15 +210,17 @@ class DatasetInfo:
     fingerprint: dict[str, str]  # source file -> sha256 of what was read
     files: dict[str, FileFact]  # tars and the index
     near_duplicates: dict[str, int] = field(default_factory=dict)  # see dhash.py; empty in datasets packed before it
+    clip: ClipFacts | None = None  # of a dataset of clips
 
     @property
     def num_samples(self) -> int:
         return sum(self.counts.values())
 
     def write(self, path: Path) -> None:
-        path.write_text(
-            json.dumps({"schema": SCHEMA, **asdict(self), "layout": [asdict(o) for o in self.layout.outputs]}, indent=1)
-        )
+        value = {"schema": SCHEMA, **asdict(self), "layout": [asdict(o) for o in self.layout.outputs]}
+        if self.clip is None:
+            del value["clip"]
+        path.write_text(json.dumps(value, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> DatasetInfo:
@@ -168,7 +235,8 @@ class DatasetInfo:
                 raise InputError(f"{path}: schema {schema} is newer than this version reads ({SCHEMA}); update affect-engine")
             layout = TargetLayout.from_json(value.pop("layout"))
             files = {name: FileFact(**fact) for name, fact in value.pop("files").items()}
-            return cls(layout=layout, files=files, **value)
+            clip = ClipFacts(**value.pop("clip")) if value.get("clip") else None
+            return cls(layout=layout, files=files, clip=clip, **value)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise

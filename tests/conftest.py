@@ -47,7 +47,7 @@ def train():
     """train(settings, out, resume=False, init_from=None): the training of `affect train smoke --set ...`."""
     from affect.engine.config import load_config
     from affect.engine.distill.teacher import open_teacher
-    from affect.engine.evaluation.evaluate import scorer
+    from affect.engine.evaluation.scorer import Scorer
     from affect.engine.tasks import TASKS
     from affect.engine.train import fit
     from affect.shards.read import Dataset
@@ -56,7 +56,7 @@ def train():
         run = load_config("smoke", settings)
         task, dataset = TASKS[run.task], Dataset(run.data.dataset)
         teacher = open_teacher(run, dataset, task.outputs[0])
-        return fit(run, task, dataset, out, scorer(run, task, dataset), open_teacher=teacher, **options)
+        return fit(run, task, dataset, out, Scorer(run, task, dataset), open_teacher=teacher, **options)
 
     return train
 

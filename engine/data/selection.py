@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,17 +46,23 @@ def _selection(data: DataConfig, split: str, confidence_min: float) -> Selection
     return Selection(split, tuple(data.sources), confidence_min, {k: tuple(v) for k, v in data.where.items()}, fold)
 
 
-def train_rows(data: DataConfig, dataset: Dataset) -> np.ndarray:
-    """The rows to train on, ascending. A named source of which there are none is said; with `strict_sources` it is an error."""
+def train_rows(data: DataConfig, dataset: Dataset, tell: Callable[[str], None] = say) -> np.ndarray:
+    """The rows to train on, ascending. A named source of which there are none is told; with `strict_sources` it is an error."""
     wanted = train_selection(data)
     rows = select(dataset, wanted)
+    for name in data.labelled:
+        known = ~np.isnan(dataset.targets(name)[rows]).any(1)
+        if not known.any():
+            raise InputError(f"data.labelled: no training row of {dataset.folder} is labelled for {name!r}; leave it out")
+        tell(f"data.labelled: {int((~known).sum()):,} of {len(rows):,} training rows left out, which have no {name}")
+        rows = rows[known]
     for source in wanted.sources:
         if not equals(dataset, "source", (source,))[rows].any():
             has = present(dataset, "source")
             text = f"data.sources: no row to train on is of {source!r}{nearest(source, has)}; {dataset.folder} has: "
             if data.strict_sources:
                 raise InputError(text + ", ".join(has) + ". Take it out of the list, or: --set data.strict_sources=false")
-            say("warning: " + text + ", ".join(has))
+            tell("warning: " + text + ", ".join(has))
     return rows
 
 

@@ -14,7 +14,8 @@ from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import largest_share, open_dataset
 from affect.engine.device import choose_device
 from affect.engine.distill.features import Features, refuse_existing
-from affect.engine.evaluation.evaluate import collect, trained_model
+from affect.engine.evaluation.predictions import collect
+from affect.engine.evaluation.subject import trained_model
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 from affect.shards.writer import file_sha256

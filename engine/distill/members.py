@@ -21,7 +21,9 @@ from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import train_selection
 from affect.engine.device import autocast, choose_device, choose_precision
 from affect.engine.distill.softlabels import Scale
-from affect.engine.evaluation.evaluate import Advance, collect, in_torch, same_classes, trained_model
+from affect.engine.evaluation.evaluate import same_classes
+from affect.engine.evaluation.predictions import Advance, collect
+from affect.engine.evaluation.subject import in_torch, trained_model
 from affect.engine.log import say
 from affect.engine.progress import Progress
 from affect.shards.errors import InputError

@@ -20,7 +20,8 @@ from affect.engine.data.selection import train_selection
 from affect.engine.device import autocast, choose_precision
 from affect.engine.distill.features import feature_table
 from affect.engine.distill.softlabels import SoftLabels
-from affect.engine.evaluation.evaluate import same_classes, trained_model
+from affect.engine.evaluation.evaluate import same_classes
+from affect.engine.evaluation.subject import trained_model
 from affect.engine.log import say
 from affect.engine.losses.settings import TeacherConfig
 from affect.engine.losses.term import Taught

@@ -2,119 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from affect.engine.config import RunConfig
-from affect.engine.data.loader import Loader, eval_loader
-from affect.engine.data.plan import Planner
-from affect.engine.data.selection import open_dataset, val_selection
-from affect.engine.device import autocast, choose_precision
+from affect.engine.data.loader import eval_loader
+from affect.engine.data.selection import open_dataset
+from affect.engine.calibrate import Calibration
 from affect.engine.evaluation.beside import beside_validation, default_out, is_validation
 from affect.engine.evaluation.classes import matched
-from affect.engine.evaluation.subject import Predict, Subject, open_subject
-from affect.engine.evaluation.subject import in_torch as in_torch  # for whoever asks a model for its answers
-from affect.engine.evaluation.subject import trained_model as trained_model
-from affect.engine.metrics import classification, reliability
+from affect.engine.evaluation.outputs import further_metrics
+from affect.engine.evaluation.predictions import Predictions, collect, sources_of
+from affect.engine.evaluation.subject import Subject, open_subject
+from affect.engine.metrics import classification, macro_f1_interval, reliability
 from affect.engine.progress import Progress
-from affect.engine.ranks import Ranks
 from affect.engine.report.folder import CHOSEN_MARK, Figures, chosen_on, mark
 from affect.engine.report.mcnemar import write_answers
 from affect.engine.report.plots import confusion_plot
 from affect.engine.run import METRICS, write_json
-from affect.engine.task import TaskSpec
 from affect.shards.class_maps import ClassMap, columns_by_name
 from affect.shards.errors import InputError
-from affect.shards.order import Order
 from affect.shards.read import Dataset
 from affect.shards.schema import TargetLayout
-
-Advance = Callable[[int], None]  # told how many rows are done
-
-
-def collect(predict: Predict, loader: Loader, advance: Callable[[int], None] = lambda count: None) -> dict[str, np.ndarray]:
-    """output -> (N, C) float32 logits of every row of the loader's order, in its order."""
-    order = loader.planner.order
-    gathered: dict[str, list[np.ndarray]] = {}
-    batches = loader.from_step(0)
-    for done in range(0, len(order.rows), order.batch):
-        batch = next(batches)
-        for name, values in predict(batch.inputs).items():
-            gathered.setdefault(name, []).append(values.astype(np.float32))
-        advance(min(order.batch, len(order.rows) - done))
-    return {name: np.concatenate(parts)[: len(order.rows)] for name, parts in gathered.items()}
-
-
-def scorer(run: RunConfig, task: TaskSpec, dataset: Dataset) -> Callable[[nn.Module, Ranks], dict[str, float]]:
-    """What `fit` calls at the end of an epoch: model -> accuracy, macro_f1, bacc, nll on the validation rows.
-
-    Several processes take a share of the rows each, and all get the figures of the whole.
-    """
-    data, output = run.data, task.outputs[0]
-    rows = dataset.rows(val_selection(data))
-    target = dataset.targets(output)[rows]
-    labelled = ~np.isnan(target).any(1)
-    if not labelled.any():
-        raise InputError(f"{dataset.folder}: no row of {data.val_split!r} is labelled for {output!r}; nothing to select by")
-    loaders: list[Loader] = []
-
-    def score(model: nn.Module, ranks: Ranks) -> dict[str, float]:
-        dtype, _ = choose_precision(run.train, ranks.device)
-        if not loaders:
-            share = Order(rows[ranks.rank :: ranks.world], seed=0, batch=min(data.batch_size, len(rows)), shuffle=False)
-            planner = Planner(dataset, share, run.preprocess, None, 0)
-            loaders.append(Loader(planner, task.outputs, ranks.device, data.loader, data.workers))
-        model.eval()
-
-        @torch.inference_mode()
-        def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-            with autocast(dtype, ranks.device):
-                _, outputs = model(images)
-            return {name: values.float().cpu().numpy() for name, values in outputs.items()}
-
-        parts = ranks.gather(collect(predict, loaders[0])[output])
-        logits = np.empty((len(rows), parts[0].shape[1]), np.float32)
-        for rank, part in enumerate(parts):
-            logits[rank :: ranks.world] = part
-        values = classification(logits[labelled], target[labelled], dataset.info.layout.output(output).names)
-        way = values[f"{logits.shape[1]}way"]
-        return {"accuracy": way["acc"], "macro_f1": way["macro_f1"], "bacc": way["bacc"], "nll": values["nll"]}
-
-    return score
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of rows, and what they are: logits, target (N, C), labelled rows only; sources (N,) names."""
-
-    logits: np.ndarray
-    target: np.ndarray
-    sources: np.ndarray
-    names: tuple[str, ...]
-
-
-def predictions(predict: Predict, loader: Loader, output: str, advance: Advance) -> Predictions:
-    """Of one output over the loader's rows; those without a label are left out."""
-    dataset, rows = loader.planner.dataset, loader.planner.order.rows
-    target = loader.targets[output].numpy()[rows]
-    labelled = ~np.isnan(target).any(1)
-    if not labelled.any():
-        raise InputError(f"{dataset.folder}: no row of the split is labelled for {output!r}; nothing to evaluate")
-    logits = collect(predict, loader, advance)[output]
-    names = dataset.info.layout.output(output).names
-    return Predictions(logits[labelled], target[labelled], sources_of(dataset, rows[labelled]), names)
-
-
-def sources_of(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    """(len(rows),) the name of each row's source; '' where it has none."""
-    codes, names = dataset.coded("source")
-    return np.array([*names, ""], object)[codes[rows]]
 
 
 def evaluate(
@@ -138,24 +49,44 @@ def evaluate(
     match = matched(subject.output, output, counts, str(dataset.folder), class_map)
     unlabelled = int(np.isnan(target).any(1).sum())
     target = match(target)
-    labelled = ~np.isnan(target).any(1)
-    if not labelled.any():
+    known = ~np.isnan(target).any(1)
+    if not known.any():
         raise InputError(f"{dataset.folder}: no row of {split} is labelled with a class of the model; nothing to evaluate")
-    loader = eval_loader(dataset, rows[labelled], subject.preprocess, (), torch.device("cpu"))
+    further = {name: values[rows] for name, values in further_targets(subject.layout, dataset).items()}
+    wanted = known | np.any([~np.isnan(values).all(1) for values in further.values()] or [known], axis=0)
+    loader = eval_loader(dataset, rows[wanted], subject.preprocess, (), torch.device("cpu"))
     with progress or Progress("evaluate", None, "images", shown=False) as shown:
-        shown.total = int(labelled.sum())
-        logits = collect(subject.predict, loader, shown.advance)[output.name]
-    found = Predictions(logits, target[labelled], sources_of(dataset, rows[labelled]), subject.output.names)
+        shown.total = int(wanted.sum())
+        values = collect(subject.predict, loader, shown.advance)
+    logits = values[output.name][known[wanted]]
+    found = Predictions(logits, target[known], sources_of(dataset, rows[known]), subject.output.names)
+    beside = further_metrics(
+        [subject.layout.output(name) for name in further], values, {name: of[wanted] for name, of in further.items()},
+        Calibration.from_json(subject.calibration).thresholds,
+    )  # fmt: skip
     left_out = {"not labelled": unlabelled, "label not in the class map": len(rows) - len(logits) - unlabelled}
     left_out = {reason: count for reason, count in left_out.items() if count}
     what = {"model": str(model), "dataset": str(data), "split": split, "class_map": class_map.name if class_map else None}
     what["label_protocol"] = dataset.info.label_protocol
-    return judge(found, subject, what, {"left_out": left_out, "rejected": 0}, out)
+    return judge(found, subject, what, {"left_out": left_out, "rejected": 0, "outputs": beside}, out)
+
+
+def further_targets(layout: TargetLayout, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Output after the model's first -> (N, C) targets of the dataset in the model's columns; NaN where it does not have them."""
+    found = {}
+    theirs = {output.name: output for output in dataset.info.layout.outputs}
+    for output in layout.outputs[1:]:
+        if output.name in theirs and theirs[output.name].kind == output.kind:
+            held, values = theirs[output.name].names, dataset.targets(output.name)
+            columns = [held.index(name) if name in held else -1 for name in output.names]
+            found[output.name] = np.column_stack([values, np.full(len(values), np.nan)])[:, columns].astype(np.float32)
+    return found
 
 
 def judge(found: Predictions, subject: Subject, what: dict[str, Any], counts: dict[str, Any], out: Path | None) -> dict[str, Any]:
     """Everything that is said of predictions, written and returned. what: see `beside.WHAT`. counts: of rows not judged."""
     metrics = classification(found.logits, found.target, found.names) | what | counts
+    metrics["macro_f1_interval"] = macro_f1_interval(np.array(metrics["confusion"]))
     metrics |= {"calibration": subject.calibration, "sources": by_source(found)}
     if subject.run:
         of_set = Figures.of(metrics, str(what["dataset"]))

@@ -15,7 +15,8 @@ import torch
 from affect.engine.data.loader import default_workers
 from affect.engine.data.unpacked import views
 from affect.engine.evaluation.classes import Matched, matched, unknown_classes
-from affect.engine.evaluation.evaluate import Predictions, judge
+from affect.engine.evaluation.evaluate import judge
+from affect.engine.evaluation.predictions import Predictions
 from affect.engine.evaluation.subject import Subject, open_subject
 from affect.engine.log import say
 from affect.engine.progress import Progress

@@ -17,7 +17,7 @@ from affect.engine.checkpoint import BEST, load
 from affect.engine.config import RunConfig
 from affect.engine.data.preprocess import Preprocess
 from affect.engine.models.build import build_model
-from affect.engine.package import MODEL, ModelPackage
+from affect.engine.package import MODEL, ModelPackage, raw_name
 from affect.engine.run import CONFIG, open_run
 from affect.engine.runtime.backends import OnnxBackend
 from affect.engine.tasks import TASKS
@@ -52,7 +52,8 @@ def open_subject(model: Path) -> Subject:
 def trained_model(path: Path) -> tuple[RunConfig, nn.Module, TargetLayout]:
     """The best model of a run, or one of its checkpoints, in float32 on the CPU, evaluating."""
     run, state = _checkpoint(path) if path.suffix == ".pt" else open_run(path)
-    task, layout = TASKS[state["task"]], TargetLayout.from_json(state["outputs"])
+    layout = TargetLayout.from_json(state["outputs"])
+    task = TASKS[state["task"]].limited_to(tuple(output.name for output in layout.outputs))
     unfetched = run.model.model_copy(update={"pretrained": False})
     model = build_model(run.model_copy(update={"model": unfetched}), task, layout)
     try:
@@ -82,13 +83,13 @@ def _checkpoint(path: Path) -> tuple[RunConfig, dict[str, Any]]:
 
 def _run(path: Path) -> Subject:
     run, model, layout = trained_model(path)
-    predict, output = in_torch(model), layout.outputs[0].name
+    predict, first = in_torch(model), layout.first_classes
     folder = path.parent if path.suffix == ".pt" else path
     calibration = read_calibration(folder)
 
     def calibrated(images: torch.Tensor) -> dict[str, np.ndarray]:
         logits = predict(images)
-        return logits | {output: calibration.apply(logits[output])}
+        return logits | ({first.name: calibration.apply(logits[first.name])} if first else {})
 
     is_best = path == folder or path.name in BEST_OF_A_RUN
     return Subject(calibrated, run.preprocess, layout, calibration.to_json(), folder if is_best else None)
@@ -100,7 +101,7 @@ def _package(path: Path) -> Subject:
 
     def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
         values = backend.run(images.numpy())
-        return {output.name: values[f"{output.name}.logits"] for output in package.layout.outputs}
+        return {output.name: values[raw_name(output)] for output in package.layout.outputs}
 
     above = package.model.resolve().parents[:2] if package.model.name in BEST_OF_A_RUN else ()
     run = next((folder for folder in above if (folder / CONFIG).is_file()), None)

@@ -17,13 +17,15 @@ from affect.engine.calibrate import Calibration, read_calibration
 from affect.engine.checkpoint import BEST, LAST, load
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
-from affect.engine.evaluation.evaluate import collect, in_torch, trained_model
+from affect.engine.evaluation.predictions import collect
+from affect.engine.evaluation.subject import in_torch, trained_model
 from affect.engine.export.onnx import Deployed, write_onnx
 from affect.engine.export.parity import parity
 from affect.engine.ort import session
-from affect.engine.package import MANIFEST, MODEL, Manifest, ModelPackage
+from affect.engine.package import MANIFEST, MODEL, Manifest, ModelPackage, raw_name
 from affect.engine.run import write_json
 from affect.shards.errors import InputError
+from affect.shards.schema import TargetLayout
 from affect.shards.select import present
 from affect.shards.writer import file_sha256
 
@@ -35,7 +37,7 @@ class Exporter:
     """A run's graphs: `manifest` says all but the files, `loader` gives the pictures that parity is measured on."""
 
     size: int
-    outputs: tuple[str, ...]
+    layout: TargetLayout
     calibration: Calibration
     manifest: Manifest
     loader: Loader
@@ -45,7 +47,7 @@ class Exporter:
         """With the run's best model."""
         run, model, layout = trained_model(folder)
         dataset = open_dataset(run.data.dataset)
-        outputs, size = tuple(output.name for output in layout.outputs), run.model.image_size
+        size = run.model.image_size
         calibration = read_calibration(folder)
         manifest = Manifest(
             name=folder.resolve().name,
@@ -59,12 +61,12 @@ class Exporter:
             label_protocol=dataset.info.label_protocol,
             input={"name": "images", "dtype": "uint8", "shape": ["N", size, size, 3], "color": "RGB"},
         )
-        loader = eval_loader(dataset, val_selection(run.data), run.preprocess, outputs, torch.device("cpu"), most=PARITY_ROWS)
-        return cls(size, outputs, calibration, manifest, loader), model
+        loader = eval_loader(dataset, val_selection(run.data), run.preprocess, (), torch.device("cpu"), most=PARITY_ROWS)
+        return cls(size, layout, calibration, manifest, loader), model
 
     def write(self, model: nn.Module, path: Path) -> dict[str, Any]:
         """The graph of a model, and the facts of its file; raises InputError where the graph is not the model."""
-        deployed = Deployed(model, self.outputs, self.calibration.temperature)
+        deployed = Deployed(model, self.layout, self.calibration.temperature)
         write_onnx(deployed, self.size, path, self.manifest)
         found = self._measure(deployed, path)
         return {"size": path.stat().st_size, "sha256": file_sha256(path), "precision": "float32", "parity": found}
@@ -72,18 +74,21 @@ class Exporter:
     def _measure(self, deployed: Deployed, graph: Path) -> dict[str, dict[str, float]]:
         """output -> parity of its logits, model and graph in float32 on the same pictures."""
         running = session(graph, ["CPUExecutionProvider"])
-        predict, first = in_torch(deployed.model), self.outputs[0]
+        predict, first = in_torch(deployed.model), self.layout.first_classes
 
         def by_model(images: torch.Tensor) -> dict[str, np.ndarray]:
             logits = predict(images)
-            return logits | {first: self.calibration.apply(logits[first])}
+            return logits | ({first.name: self.calibration.apply(logits[first.name])} if first else {})
 
         def by_graph(images: torch.Tensor) -> dict[str, np.ndarray]:
-            values = running.run([f"{name}.logits" for name in self.outputs], {"images": images.numpy()})
-            return dict(zip(self.outputs, values, strict=True))
+            values = running.run([raw_name(output) for output in self.layout.outputs], {"images": images.numpy()})
+            return {output.name: value for output, value in zip(self.layout.outputs, values, strict=True)}
 
         want, got = collect(by_model, self.loader), collect(by_graph, self.loader)
-        return {name: parity(want[name], got[name], f"export: {name}") for name in self.outputs}
+        return {
+            output.name: parity(want[output.name], got[output.name], f"export: {output.name}", output.kind)
+            for output in self.layout.outputs
+        }
 
 
 def export(folder: Path) -> ModelPackage:

@@ -12,33 +12,38 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from affect.engine.package import METADATA_KEY, Manifest
+from affect.engine.package import METADATA_KEY, Manifest, graph_names
+from affect.shards.schema import TargetLayout
 
 
 class Deployed(nn.Module):
     """What a consumer calls: temperature and softmax are inside, so that they cannot be forgotten.
 
-    temperature: of the first output, one or one a class.
+    temperature: of the first output of classes, one or one a class.
     """
 
-    def __init__(self, model: nn.Module, outputs: tuple[str, ...], temperature: tuple[float, ...]) -> None:
+    def __init__(self, model: nn.Module, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
         super().__init__()
-        self.model, self.outputs = model, outputs
+        self.model, self.layout, self.calibrated = model, layout, layout.first_classes
         self.register_buffer("temperature", torch.tensor(temperature))
         self.temperature: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images (N, H, W, 3) uint8 -> logits, probs of each output in turn, (N, C) float32."""
+        """images (N, H, W, 3) uint8 -> what `names_of` names, (N, C) float32 each."""
         _, outputs = self.model(images)
         results: list[Tensor] = []
-        for name in self.outputs:
-            logits = outputs[name] / self.temperature if name == self.outputs[0] else outputs[name]
-            results += [logits, logits.softmax(1)]
+        for output in self.layout.outputs:
+            values = outputs[output.name]
+            if output is self.calibrated:
+                values = values / self.temperature
+            results.append(values)
+            if output.kind != "scalars":
+                results.append(values.softmax(1) if output.kind == "classes" else values.sigmoid())
         return tuple(results)
 
 
-def names_of(outputs: tuple[str, ...]) -> list[str]:
-    return [f"{name}.{part}" for name in outputs for part in ("logits", "probs")]
+def names_of(layout: TargetLayout) -> list[str]:
+    return [name for output in layout.outputs for name in graph_names(output)]
 
 
 def write_onnx(deployed: Deployed, size: int, path: Path, manifest: Manifest) -> None:
@@ -48,7 +53,7 @@ def write_onnx(deployed: Deployed, size: int, path: Path, manifest: Manifest) ->
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its steps on stdout
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            deployed, (example,), dynamo=True, input_names=["images"], output_names=names_of(deployed.outputs),
+            deployed, (example,), dynamo=True, input_names=["images"], output_names=names_of(deployed.layout),
             dynamic_shapes=({0: torch.export.Dim("n", min=1, max=65536)},), verbose=False,
         )  # fmt: skip
     assert program is not None

@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from affect.shards.errors import InputError
+from affect.shards.schema import Kind
 
 MAX_DIFFERENCE = 1e-3  # of logits, float32
 CLEAR_MARGIN = 2e-3  # between the two largest logits: below it a changed label is rounding
 
 
-def parity(want: np.ndarray, got: np.ndarray, where: str) -> dict[str, float]:
-    """Compare (N, C) logits in float32. Raises InputError above MAX_DIFFERENCE or where a clear label changed."""
+def parity(want: np.ndarray, got: np.ndarray, where: str, kind: Kind = "classes") -> dict[str, float]:
+    """Compare (N, C) logits or scalars in float32. Raises InputError above MAX_DIFFERENCE or where a clear label changed.
+
+    A label is the largest logit of classes, the sign of each logit of units; scalars have none.
+    """
     difference = float(np.abs(want - got).max())
-    top = np.sort(want, axis=1)
-    clear = top[:, -1] - top[:, -2] > CLEAR_MARGIN
-    agree = want.argmax(1) == got.argmax(1)
+    agree, clear = _labels(want, got, kind)
     found = {"rows": len(want), "max_abs_logit": difference, "label_agreement": float(agree.mean())}
     if not difference <= MAX_DIFFERENCE or not agree[clear].all():
         raise InputError(
@@ -23,3 +25,13 @@ def parity(want: np.ndarray, got: np.ndarray, where: str) -> dict[str, float]:
             f"{int((~agree & clear).sum())} clear labels changed of {len(want)}; nothing was written"
         )
     return found
+
+
+def _labels(want: np.ndarray, got: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+    """Which labels agree, and which are clear: (N,) of classes, (N, A) of units."""
+    if kind == "classes":
+        top = np.sort(want, axis=1)
+        return want.argmax(1) == got.argmax(1), top[:, -1] - top[:, -2] > CLEAR_MARGIN
+    if kind == "multilabel":
+        return (want > 0) == (got > 0), np.abs(want) > CLEAR_MARGIN
+    return np.ones(len(want), bool), np.zeros(len(want), bool)

@@ -24,6 +24,20 @@ def row_counts(target: Tensor, class_weight: Tensor | None, hard: bool) -> Tenso
     return class_weight[target.argmax(1)]
 
 
+def focal(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, class_weight: Tensor | None, smoothing: float) -> Tensor:
+    """Sum over rows of -v_i sum_j w_j q_j (1 - p_j)^gamma log p_j, with q the smoothed target; gamma 0 is the cross-entropy.
+
+    logits, target: (B, C). weight: (B,) v. class_weight: (C,) w.
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, eq. 5; for distributions share by share.
+    """
+    log_p = logits.float().log_softmax(1)
+    q = (1 - smoothing) * target + smoothing / target.shape[1]
+    if class_weight is not None:
+        q = q * class_weight
+    miss = -torch.expm1(log_p)  # 1 - p without cancellation; floored: the slope of x^gamma at 0 is infinite for gamma < 1
+    return -(weight[:, None] * q * miss.clamp_min(1e-7) ** gamma * log_p).sum()
+
+
 def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     """(C,) weights (1 - beta) / (1 - beta^n), scaled to a mean of 1 over the classes that occur; 0 for one that does not.
 
@@ -50,13 +64,13 @@ def _class_weights(target: np.ndarray, labels: np.ndarray, run: RunConfig, hard:
 
 
 class CrossEntropy(LossTerm):
-    """With smoothing and class weights; of cosine logits with the margin of the epoch."""
+    """With smoothing and class weights; of cosine logits with the margin of the epoch; focal where gamma > 0."""
 
     op = "arcface_ce"
 
     def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int, *, margin: bool = False) -> None:
         super().__init__(term.on)
-        self.smoothing = run.loss.label_smoothing
+        self.smoothing, self.gamma = run.loss.label_smoothing, run.loss.focal_gamma
         self.arcface = run.loss.arcface if margin else None
         rows = loader.planner.order.rows
         target = loader.targets[term.on].numpy()[rows]
@@ -82,6 +96,9 @@ class CrossEntropy(LossTerm):
 
     def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
         logits, scale = said.outputs[self.on], 1.0
+        if self.gamma:
+            target, weight = batch.targets[self.on], self.labelled(batch)
+            return focal(logits, target, weight, self.gamma, self.class_weight, self.smoothing)
         if self.arcface is not None:  # of the plain head too, before the margin starts: the scale cancels out
             scale = self.arcface.scale
             logits = logits.float() / scale

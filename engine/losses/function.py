@@ -20,6 +20,7 @@ from affect.engine.losses.cross_entropy import CrossEntropy, arcface
 from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse
 from affect.engine.losses.geometry import DGeo, ProtoKd
 from affect.engine.losses.term import LossTerm, Said, Teacher
+from affect.engine.losses.units import UnitsBce
 from affect.engine.task import TaskSpec, Term
 from affect.kernels.choose import choose
 
@@ -27,6 +28,7 @@ TINY = torch.finfo(torch.float32).tiny
 TERMS: dict[str, Callable[[Term, RunConfig, Loader, int], LossTerm]] = {
     "cross_entropy": CrossEntropy,
     "arcface_ce": arcface,
+    "au_bce": UnitsBce,
     "kd": Kd,
     "dkd": DecoupledKd,
     "kd_mse": KdMse,
@@ -45,7 +47,8 @@ class Losses:
 
 def terms_of(run: RunConfig, task: TaskSpec) -> list[Term]:
     """The task's own, and those that the configuration adds to its first output."""
-    own = [Term(term.name, term.weight * run.loss.cross_entropy, term.on) for term in task.terms]
+    factors = {"cross_entropy": run.loss.cross_entropy, "arcface_ce": run.loss.cross_entropy, "au_bce": run.loss.au.weight}
+    own = [Term(term.name, term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
     added = [Term(name, config.weight, task.outputs[0]) for name, config in run.loss.distillation.items()]
     return [term for term in own if term.weight > 0] + added
 
@@ -60,6 +63,7 @@ class LossFunction(nn.Module):
         super().__init__()
         terms = terms_of(run, task)
         self.names = [term.name for term in terms]
+        self.weight_of = {term.name: term.weight for term in terms}
         self.terms = nn.ModuleList([TERMS[term.name](term, run, loader, width) for term in terms])
         self.register_buffer("weights", torch.tensor([term.weight for term in terms]))
         self.weights: Tensor

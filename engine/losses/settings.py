@@ -119,9 +119,32 @@ class DGeoConfig(Section):
         return 0.5 * (1 - math.cos(math.pi * share))
 
 
+class AuConfig(Section):
+    """Binary cross-entropy of action units, over the labelled ones.
+
+    Weak supervision, of labels that are doubtful: a small weight and some smoothing.
+    """
+
+    weight: float = Field(1.0, ge=0)  # 0: the units are not learned
+    pos_weight: Annotated[Literal["off", "balanced"], YAML_1_1] = "off"  # balanced: negatives / positives of the training rows
+    pos_weight_max: float = Field(10.0, ge=1)
+    smoothing: float = Field(0.0, ge=0, lt=1)  # a target y becomes (1 - x) y + x / 2
+    from_epoch: int = Field(0, ge=0)  # emotion alone before
+    full_epoch: int = Field(0, ge=0)  # the weight grows linearly and is whole from here on
+
+    def ramp_at(self, epoch: int) -> float:
+        if epoch < self.from_epoch:
+            return 0.0
+        if epoch >= self.full_epoch:
+            return 1.0
+        return (epoch - self.from_epoch + 1) / (self.full_epoch - self.from_epoch + 1)
+
+
 class LossConfig(Section):
     cross_entropy: float = Field(1.0, ge=0)  # weight of the task's own terms
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    focal_gamma: float = Field(0.0, ge=0, le=10)  # cross-entropy times (1 - p)^gamma; 0: off
+    au: AuConfig = AuConfig()  # of a task with action units
     class_weights: Annotated[Literal["off", "balanced"], YAML_1_1] = "off"  # balanced: by the effective number of samples
     class_weights_beta: float = Field(0.9999, ge=0, lt=1)
     arcface: ArcFaceConfig | None = None  # of a task with a cosine head; null: its plain head alone
@@ -152,6 +175,8 @@ class LossConfig(Section):
             )
         if self.teacher and not learn and not copies:
             raise ValueError("teacher: no term learns from it; add kd, dkd or kd_mse, or proto_kd with target: teacher")
+        if self.focal_gamma and self.arcface:
+            raise ValueError("focal_gamma: with the ArcFace margin there is no focal loss here; take one: arcface: null")
         if not self.cross_entropy and not self.distillation:
             raise ValueError("cross_entropy: 0 leaves no loss")
         return self

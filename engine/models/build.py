@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from affect.engine.config import RunConfig
 from affect.engine.log import say
-from affect.engine.models.heads import HEADS, ArcFaceHead, LinearHead
+from affect.engine.models.heads import HEADS, Head
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError, nearest
 from affect.shards.schema import TargetLayout
@@ -41,7 +41,7 @@ class Normalise(nn.Module):
 class FrameModel(nn.Module):
     """images (B, H, W, 3) uint8 -> features (B, D), outputs name -> (B, C)."""
 
-    def __init__(self, backbone: nn.Module, head: LinearHead | ArcFaceHead) -> None:
+    def __init__(self, backbone: nn.Module, head: Head) -> None:
         super().__init__()
         self.normalise, self.backbone, self.head = Normalise(), backbone, head
 

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from affect.engine.config import RunConfig
 
 
+UNITS = "au"  # the output that attention is for
+
+
 class Head(nn.Module):
     """What training asks of any head; width: of the features that it returns."""
 
@@ -41,6 +44,34 @@ class LinearHead(Head):
     def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         dropped = self.dropout(features)
         return features, {name: layer(dropped) for name, layer in self.outputs.items()}
+
+
+class SharedHead(Head):
+    """Hidden layers that all outputs share, then one affine map for each.
+
+    With attention the units look at the features h through a gate made of a first guess at themselves, sample by sample:
+    a = sigmoid(guess(h)), gate = sigmoid(open(a)), units = map(h * gate). Source: seed 004, its attention across the batch mended.
+    """
+
+    def __init__(self, width: int, outputs: Mapping[str, int], run: RunConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for size in run.model.hidden:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(run.model.dropout)]
+            width = size
+        self.width = width
+        self.shared = nn.Sequential(*layers)
+        self.outputs = nn.ModuleDict({name: nn.Linear(width, count) for name, count in outputs.items()})
+        units = outputs.get(UNITS) if run.model.au_attention else None
+        self.guess = nn.Sequential(nn.Linear(width, width // 4), nn.ReLU(), nn.Linear(width // 4, units)) if units else None
+        self.open = nn.Sequential(nn.Linear(units, width // 4), nn.ReLU(), nn.Linear(width // 4, width)) if units else None
+
+    def forward(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        hidden = self.shared(features)
+        seen = dict.fromkeys(self.outputs, hidden)
+        if self.guess is not None and self.open is not None:
+            seen[UNITS] = hidden * self.open(self.guess(hidden).sigmoid()).sigmoid()
+        return hidden, {name: layer(seen[name]) for name, layer in self.outputs.items()}
 
 
 class ArcFaceHead(Head):
@@ -82,4 +113,8 @@ class ArcFaceHead(Head):
         return self.arcface is None or epoch >= self.arcface.from_epoch
 
 
-HEADS: dict[str, type[LinearHead] | type[ArcFaceHead]] = {"linear": LinearHead, "arcface": ArcFaceHead}
+HEADS: dict[str, type[LinearHead] | type[ArcFaceHead] | type[SharedHead]] = {
+    "linear": LinearHead,
+    "arcface": ArcFaceHead,
+    "shared": SharedHead,
+}

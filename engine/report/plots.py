@@ -71,6 +71,26 @@ def curves_plot(history: list[dict[str, Any]], path: Path, best: int | None = No
     figure.savefig(path, dpi=120)
 
 
+def units_plot(units: dict[str, dict[str, Any]], path: Path) -> None:
+    """F1 and the area under the ROC curve of each unit, its positives beside its name; those without any are pale.
+
+    units: of `multilabel.unit_figures`.
+    """
+    figure = Figure(figsize=(max(5.0, 1.5 + 0.55 * len(units)), 3.8), layout="constrained")
+    axes, place = figure.subplots(), np.arange(len(units))
+    for i, (key, label) in enumerate((("f1", "F1"), ("auc", "area under ROC"))):
+        heights = [unit[key] or 0.0 for unit in units.values()]
+        axes.bar(place + 0.4 * (i - 0.5), heights, 0.38, label=label, color=("tab:blue", "tab:orange")[i])
+    axes.axhline(0.5, color="gray", linewidth=1, linestyle="--")
+    labels = [f"{name}\n{unit['support']:,}" for name, unit in units.items()]
+    for text, unit in zip(axes.set_xticks(place, labels, fontsize=8) and axes.get_xticklabels(), units.values(), strict=True):
+        text.set_alpha(1.0 if unit["support"] else 0.4)
+    axes.set(ylim=(0, 1), xlabel="unit, and how many rows it holds in")
+    axes.legend(loc="lower right", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
 def _rates(axes: Axes, epochs: Sequence[int], rates: dict[str, list[float]], style: dict[str, Any]) -> None:
     """Each on its own vertical axis, in the colour of its line."""
     labels = {"lr": "learning rate", "margin": "margin, radians"}

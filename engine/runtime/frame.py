@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from affect.engine.log import say
-from affect.engine.package import ModelPackage
+from affect.engine.package import ModelPackage, graph_names
 from affect.engine.runtime.backends import OnnxBackend
+from affect.engine.runtime.facs import PSPI_PROXY, pspi_proxy
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, decode
+from affect.shards.schema import Kind
 
 BATCH = 32  # pictures a call of the graph
 SURE = 0.5  # probability of the first label from which it is called sure
+UNIT_MARGIN = 0.1  # units are sure where each is at least so far from its threshold
 
 Picture = np.ndarray | str | Path
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of one face. Classes and MultiLabel: values are probabilities in the order of names, labels what holds.
+    """One output of one face. Classes and multilabel: values are probabilities in the order of names, labels what holds.
 
     Scalars: values in the units of the manifest, no labels.
     """
@@ -31,6 +34,7 @@ class Output:
     values: np.ndarray
     labels: tuple[str, ...]
     sure: bool
+    kind: Kind = "scalars"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ class Face:
 
     @property
     def _first(self) -> Output:
-        return next(output for of_package in self.outputs.values() for output in of_package.values() if len(output.labels) == 1)
+        found = (output for of_package in self.outputs.values() for output in of_package.values() if output.kind == "classes")
+        output = next(found, None)
+        if output is None:
+            raise InputError("probs, label, sure: the package has no output of classes; take face.outputs[package][output]")
+        return output
 
     @property
     def probs(self) -> dict[str, float]:
@@ -111,14 +119,43 @@ class Engine:
         frames = []
         for i, image in enumerate(images):
             height, width = image.shape[:2]
-            outputs = {o.name: _classes(o.names, values[f"{o.name}.probs"][i]) for o in self.package.layout.outputs}
+            outputs = outputs_of(self.package, {name: of_all[i] for name, of_all in values.items()})
             frames.append(Frame(None, [Face((0.0, 0.0, float(width), float(height)), 1.0, None, {self.manifest.name: outputs})]))
         return frames
 
 
+def outputs_of(package: ModelPackage, values: Mapping[str, np.ndarray]) -> dict[str, Output]:
+    """Of one face, by name; with the action units of the pain index also its proxy. values: of the graph, (C,) each."""
+    found: dict[str, Output] = {}
+    for output in package.layout.outputs:
+        if output.kind == "scalars":
+            found[output.name] = Output(output.names, values[f"{output.name}.values"], (), True)
+        elif output.kind == "multilabel":
+            found[output.name] = units = _units(output.names, values[f"{output.name}.probs"], package.thresholds)
+            proxy = pspi_proxy({name: name in units.labels for name in output.names})
+            if proxy is not None:
+                found[PSPI_PROXY] = Output((output.name,), np.array([proxy], np.float32), (), units.sure)
+        else:
+            found[output.name] = _classes(output.names, values[f"{output.name}.probs"])
+    return found
+
+
+def columns_of(package: ModelPackage) -> tuple[str, ...]:
+    """Of the values of `outputs_of`, in its order, `<output>.<name>`."""
+    zeros = {name: np.zeros(len(o.names), np.float32) for o in package.layout.outputs for name in graph_names(o)}
+    return tuple(f"{name}.{of}" for name, output in outputs_of(package, zeros).items() for of in output.names)
+
+
 def _classes(names: tuple[str, ...], probs: np.ndarray) -> Output:
     best = int(probs.argmax())
-    return Output(names, probs, (names[best],), bool(probs[best] >= SURE))
+    return Output(names, probs, (names[best],), bool(probs[best] >= SURE), "classes")
+
+
+def _units(names: tuple[str, ...], probs: np.ndarray, thresholds: Mapping[str, float]) -> Output:
+    at = np.array([thresholds.get(name, 0.5) for name in names])
+    holds = probs >= at
+    labels = tuple(name for name, there in zip(names, holds.tolist(), strict=True) if there)
+    return Output(names, probs, labels, bool((np.abs(probs - at) >= UNIT_MARGIN).all()), "multilabel")
 
 
 def _best_device() -> str:

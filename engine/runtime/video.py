@@ -8,52 +8,21 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 
-from affect.engine.runtime.frame import BATCH, Engine, Frame
+from affect.engine.runtime.frame import BATCH, Engine, Frame, columns_of
+from affect.engine.runtime.sources import open_source
+from affect.engine.runtime.stream import Stream
 from affect.shards.errors import InputError
-from affect.shards.images import SUFFIXES, BadImage, decode
 
 PREDICTIONS = "predictions.csv"
 
 
 def frames(source: Path) -> Iterator[tuple[str, float | None, np.ndarray]]:
-    """(name, seconds or None, (H, W, 3) uint8 RGB) of a picture, each picture of a folder, or each frame of a video."""
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder; expected a picture, a folder of pictures or a video")
-    if source.is_dir():
-        pictures = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not pictures:
-            raise InputError(f"{source}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-        for path in pictures:
-            yield path.name, None, _picture(path)
-    elif source.suffix.lower() in SUFFIXES:
-        yield source.name, None, _picture(source)
-    else:
-        yield from _video(source)
-
-
-def _picture(path: Path) -> np.ndarray:
-    try:
-        return decode(path.read_bytes())
-    except BadImage as error:
-        raise InputError(f"{path}: {error}; remove it, or take a copy") from error
-
-
-def _video(path: Path) -> Iterator[tuple[str, float | None, np.ndarray]]:
-    """Every frame with its own time; a video that ends in garbage gives what can be read."""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: has no video; expected a picture, a folder of pictures or a video")
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                yield path.name, frame.time, frame.to_ndarray(format="rgb24")
-    except av.FFmpegError as error:
-        raise InputError(
-            f"{path}: not readable as a video ({error.strerror}); expected a picture, a folder or a video"
-        ) from error
+    """(name, seconds or None, (H, W, 3) uint8 RGB) of each frame of what `open_source` opens."""
+    with Stream(open_source(source)) as stream:
+        for shot in stream:
+            yield shot.name, shot.time_s, shot.image
 
 
 def run_source(
@@ -68,7 +37,7 @@ def run_source(
     out.mkdir(parents=True, exist_ok=True)
     path = out / PREDICTIONS
     partial = path.with_name(f".{path.name}.partial")
-    columns = [column for output in engine.package.layout.outputs for column in output.columns]
+    columns = columns_of(engine.package)
     with partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["source", "frame", "time_s", "x", "y", "w", "h", "label", "sure", *columns])

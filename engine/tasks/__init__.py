@@ -1,5 +1,6 @@
 """Every task by its name; a new one is a file here and a line below."""
 
 from affect.engine.tasks.emotion import EMOTION_STUDENT, EMOTION_TEACHER
+from affect.engine.tasks.emotion_au import EMOTION_AU
 
-TASKS = {task.name: task for task in (EMOTION_STUDENT, EMOTION_TEACHER)}
+TASKS = {task.name: task for task in (EMOTION_STUDENT, EMOTION_TEACHER, EMOTION_AU)}

@@ -11,7 +11,9 @@ from affect.engine.checkpoint import BEST, LAST, load
 from affect.engine.complete import complete, reliability_report, train
 from affect.engine.config import CalibrationConfig, load_config
 from affect.engine.data.loader import eval_loader
-from affect.engine.evaluation.evaluate import Predictions, collect, evaluate, in_torch, trained_model
+from affect.engine.evaluation.evaluate import evaluate
+from affect.engine.evaluation.predictions import Predictions, collect
+from affect.engine.evaluation.subject import in_torch, trained_model
 from affect.engine.ort import metadata_of, session
 from affect.engine.package import ModelPackage
 from affect.shards.read import Dataset

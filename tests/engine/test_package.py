@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from affect.engine import Engine
-from affect.engine.evaluation.evaluate import evaluate, trained_model
+from affect.engine.evaluation.evaluate import evaluate
+from affect.engine.evaluation.subject import trained_model
 from affect.engine.export.export import export
 from affect.engine.export.parity import parity
 from affect.engine.package import ModelPackage

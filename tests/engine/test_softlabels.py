@@ -12,7 +12,8 @@ import torch
 from affect.engine.data.loader import eval_loader
 from affect.engine.distill.ensemble import soft_labels
 from affect.engine.distill.softlabels import SoftLabels, standardized
-from affect.engine.evaluation.evaluate import collect, in_torch, trained_model
+from affect.engine.evaluation.predictions import collect
+from affect.engine.evaluation.subject import in_torch, trained_model
 from affect.engine.metrics import nll
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset

@@ -129,7 +129,7 @@ def test_early_stopping_ends_the_run_and_so_does_its_resume(settings, train, tmp
     early = [*settings, "optim.epochs=6", "optim.lr=1e-9", "optim.early_stopping={patience: 1, min_delta: 0.5, min_epochs: 3}"]
     train(early, tmp_path / "run")
     assert len(read_history(tmp_path / "run")) == 3
-    assert "ended after epoch 2: macro_f1 has not risen for 2 epochs" in capsys.readouterr().err
+    assert "ended after epoch 2: macro_f1 has not improved for 2 epochs" in capsys.readouterr().err
     before = load(tmp_path / "run" / LAST)
     train(early, tmp_path / "run", resume=True)
     assert same(load(tmp_path / "run" / LAST), before)
@@ -185,7 +185,7 @@ import sys
 from pathlib import Path
 from affect.engine.config import load_config
 from affect.engine.data.loader import Loader
-from affect.engine.evaluation.evaluate import scorer
+from affect.engine.evaluation.scorer import Scorer
 from affect.engine.ranks import first_process
 from affect.engine.tasks import TASKS
 from affect.engine.train import fit
@@ -200,7 +200,7 @@ def noted(self, plan, inputs, step):
 Loader._batch = noted
 run = load_config("smoke", settings)
 task, dataset = TASKS[run.task], Dataset(run.data.dataset)
-fit(run, task, dataset, out, scorer(run, task, dataset))
+fit(run, task, dataset, out, Scorer(run, task, dataset))
 import os
 Path(f"{out}.seen{os.environ.get('RANK', '0')}").write_text(repr(seen))
 """
