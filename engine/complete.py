@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ from affect.engine.stopping import best_epoch
 from affect.engine.tasks import TASKS
 from affect.engine.tracking import tracker
 from affect.engine.train import fit
-from affect.shards.read import Dataset
 
 
 def train(run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | None = None) -> None:

@@ -107,7 +107,7 @@ class ModelConfig(Section):
     image_size: int = Field(224, ge=16, le=1024)
     dropout: float = Field(0.0, ge=0, lt=1)
     embedding: int = Field(512, gt=0)  # width of the layer before a cosine head
-    hidden: list[Annotated[int, Field(gt=0)]] = Field(default_factory=lambda: [1024, 512])  # widths before a shared head's outputs
+    hidden: list[Annotated[int, Field(gt=0)]] = Field(default_factory=lambda: [1024, 512])  # widths before a shared head
     au_attention: bool = False  # of a shared head: its units see the features through a gate that they open themselves
 
 

@@ -96,7 +96,7 @@ def _falling(run: RunConfig, history: list[Line]) -> Iterator[tuple[str, str]]:
         yield (
             "falling",
             (
-                f"validation accuracy fell from {max(values):.4f} and has been {FALLEN:g} or more below for {FALLING_EPOCHS} epochs: "
+                f"accuracy was {max(values):.4f} and has been {FALLEN:g} or more below it for {FALLING_EPOCHS} epochs: "
                 f"--set optim.lr={run.optim.lr / 2:g} or --set loss.au.weight={run.loss.au.weight / 2:g}"
             ),
         )

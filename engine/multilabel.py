@@ -60,7 +60,7 @@ def auc(scores: np.ndarray, holds: np.ndarray) -> float | None:
     positives, negatives = int(holds.sum()), int((~holds).sum())
     if not positives or not negatives:
         return None
-    values, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
     middle_rank = np.cumsum(count) - (count - 1) / 2
     above = middle_rank[place][holds].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))

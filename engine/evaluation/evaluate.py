@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from affect.engine.calibrate import Calibration
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import open_dataset
-from affect.engine.calibrate import Calibration
 from affect.engine.evaluation.beside import beside_validation, default_out, is_validation
 from affect.engine.evaluation.classes import matched
 from affect.engine.evaluation.outputs import further_metrics

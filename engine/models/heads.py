@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from affect.engine.config import RunConfig
 
-
 UNITS = "au"  # the output that attention is for
 
 
@@ -50,7 +49,8 @@ class SharedHead(Head):
     """Hidden layers that all outputs share, then one affine map for each.
 
     With attention the units look at the features h through a gate made of a first guess at themselves, sample by sample:
-    a = sigmoid(guess(h)), gate = sigmoid(open(a)), units = map(h * gate). Source: seed 004, its attention across the batch mended.
+    a = sigmoid(guess(h)), gate = sigmoid(open(a)), units = map(h * gate). After seed 004,
+    whose attention went across the batch.
     """
 
     def __init__(self, width: int, outputs: Mapping[str, int], run: RunConfig) -> None:

@@ -110,9 +110,9 @@ def mcnemar_table(folders: Sequence[Path]) -> Table | None:
         "only the second",
         "second - first, points",
         "p",
-        "macro-F1, second - first, points",
+        "macro-F1, points",
     ]
     caption = [
-        "McNemar's exact test, two-sided, of the labels (the largest probability); p is of each pair alone. In brackets 95 %."
+        "McNemar's exact test, two-sided, of the labels (the largest probability); p is of each pair alone; macro-F1: second - first."
     ]
     return Table(header, cells, set(), caption) if cells else None
