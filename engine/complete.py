@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,15 @@ from affect.engine.package import ModelPackage
 from affect.engine.progress import Progress
 from affect.engine.ranks import first_process
 from affect.engine.report.criteria import criteria_table
-from affect.engine.report.plots import curves_plot, reliability_plot, units_plot
+from affect.engine.report.plots import curves_plot, reliability_plot, scalars_plot, units_plot
 from affect.engine.report.render import markdown
 from affect.engine.report.tables import CALIBRATION, RELIABILITY
-from affect.engine.run import read_history, write_json
+from affect.engine.run import METRICS, read_history, write_json
 from affect.engine.stopping import best_epoch
 from affect.engine.tasks import TASKS
 from affect.engine.tracking import tracker
 from affect.engine.train import fit
+from affect.shards.schema import Output
 
 
 def train(run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | None = None) -> None:
@@ -77,32 +79,47 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
         with Progress(what, len(rows), "images") as progress:
             return predicted(predict, loader, outputs, progress.advance)
 
-    calib = None
+    calib, first = None, layout.first_classes
     if dataset.info.counts.get("calib"):
         calib = answers(dataset.rows(calib_selection(run.data)), "calibrate")
-    found = calibrated(calibration or run.calibration, str(dataset.folder), calib.of(outputs[0]) if calib else None)
+    found = Calibration.none("nothing to calibrate: no output of classes")
+    if first:
+        found = calibrated(calibration or run.calibration, str(dataset.folder), calib.of(first) if calib else None)
     found = replace(found, thresholds=thresholds_of(calib) if calib else {})
     write_json(folder / CALIBRATION, found.to_json())
-    said = answers(dataset.rows(val_selection(run.data)), "evaluate")
-    val, history = said.of(outputs[0]), read_history(folder)
+    said, history = answers(dataset.rows(val_selection(run.data)), "evaluate"), read_history(folder)
     best = best_epoch(history, run.optim.select_by or TASKS[run.task].select_by)
-    write_json(folder / RELIABILITY, reliability_report(val, found, best, run.data.val_split, dataset.info.label_protocol))
-    logits = found.apply(val.logits)
-    metrics = classification(logits, val.target, val.names)
-    metrics |= {"model": str(folder), "split": run.data.val_split, "label_protocol": dataset.info.label_protocol}
-    metrics["macro_f1_interval"] = macro_f1_interval(np.array(metrics["confusion"]))
-    metrics["outputs"] = further_metrics(outputs[1:], said.values, said.targets, found.thresholds)
+    metrics = classes_metrics(said.of(first), found) if first else {}
+    metrics |= {"model": str(folder), "epoch": best, "split": run.data.val_split, "label_protocol": dataset.info.label_protocol}
+    further = [output for output in outputs if output is not first]
+    metrics["outputs"] = further_metrics(further, said.values, said.targets, found.thresholds)
     metrics["calibration"] = found.to_json()
     if "gap" in history[best]["val"]:
         metrics["gap"] = history[best]["val"]["gap"]
-    write_metrics(metrics, logits, val.target, folder)
+    write_json(folder / METRICS, metrics)
+    if first:
+        val = said.of(first)
+        write_json(folder / RELIABILITY, reliability_report(val, found, best, run.data.val_split, dataset.info.label_protocol))
+        write_metrics(metrics, found.apply(val.logits), val.target, folder)
+        reliability_plot(_bins(val, None), _bins(val, found) if found.mode != "none" else None, folder / "reliability.png")
     write_criteria(run, metrics, folder)
-    reliability_plot(_bins(val, None), _bins(val, found) if found.mode != "none" else None, folder / "reliability.png")
     curves_plot(history, folder / "curves.png", best)
-    for name, of_output in metrics["outputs"].items():
-        if "units" in of_output:
-            units_plot(of_output["units"], folder / f"{name}.png")
+    output_plots(further, said, metrics["outputs"], folder)
     return export_run(folder)
+
+
+def classes_metrics(val: Predictions, calibration: Calibration) -> dict[str, Any]:
+    metrics = classification(calibration.apply(val.logits), val.target, val.names)
+    return metrics | {"macro_f1_interval": macro_f1_interval(np.array(metrics["confusion"]))}
+
+
+def output_plots(outputs: Sequence[Output], said: Predicted, figures: dict[str, dict[str, Any]], folder: Path) -> None:
+    """`<output>.png`: a bar a unit, or said against labelled of each scalar."""
+    for output in outputs:
+        if output.name in figures and output.kind == "multilabel":
+            units_plot(figures[output.name]["units"], folder / f"{output.name}.png")
+        elif output.name in figures and output.kind == "scalars":
+            scalars_plot(said.values[output.name], said.targets[output.name], output.names, folder / f"{output.name}.png")
 
 
 def calibrated(config: CalibrationConfig, where: str, rows: Predictions | None) -> Calibration:

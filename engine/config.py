@@ -101,6 +101,20 @@ class DataConfig(Section):
         return lists
 
 
+class TemporalConfig(Section):
+    """Of a model of clips: what turns the features of frames into those of the clip, and how frames are encoded."""
+
+    head: Annotated[Literal["", "mean", "lstm_attention", "transformer", "attention_mil"], YAML_1_1] = ""  # empty: the task's
+    hidden: int = Field(256, gt=0)  # width of the LSTM, or of the layer before a transformer's outputs
+    size: int = Field(512, gt=0)  # of a transformer: its width, layers, attention heads, width inside a layer
+    layers: int = Field(4, gt=0)
+    heads: int = Field(8, gt=0)
+    feed: int = Field(2048, gt=0)
+    networks: Literal[1, 2] = 1  # 2: side by side, each weighted by what the other thinks of a sample (ReSup)
+    chunk: int = Field(0, ge=0)  # frames encoded at a time; 0: all
+    checkpointing: bool = False  # activations are computed again on the way back: less memory, more time
+
+
 class ModelConfig(Section):
     backbone: str = "resnet18"
     pretrained: bool = False
@@ -108,6 +122,7 @@ class ModelConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     embedding: int = Field(512, gt=0)  # width of the layer before a cosine head
     hidden: list[Annotated[int, Field(gt=0)]] = Field(default_factory=lambda: [1024, 512])  # widths before a shared head
+    temporal: TemporalConfig = TemporalConfig()  # of a task on clips
     au_attention: bool = False  # of a shared head: its units see the features through a gate that they open themselves
 
 
@@ -122,8 +137,20 @@ class EarlyStopping(Section):
     min_epochs: int = Field(5, ge=0)
 
 
+class PlateauConfig(Section):
+    """The rate is multiplied by `factor` whenever the selecting figure has not improved for more than `patience` epochs."""
+
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience: int = Field(7, ge=0)
+    min_delta: float = Field(0.0, ge=0)
+
+
 class OptimConfig(Section):
-    """AdamW; the rate rises over `warmup_epochs` to `lr` and falls as a cosine, never below `min_lr`."""
+    """The rate rises over `warmup_epochs` to `lr` and falls as a cosine or on plateaus, never below `min_lr`."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1)  # of sgd
+    plateau: PlateauConfig | None = None  # null: a cosine
 
     epochs: int = Field(gt=0)
     steps: int | None = Field(None, gt=0)  # updates after which the run ends, for a trial; the schedule stays that of `epochs`

@@ -200,7 +200,8 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         epoch = (step + 1) * self.order.batch / len(self.order.rows)
-        return learning_rate(self.run.optim, min(epoch, self.run.optim.epochs))
+        merits = [merit(self.task.select_by, line["val"][self.task.select_by]) for line in self.state.history]
+        return learning_rate(self.run.optim, min(epoch, self.run.optim.epochs), merits)
 
     def agreed(self, wish: bool) -> bool:
         """Alone: the wish. Several processes must do the same in the same step, and ask each other now and then."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
+KEYS = ("acc", "macro_f1", "bacc")
 ONLY_WITH = {"root": "csv", "delimiter": "csv", "label_protocol": "npz"}
 
 
@@ -69,9 +71,39 @@ def evaluate(
     else:
         assert npz
         metrics = evaluate_npz(model, npz, out, progress, class_map=known, protocol=label_protocol, max_rejects=max_rejects)
-    _print(metrics)
+    if "per_class" in metrics:
+        _print(metrics)
+    _print_outputs(metrics)
     if as_json:
         print(json.dumps(metrics))
+
+
+def _print_outputs(metrics: dict[str, Any]) -> None:
+    """Of the outputs besides the first one of classes."""
+    for name, of in metrics.get("outputs", {}).items():
+        for line in output_lines(name, of):
+            print(line)
+    if "per_class" not in metrics:
+        print(f"{metrics['rows']:,} rows of {metrics['dataset']}, {metrics['split']}: {Path(metrics['out']) / 'metrics.json'}")
+
+
+def output_lines(name: str, figures: dict[str, Any]) -> Iterator[str]:
+    """What is said of units, scalars or further classes in a few lines."""
+    if "units" in figures:
+        yield (
+            f"{name}: F1 {figures['macro_f1']:.4f}, area under ROC {figures['macro_auc']:.4f}, the means over "
+            f"{figures['macro_units']} units with positives, of {figures['rows']:,} labelled rows"
+        )
+        for unit, of in figures["units"].items():
+            area = "-" if of["auc"] is None else f"{of['auc']:.4f}"
+            yield f"  {unit:12s} F1 {of['f1']:.4f} at {of['threshold']:.2f}, area {area}, {of['support']:,} of {of['rows']:,}"
+    elif "scalars" in figures:
+        yield f"{name}: R² {figures['r2']:.4f}, MAE {figures['mae']:.4f}, means over its scalars, {figures['rows']:,} labelled rows"
+        for scalar, of in figures["scalars"].items():
+            r2, r = ("-" if of[key] is None else f"{of[key]:.4f}" for key in ("r2", "pearson"))
+            yield f"  {scalar:20s} R² {r2}, MAE {of['mae'] or 0:.4f}, bias {of['bias'] or 0:+.4f}, r {r} of {of['rows']:,}"
+    else:
+        yield f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures["present_only"].items() if key in KEYS)
 
 
 def _check_usage(given: set[str], split: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -72,15 +72,30 @@ def calibrate(
 
 def _print(out: Path, as_json: bool) -> None:
     """What the folder's files say."""
+    from affect.engine.cli.evaluating import output_lines
+    from affect.engine.names import METRICS
     from affect.engine.report.tables import RELIABILITY
     from affect.engine.run import read_history
 
-    found, history = json.loads((out / RELIABILITY).read_text()), read_history(out)
-    raw, scaled = found["raw"], found["temperature_scaled"]
+    history, metrics = read_history(out), json.loads((out / METRICS).read_text())
+    found = json.loads((out / RELIABILITY).read_text()) if (out / RELIABILITY).is_file() else {}
+    if found:
+        _print_classes(out, found, len(history))
+    for name, figures in metrics["outputs"].items():
+        print("\n".join(output_lines(name, figures)))
     seconds = sum(line["seconds"] for line in history)
     waiting = sum(line["waiting_share"] * line["seconds"] for line in history) / seconds
+    print(f"{seconds / len(history):.1f} s an epoch, waiting for data {100 * waiting:.2f} % of it; {out / METRICS}")
+    if as_json:
+        chosen = next(line for line in history if line["epoch"] == metrics["epoch"])
+        sides = {key: found.get(key) for key in ("raw", "temperature_scaled")}
+        print(json.dumps({"run": str(out), "best": str(out / "best.pt"), **chosen, **sides, "outputs": metrics["outputs"]}))
+
+
+def _print_classes(out: Path, found: dict[str, Any], epochs: int) -> None:
+    raw, scaled = found["raw"], found["temperature_scaled"]
     print(
-        f"{out}: epoch {found['epoch']} of {len(history)}, accuracy {raw['accuracy']:.4f}, macro-F1 {raw['macro_f1']:.4f}, "
+        f"{out}: epoch {found['epoch']} of {epochs}, accuracy {raw['accuracy']:.4f}, macro-F1 {raw['macro_f1']:.4f}, "
         f"bACC {raw['bacc']:.4f} on {found['rows']:,} rows of {found['split']} ({found['label_protocol']} labels)"
     )
     print(f"  NLL {raw['nll']:.4f}, ECE {raw['ece']:.4f} (votes {raw['ece_votes']:.4f}), Brier {raw['brier']:.4f}")
@@ -90,7 +105,3 @@ def _print(out: Path, as_json: bool) -> None:
             f"  with T {values}: NLL {scaled['nll']:.4f}, ECE {scaled['ece']:.4f} (votes {scaled['ece_votes']:.4f}), "
             f"Brier {scaled['brier']:.4f}"
         )
-    print(f"{seconds / len(history):.1f} s an epoch, waiting for data {100 * waiting:.2f} % of it")
-    if as_json:
-        chosen = next(line for line in history if line["epoch"] == found["epoch"])
-        print(json.dumps({"run": str(out), "best": str(out / "best.pt"), **chosen, "raw": raw, "temperature_scaled": scaled}))

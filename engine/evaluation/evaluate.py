@@ -43,6 +43,8 @@ def evaluate(
     """
     dataset, subject = open_dataset(data), open_subject(model)
     rows = _rows_of(dataset, split)
+    if subject.layout.first_classes is None:
+        return evaluate_numbers(model, subject, dataset, data, split, rows, out, progress)
     output = dataset.info.layout.output(subject.output.name)
     target = dataset.targets(output.name)[rows]
     counts = dict(zip(output.names, (target > 0).sum(0).tolist(), strict=True))
@@ -60,10 +62,7 @@ def evaluate(
         values = collect(subject.predict, loader, shown.advance)
     logits = values[output.name][known[wanted]]
     found = Predictions(logits, target[known], sources_of(dataset, rows[known]), subject.output.names)
-    beside = further_metrics(
-        [subject.layout.output(name) for name in further], values, {name: of[wanted] for name, of in further.items()},
-        Calibration.from_json(subject.calibration).thresholds,
-    )  # fmt: skip
+    beside = _beside(subject, values, {name: of[wanted] for name, of in further.items()})
     left_out = {"not labelled": unlabelled, "label not in the class map": len(rows) - len(logits) - unlabelled}
     left_out = {reason: count for reason, count in left_out.items() if count}
     what = {"model": str(model), "dataset": str(data), "split": split, "class_map": class_map.name if class_map else None}
@@ -71,11 +70,42 @@ def evaluate(
     return judge(found, subject, what, {"left_out": left_out, "rejected": 0, "outputs": beside}, out)
 
 
+def evaluate_numbers(
+    model: Path, subject: Subject, dataset: Dataset, data: Path, split: str, rows: np.ndarray, out: Path | None,
+    progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    """As `evaluate`, of a model without classes: only metrics.json is written."""
+    targets = {name: values[rows] for name, values in further_targets(subject.layout, dataset).items()}
+    known = np.any([~np.isnan(values).all(1) for values in targets.values()] or [np.zeros(len(rows), bool)], axis=0)
+    if not known.any():
+        names = ", ".join(output.name for output in subject.layout.outputs)
+        raise InputError(f"{dataset.folder}: no row of {split} is labelled for {names}; nothing to evaluate")
+    loader = eval_loader(dataset, rows[known], subject.preprocess, (), torch.device("cpu"))
+    with progress or Progress("evaluate", None, "images", shown=False) as shown:
+        shown.total = int(known.sum())
+        values = collect(subject.predict, loader, shown.advance)
+    what: dict[str, Any] = {"model": str(model), "dataset": str(data), "split": split, "class_map": None}
+    what["label_protocol"] = dataset.info.label_protocol
+    metrics = what | {"rows": int(known.sum()), "left_out": {"not labelled": int((~known).sum())} if not known.all() else {}}
+    metrics["outputs"] = _beside(subject, values, {name: of[known] for name, of in targets.items()})
+    out = out or default_out(model, what)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / METRICS, metrics)
+    return metrics | {"out": str(out)}
+
+
+def _beside(subject: Subject, values: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    thresholds = Calibration.from_json(subject.calibration).thresholds
+    return further_metrics([subject.layout.output(name) for name in targets], values, targets, thresholds)
+
+
 def further_targets(layout: TargetLayout, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Output after the model's first -> (N, C) targets of the dataset in the model's columns; NaN where it does not have them."""
+    """Output besides the first one of classes -> (N, C) targets of the dataset in the model's columns, NaN where it has none."""
     found = {}
     theirs = {output.name: output for output in dataset.info.layout.outputs}
-    for output in layout.outputs[1:]:
+    for output in layout.outputs:
+        if output is layout.first_classes:
+            continue
         if output.name in theirs and theirs[output.name].kind == output.kind:
             held, values = theirs[output.name].names, dataset.targets(output.name)
             columns = [held.index(name) if name in held else -1 for name in output.names]

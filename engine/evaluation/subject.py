@@ -40,8 +40,12 @@ class Subject:
 
     @property
     def output(self) -> Output:
-        """The one that metrics are read from."""
-        return self.layout.outputs[0]
+        """The first one of classes. Raises InputError where there is none."""
+        found = self.layout.first_classes
+        if found is None:
+            has = ", ".join(f"{output.name} ({output.kind})" for output in self.layout.outputs)
+            raise InputError(f"the model has no output of classes, only {has}; evaluate it on a packed dataset: --data")
+        return found
 
 
 def open_subject(model: Path) -> Subject:

@@ -19,6 +19,7 @@ from affect.engine.data.loader import Batch, Loader
 from affect.engine.losses.cross_entropy import CrossEntropy, arcface
 from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse
 from affect.engine.losses.geometry import DGeo, ProtoKd
+from affect.engine.losses.scalars import ScalarMse, SumConsistency
 from affect.engine.losses.term import LossTerm, Said, Teacher
 from affect.engine.losses.units import UnitsBce
 from affect.engine.task import TaskSpec, Term
@@ -29,6 +30,8 @@ TERMS: dict[str, Callable[[Term, RunConfig, Loader, int], LossTerm]] = {
     "cross_entropy": CrossEntropy,
     "arcface_ce": arcface,
     "au_bce": UnitsBce,
+    "scalar_mse": ScalarMse,
+    "sum_consistency": SumConsistency,
     "kd": Kd,
     "dkd": DecoupledKd,
     "kd_mse": KdMse,
@@ -48,6 +51,7 @@ class Losses:
 def terms_of(run: RunConfig, task: TaskSpec) -> list[Term]:
     """The task's own, and those that the configuration adds to its first output."""
     factors = {"cross_entropy": run.loss.cross_entropy, "arcface_ce": run.loss.cross_entropy, "au_bce": run.loss.au.weight}
+    factors["sum_consistency"] = run.loss.scalars.sum_weight
     own = [Term(term.name, term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
     added = [Term(name, config.weight, task.outputs[0]) for name, config in run.loss.distillation.items()]
     return [term for term in own if term.weight > 0] + added

@@ -140,11 +140,20 @@ class AuConfig(Section):
         return (epoch - self.from_epoch + 1) / (self.full_epoch - self.from_epoch + 1)
 
 
+class ScalarsConfig(Section):
+    """Squared errors of scalars."""
+
+    moments: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # value of meta.moment -> weight of its rows
+    weights: Annotated[Literal["off", "correlation"], YAML_1_1] = "off"  # correlation: of each scalar with the total
+    sum_weight: float = Field(0.1, ge=0)  # that the total be the sum of the others; 0: off
+
+
 class LossConfig(Section):
     cross_entropy: float = Field(1.0, ge=0)  # weight of the task's own terms
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     focal_gamma: float = Field(0.0, ge=0, le=10)  # cross-entropy times (1 - p)^gamma; 0: off
     au: AuConfig = AuConfig()  # of a task with action units
+    scalars: ScalarsConfig = ScalarsConfig()  # of a task with scalars
     class_weights: Annotated[Literal["off", "balanced"], YAML_1_1] = "off"  # balanced: by the effective number of samples
     class_weights_beta: float = Field(0.9999, ge=0, lt=1)
     arcface: ArcFaceConfig | None = None  # of a task with a cosine head; null: its plain head alone

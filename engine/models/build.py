@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import timm
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from affect.engine.config import RunConfig
-from affect.engine.log import say
+from affect.engine.models.clip import ClipModel, FrameEncoder, TwoNetworks, frame_backbone, width_of
 from affect.engine.models.heads import HEADS, Head
+from affect.engine.models.temporal import TEMPORALS
 from affect.engine.task import TaskSpec
-from affect.shards.errors import InputError, nearest
+from affect.shards.errors import InputError
 from affect.shards.schema import TargetLayout
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -49,23 +51,27 @@ class FrameModel(nn.Module):
         return self.head(self.backbone(self.normalise(images)))
 
 
-def build_model(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> FrameModel:
-    """The network of a run for the outputs of a dataset. Raises InputError where timm has no such backbone."""
-    config = run.model
-    if not timm.is_model(config.backbone):
-        raise InputError(f"model.backbone: timm has no {config.backbone!r}{nearest(config.backbone, timm.list_models())}")
-    if config.pretrained:
-        say(f"model: fetching pretrained weights of {config.backbone} from the hub")
-    try:
-        backbone = timm.create_model(config.backbone, pretrained=config.pretrained, num_classes=0)
-    except (OSError, RuntimeError) as error:
-        if not config.pretrained:
-            raise
-        raise InputError(
-            f"model.pretrained: the weights of {config.backbone} cannot be fetched ({type(error).__name__}); "
-            "go online, or train from scratch: --set model.pretrained=false"
-        ) from error
+def build_model(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> FrameModel | ClipModel:
+    """The network of a run for the outputs of a dataset. Raises InputError where there is no such backbone."""
     counts = {name: len(layout.output(name).names) for name in task.outputs}
-    return FrameModel(
-        backbone, HEADS[task.head](backbone.head_hidden_size, counts, run)
-    )  # after a last layer that num_features precedes
+    if task.input == "clip":
+        first = _clip_model(run, task, counts)
+        return TwoNetworks(first, _clip_model(run, task, counts)) if run.model.temporal.networks == 2 else first
+    backbone = frame_backbone(run.model.backbone, pretrained=run.model.pretrained)
+    return FrameModel(backbone, HEADS[task.head](width_of(backbone), counts, run))
+
+
+def _clip_model(run: RunConfig, task: TaskSpec, counts: Mapping[str, int]) -> ClipModel:
+    config, clip = run.model.temporal, run.data.clip
+    if clip is None:
+        raise InputError(f"data.clip: {task.name} learns from clips; say how many frames it sees: --set data.clip.frames=16")
+    encoder = FrameEncoder(Normalise(), frame_backbone(run.model.backbone, pretrained=run.model.pretrained))
+    kind = config.head or task.head
+    own = {
+        "lstm_attention": {"hidden": config.hidden},
+        "transformer": {
+            "size": config.size, "layers": config.layers, "heads": config.heads, "feed": config.feed, "hidden": config.hidden,
+        },
+    }.get(kind, {})  # fmt: skip
+    head = TEMPORALS[kind](encoder.width, counts, clip.frames, run.model.dropout, **own)
+    return ClipModel(encoder, head, config.chunk, config.checkpointing)

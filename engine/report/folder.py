@@ -55,7 +55,7 @@ def read_figures(path: Path) -> Figures:
 
 def validation(run: Path) -> Figures | None:
     """None where the run has none of its own rows; figures of other rows that were written there are not taken for them."""
-    if not (run / METRICS).is_file():
+    if not (run / METRICS).is_file() or not any(key.endswith("way") for key in read_json(run / METRICS)):
         return None
     found, data = read_figures(run / METRICS), read_config(run).get("data", {})
     ours = data.get("dataset", found.dataset)

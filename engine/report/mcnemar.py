@@ -113,6 +113,7 @@ def mcnemar_table(folders: Sequence[Path]) -> Table | None:
         "macro-F1, points",
     ]
     caption = [
-        "McNemar's exact test, two-sided, of the labels (the largest probability); p is of each pair alone; macro-F1: second - first."
+        "McNemar's exact test, two-sided, of the labels (the largest probability); p is of each pair alone. Macro-F1: second "
+        "minus first, 95 % in brackets."
     ]
     return Table(header, cells, set(), caption) if cells else None

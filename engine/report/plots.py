@@ -51,9 +51,13 @@ def curves_plot(history: list[dict[str, Any]], path: Path, best: int | None = No
     left, right, *third = figure.subplots(1, panels)
     style = {"marker": "o", "markersize": 3}
     left.plot(epochs, [line["train_loss"] for line in history], **style, label="train loss")
-    left.plot(epochs, [line["val"]["nll"] for line in history], **style, label="validation NLL")
-    for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        right.plot(epochs, [line["val"][name] for line in history], **style, label=f"validation {label}")
+    curves = ("nll", "validation NLL", left), ("mae", "validation MAE", left), ("total_mae", "MAE of the total", left)
+    curves += ("accuracy", "validation accuracy", right), ("macro_f1", "validation macro-F1", right)
+    curves += ("au_macro_f1", "AU-F1", right), ("train_accuracy", "training accuracy", right)
+    curves += ("r2", "validation R²", right), ("total_r2", "R² of the total", right)
+    for name, label, axes in curves:
+        if name in history[-1]["val"]:
+            axes.plot(epochs, [line["val"][name] for line in history], **style, label=label)
     if third:
         _rates(third[0], epochs, rates, style)
     pad = max(0.5, 0.03 * len(epochs))  # whole epochs as ticks, also where there is one
@@ -88,6 +92,26 @@ def units_plot(units: dict[str, dict[str, Any]], path: Path) -> None:
     axes.set(ylim=(0, 1), xlabel="unit, and how many rows it holds in")
     axes.legend(loc="lower right", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def scalars_plot(said: np.ndarray, labelled: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """(N, S) said against labelled, a panel a scalar, the line of no error in each; NaN is left out."""
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.0 * columns, 2.9 * rows), layout="constrained")
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_visible(i < len(names))
+        if i >= len(names):
+            continue
+        keep = ~np.isnan(labelled[:, i])
+        true, value = labelled[keep, i], said[keep, i]
+        bounds = [min(true.min(initial=0), value.min(initial=0)), max(true.max(initial=1), value.max(initial=1))]
+        axes.plot(bounds, bounds, "--", color="black", linewidth=1)
+        axes.scatter(true, value, s=8, alpha=0.4)
+        axes.set_title(names[i], fontsize=9)
+        axes.set(xlabel="labelled", ylabel="said")
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
 
