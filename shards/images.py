@@ -14,7 +14,7 @@ import numpy as np
 
 from affect.shards.dhash import dhash
 from affect.shards.headers import GIF, JPEG, PNG, jpeg_frame, size_of
-from affect.shards.schema import Box, Image
+from affect.shards.schema import Box, Clip, Content, Image, Recording
 
 MOST_MEGAPIXELS = 100  # decoded, 300 MB
 LARGE_MEGAPIXELS = 12  # larger ones are decoded one at a time, whatever the number of threads
@@ -36,6 +36,11 @@ class Encoded:
     height: int
     sha256: bytes  # of the decoded RGB pixels and their shape
     dhash: int  # of the same; see dhash.py
+
+    @property
+    def members(self) -> dict[str, bytes]:
+        """What stands in the tar, by extension."""
+        return {self.extension: self.data}
 
 
 def decode(data: bytes | np.ndarray, where: str = "image") -> np.ndarray:
@@ -91,9 +96,11 @@ def encode(image: Image, storage: Storage = Storage(), box: Box | None = None) -
         return _from_file(data, storage, box)
 
 
-def pixels(image: Image, box: Box | None = None) -> np.ndarray:
+def pixels(image: Content, box: Box | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB: what is read of a picture that `encode` has stored as it is. Raises BadImage where `encode` does."""
     image = image() if callable(image) else image
+    if isinstance(image, Clip | Recording):
+        raise BadImage("a clip, expected a picture")
     if isinstance(image, np.ndarray):
         array = _checked(_cut(image, box))
         return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB) if array.ndim == 2 else array

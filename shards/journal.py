@@ -16,13 +16,15 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from affect.shards.clip import EncodedClip
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, Encoded
-from affect.shards.schema import Sample
+from affect.shards.schema import Clip, Recording, Sample
 from affect.shards.tar import TarWriter
 
 FACTS, RECORDS = "journal.json", "journal.jsonl"
@@ -36,12 +38,11 @@ class Torn(Exception):
 
 @dataclass
 class Result:
-    """What became of a sample. size: of the encoded picture; its bytes are empty where they are in the tar already."""
+    """What became of a sample. replayed: it is in its tar already, and so many bytes of zero stand for the picture's."""
 
     sample: Sample
-    encoded: Encoded | BadImage
+    encoded: Encoded | EncodedClip | BadImage
     stamp: str
-    size: int = 0
     replayed: bool = False
 
 
@@ -93,8 +94,7 @@ class Journal:
         self.valid += len(line)
         if len(record) == 2:
             return Result(sample, BadImage(record[1]), stamp, replayed=True)
-        _, extension, width, height, sha256, dhash, size = record
-        return Result(sample, Encoded(b"", extension, width, height, bytes.fromhex(sha256), dhash), stamp, size, replayed=True)
+        return Result(sample, _made(*record[1:]), stamp, replayed=True)
 
     def add(self, result: Result) -> None:
         """Note a result whose picture has been handed to its tar."""
@@ -103,7 +103,10 @@ class Journal:
         made = result.encoded
         record: list[Any] = [result.stamp, str(made)]
         if isinstance(made, Encoded):
-            record = [result.stamp, made.extension, made.width, made.height, made.sha256.hex(), made.dhash, result.size]
+            record = [result.stamp, made.extension, made.width, made.height, made.sha256.hex(), made.dhash, len(made.data)]
+        elif isinstance(made, EncodedClip):
+            record = [result.stamp, made.extensions, made.width, made.height, made.sha256.hex(), made.dhash]
+            record += [[len(data) for data in made.data], made.times_s, dict(made.meta)]
         self.waiting.append(json.dumps(record).encode() + b"\n")
         if len(self.waiting) >= COMMIT_SAMPLES or time.monotonic() - self.committed >= COMMIT_S:
             self.commit()
@@ -160,22 +163,42 @@ class ContinuedTar(TarWriter):
 def stamp(sample: Sample) -> tuple[str, int]:
     """(what must be equal for a record to be of `sample`, bytes of its picture).
 
-    Of a file, its size and times: one that was mended, or was not there and is now, is read again. Of a picture that is yet to
-    be made, nothing: the source's fingerprint speaks for it.
+    Of a file, its size and times: one that was mended, or was not there and is now, is read again; of a folder those of its
+    files, of a recording those that it reads. Of a picture that is yet to be made, nothing: the source's fingerprint speaks
+    for it.
     """
-    image, size, seen = sample.image, 0, ""
-    if isinstance(image, Path):
-        try:
-            stat = image.stat()
-            size, seen = stat.st_size, f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-        except OSError as error:
-            seen = str(error.errno)
-    elif not callable(image):
-        data = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else np.ascontiguousarray(image)
-        size, seen = data.nbytes, f"{zlib.crc32(data.data)} {data.shape}"
+    image = sample.image
+    held = image.frames if isinstance(image, Clip) else image.files if isinstance(image, Recording) else (image,)
+    parts = [_seen(part) for part in held]
+    size, seen = sum(part[1] for part in parts), " ".join(part[0] for part in parts if part[0])
     known = (sample.path, sample.split, sample.targets, sample.source, sample.group, sample.weight, sample.confidence)
     text = repr((seen, *known, sample.meta, sample.box))
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest(), size
+
+
+def _seen(image: object) -> tuple[str, int]:
+    """(what tells a picture from another, its bytes)."""
+    if isinstance(image, Path):
+        try:
+            stat = image.stat()
+            names = sorted(entry.name for entry in os.scandir(image)) if S_ISDIR(stat.st_mode) else []
+        except OSError as error:
+            return str(error.errno), 0
+        own = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        held = [_seen(image / name) for name in names]
+        return " ".join([own, *(f"{name} {part[0]}" for name, part in zip(names, held, strict=True))]), stat.st_size
+    if not isinstance(image, bytes | np.ndarray):
+        return "", 0
+    data = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else np.ascontiguousarray(image)
+    return f"{zlib.crc32(data.data)} {data.shape}", data.nbytes
+
+
+def _made(extension: Any, width: int, height: int, sha256: str, dhash: int, size: Any, *clip: Any) -> Encoded | EncodedClip:
+    """What a record says of a picture, or of a clip, whose times and meta stand behind."""
+    if not clip:
+        return Encoded(bytes(size), extension, width, height, bytes.fromhex(sha256), dhash)
+    data, (times_s, meta) = tuple(bytes(count) for count in size), clip
+    return EncodedClip(data, tuple(extension), width, height, bytes.fromhex(sha256), dhash, tuple(times_s), meta)
 
 
 def to_disk(stream: BinaryIO) -> None:

@@ -58,6 +58,7 @@ class Merged(Dataset):
             dropped=_sum([info.dropped for info in infos]),
             fingerprint={f"{part.folder}/{name}": sha for part in self.parts for name, sha in part.info.fingerprint.items()},
             files={f"{part.folder}/{name}": fact for part in self.parts for name, fact in part.info.files.items()},
+            clip=infos[0].clip if all(info.clip == infos[0].clip for info in infos) else None,
         )
 
     def _move_leaked(self, say: Callable[[str], None]) -> None:
@@ -175,6 +176,18 @@ class Merged(Dataset):
     def image(self, sample: int) -> np.ndarray:
         which, own = self._place(sample)
         return self.parts[which].image(own)
+
+    def frames(self, sample: int, chosen: Sequence[int] | np.ndarray | None = None) -> list[np.ndarray]:
+        which, own = self._place(sample)
+        return self.parts[which].frames(own, chosen)
+
+    def places(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
+        which, own = self._place(sample)
+        return self.parts[which].places(own)
+
+    def times_s(self, sample: int) -> np.ndarray:
+        which, own = self._place(sample)
+        return self.parts[which].times_s(own)
 
     def _place(self, sample: int) -> tuple[int, int]:
         """The number of its dataset, and its own number there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Dataset:
         self.info = DatasetInfo.read(self.folder)
         self._check_files()
         self._columns: dict[str, np.ndarray] = {}
+        self._listed: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._maps: dict[int, memoryview] = {}
 
     def _check_files(self) -> None:
@@ -69,7 +71,7 @@ class Dataset:
                 raise InputError(f"{self.folder}: no column {column!r}{nearest(column, self.names)}")
 
     def column(self, name: str) -> np.ndarray:
-        """(N,) values of one index column; text comes as objects, `offset` and `size` as those of the first image member."""
+        """(N,) values of one index column; text comes as objects, `offset`, `size` and `time_s` as those of the first frame."""
         if name not in self._columns:
             values = self.table([name]).column(0)
             if pa.types.is_list(values.type):
@@ -121,15 +123,48 @@ class Dataset:
         return self.coded("shard")
 
     def image(self, sample: int) -> np.ndarray:
-        """The encoded bytes of a picture, (n,) uint8, as a view into the tar."""
+        """The encoded bytes of a picture, (n,) uint8, as a view into the tar; of a clip, those of its first frame."""
+        offset, size = int(self.column("offset")[sample]), int(self.column("size")[sample])
+        return np.frombuffer(self._tar(sample), np.uint8, count=size, offset=offset)
+
+    def frames(self, sample: int, chosen: Sequence[int] | np.ndarray | None = None) -> list[np.ndarray]:
+        """The encoded bytes of a clip's frames, (n,) uint8 each, as views into the tar; a picture is a clip of one.
+
+        chosen: numbers from 0, in any order, repeated or not; default: all, in order. Raises IndexError outside of the clip.
+        """
+        tar, (offsets, sizes) = self._tar(sample), self.places(sample)
+        numbers = range(len(offsets)) if chosen is None else chosen
+        return [np.frombuffer(tar, np.uint8, count=sizes[i], offset=offsets[i]) for i in numbers]
+
+    def places(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
+        """(T,) int64 offsets in the tar and sizes of the image members, in the order of the frames."""
+        starts, offsets = self._lists("offset")
+        own = slice(starts[sample], starts[sample + 1])
+        return offsets[own], self._lists("size")[1][own]
+
+    def times_s(self, sample: int) -> np.ndarray:
+        """(T,) float32 seconds of each frame in its recording; (0,) of a picture."""
+        if not self.has("time_s"):
+            return np.zeros(0, np.float32)
+        starts, times = self._lists("time_s")
+        return times[starts[sample] : starts[sample + 1]]
+
+    def _lists(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(N + 1,) where each sample's values begin, and all values, of a column of lists."""
+        if name not in self._listed:
+            values = self.table([name]).column(0)
+            starts = np.concatenate([[0], np.cumsum(pc.list_value_length(values).to_numpy())])
+            self._listed[name] = starts, pc.list_flatten(values).to_numpy()
+        return self._listed[name]
+
+    def _tar(self, sample: int) -> memoryview:
         codes, names = self._shard
         code = int(codes[sample])
         tar = self._maps.get(code)
         if tar is None:
             with (self.folder / names[code]).open("rb") as stream:
                 tar = self._maps[code] = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        offset = int(self.column("offset")[sample])
-        return np.frombuffer(tar, np.uint8, count=int(self.column("size")[sample]), offset=offset)
+        return tar
 
 
 def codes_of(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:

@@ -45,7 +45,7 @@ class StreamOrder(Order):
 
 
 class StreamReader:
-    """Reads ahead in a thread, from the position of the first sample asked for; holds at most `buffer` pictures and some.
+    """Reads ahead in a thread, from the position of the first sample asked for; holds `buffer` pictures or clips and some.
 
     tars: where the tars are, a folder or anything that fsspec opens (`s3://bucket/path`); the index is read from the dataset.
     """
@@ -53,7 +53,7 @@ class StreamReader:
     def __init__(self, dataset: Dataset, order: StreamOrder, tars: str = "") -> None:
         self.dataset, self.order, self.tars = dataset, order, tars or str(dataset.folder)
         self.limit = order.buffer + 2 * order.batch
-        self._held: dict[tuple[int, int], np.ndarray] = {}
+        self._held: dict[tuple[int, int], list[np.ndarray]] = {}
         self._changed = threading.Condition()
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -76,7 +76,11 @@ class StreamReader:
         self._thread.start()
 
     def image(self, sample: int, epoch: int) -> np.ndarray:
-        """The encoded bytes, (n,) uint8; waits until they have been read. Each is handed out once."""
+        """The encoded bytes, (n,) uint8, of a clip its first frame's; waits until they are read. Each is handed out once."""
+        return self.frames(sample, epoch)[0]
+
+    def frames(self, sample: int, epoch: int) -> list[np.ndarray]:
+        """As `image`, of all frames of a clip."""
         with self._changed:
             self._changed.wait_for(lambda: (epoch, sample) in self._held or self._error)
             if self._error:
@@ -107,9 +111,8 @@ class StreamReader:
                 self._error = error if isinstance(error, InputError) else InputError(f"{self.tars}: cannot be read: {error}")
                 self._changed.notify_all()
 
-    def _pictures(self, step: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    def _pictures(self, step: int) -> Iterator[tuple[int, int, list[np.ndarray]]]:
         codes, names = self.dataset.coded("shard")
-        offset, size = self.dataset.column("offset"), self.dataset.column("size")
         epoch, done = divmod(step * self.order.batch, len(self.order.rows))
         while True:
             skip = set(self.order._epoch(epoch)[:done].tolist())  # handed out before a resumed run began
@@ -122,8 +125,10 @@ class StreamReader:
                             tar.close()
                         tar, opened = self._open(names[codes[row]]), codes[row]
                     assert tar is not None
-                    tar.seek(int(offset[row]))
-                    yield epoch, row, np.frombuffer(tar.read(int(size[row])), np.uint8)
+                    offsets, sizes = self.dataset.places(row)
+                    tar.seek(int(offsets[0]))
+                    data = np.frombuffer(tar.read(int(offsets[-1] + sizes[-1] - offsets[0])), np.uint8)
+                    yield epoch, row, [data[at : at + size] for at, size in zip(offsets - offsets[0], sizes, strict=True)]
             finally:
                 if tar:
                     tar.close()

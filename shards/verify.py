@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from affect.shards.clip import clip_sha256, frame_name
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, decode, pixel_sha256
 from affect.shards.read import Dataset
@@ -59,15 +60,19 @@ def _first_damage(
 
 
 def _damage(dataset: Dataset, sample: int, tar: np.ndarray, targets: np.ndarray) -> str | None:
-    key, offset, size = (dataset.column(c)[sample] for c in ("key", "offset", "size"))
-    data = dataset.image(sample)
-    if tar[offset - BLOCK : offset].tobytes() not in (header(f"{key}.{extension}", int(size)) for extension in ("png", "jpg")):
-        return f"the header of {key}'s image, byte {offset - BLOCK}"
-    try:
-        if pixel_sha256(decode(data)) != dataset.column("sha256")[sample]:
-            return f"the pixels of {key} (bytes {offset} to {offset + size})"
-    except BadImage as reason:
-        return f"the image of {key} (bytes {offset} to {offset + size}): {reason}"
+    key, (offsets, sizes) = dataset.column("key")[sample], dataset.places(sample)
+    hashes = []
+    for number, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
+        name = key if dataset.info.clip is None else f"{key}.{frame_name(number, len(offsets))}"
+        if tar[offset - BLOCK : offset].tobytes() not in (header(f"{name}.{extension}", size) for extension in ("png", "jpg")):
+            return f"the header of {name}'s image, byte {offset - BLOCK}"
+        try:
+            hashes.append(pixel_sha256(decode(tar[offset : offset + size])))
+        except BadImage as reason:
+            return f"the image of {name} (bytes {offset} to {offset + size}): {reason}"
+    found = hashes[0] if dataset.info.clip is None else clip_sha256(hashes)
+    if found != dataset.column("sha256")[sample]:
+        return f"the pixels of {key} (bytes {offsets[0]} to {offset + size})"
     at = offset + size + (-size % BLOCK)
     if tar[at : at + BLOCK].tobytes() != header(f"{key}.y.f32", targets.nbytes):
         return f"the header of {key}.y.f32, byte {at}"

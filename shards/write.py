@@ -17,16 +17,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from affect.shards.clip import EncodedClip, encode
 from affect.shards.errors import InputError, first
-from affect.shards.images import BadImage, Encoded, Storage, encode
+from affect.shards.images import BadImage, Encoded, Storage
 from affect.shards.journal import Journal, Result, Torn, stamp
 from affect.shards.leaks import HeldOut, OnLeak
 from affect.shards.schema import SPLITS, DatasetInfo, Sample
-from affect.shards.sources import Source, share_of
+from affect.shards.sources import Source, clip_of, share_of
 from affect.shards.writer import SHARD_SAMPLES, Tally, Writer
 from affect.shards.writer import file_sha256 as file_sha256  # engine/export reads it from here
 
 IN_FLIGHT, IN_FLIGHT_BYTES = 256, 64 * 2**20  # samples read and encoded ahead of the writer, and the bytes of their pictures
+CLIPS_IN_FLIGHT = 2  # a worker: what a video unpacks to is not known before
 
 
 def pack(
@@ -114,8 +116,10 @@ class _Packing:
 
     def _facts(self, fingerprint: dict[str, str]) -> dict[str, Any]:
         source = self.source
-        names = [type(source).__name__, source.label_protocol, sorted(source.meta)]
+        names: list[Any] = [type(source).__name__, source.label_protocol, sorted(source.meta)]
         layout = [asdict(output) for output in source.layout.outputs]
+        clip = clip_of(source)
+        names += [asdict(clip)] if clip else []
         return {"source": [fingerprint, layout, names], "options": self.options, "version": version("affect-engine")}
 
     def _write_samples(self, writer: Writer, journal: Journal) -> Tally:
@@ -149,10 +153,11 @@ class _Packing:
     def _results(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[Result]:
         """In the order of the samples: first what the journal knows, then what is encoded now."""
         samples = _in_order(self.source)
+        most = CLIPS_IN_FLIGHT * self.workers if clip_of(self.source) else IN_FLIGHT
         for sample in samples:
             result = journal.replay(sample, stamp(sample)[0])
             if result is None:
-                yield from _encoded(chain([sample], samples), pool, self.storage)
+                yield from _encoded(chain([sample], samples), pool, self.storage, most)
                 return
             yield result
 
@@ -183,26 +188,25 @@ def _in_order(source: Source) -> Iterator[Sample]:
     yield from (sample for sample in source.samples() if sample.split == "train")
 
 
-def _encoded(samples: Iterable[Sample], pool: ThreadPoolExecutor, storage: Storage) -> Iterator[Result]:
-    """Decode, check and encode in threads; hand the results on in the order of the samples."""
+def _encoded(samples: Iterable[Sample], pool: ThreadPoolExecutor, storage: Storage, most: int) -> Iterator[Result]:
+    """Decode, check and encode in threads, `most` ahead; hand the results on in the order of the samples."""
 
-    def attempt(sample: Sample) -> Encoded | BadImage:
+    def attempt(sample: Sample) -> Encoded | EncodedClip | BadImage:
         try:
             return encode(sample.image, storage, sample.box)
         except BadImage as reason:
             return reason
 
-    waiting: deque[tuple[Sample, str, int, Future[Encoded | BadImage]]] = deque()
+    waiting: deque[tuple[Sample, str, int, Future[Encoded | EncodedClip | BadImage]]] = deque()
     held = 0
 
     def oldest() -> Result:
         sample, mark, _, future = waiting.popleft()
-        made = future.result()
-        return Result(sample, made, mark, len(made.data) if isinstance(made, Encoded) else 0)
+        return Result(sample, future.result(), mark)
 
     for sample in samples:
         mark, size = stamp(sample)
-        while waiting and (len(waiting) >= IN_FLIGHT or held + size > IN_FLIGHT_BYTES):
+        while waiting and (len(waiting) >= most or held + size > IN_FLIGHT_BYTES):
             held -= waiting[0][2]
             yield oldest()
         waiting.append((sample, mark, size, pool.submit(attempt, sample)))

@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from affect.shards.clip import EncodedClip
 from affect.shards.dhash import near_duplicates
 from affect.shards.images import Encoded
 from affect.shards.journal import ContinuedTar, Result, to_disk
 from affect.shards.leaks import Leak
 from affect.shards.schema import DUPLICATES, INDEX, INFO, REJECTED, SPLITS, DatasetInfo, FileFact, Sample, index_schema
-from affect.shards.sources import Source
+from affect.shards.sources import Source, clip_of
 from affect.shards.tar import TarWriter
 
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 512 * 2**20
@@ -48,7 +49,7 @@ class Writer:
 
     def __init__(self, folder: Path, source: Source, shard_samples: int) -> None:
         self.folder, self.source, self.shard_samples = folder, source, shard_samples
-        self.schema = index_schema(source.layout, source.meta)
+        self.schema = index_schema(source.layout, source.meta, clips=clip_of(source) is not None)
         self.index: pq.ParquetWriter | None = None
         self.tars: dict[str, TarWriter] = {}
         self.names: list[str] = []
@@ -59,21 +60,25 @@ class Writer:
     def open(self) -> None:
         self.index = pq.ParquetWriter(self.folder / INDEX, self.schema, compression="zstd")
 
-    def add(self, sample: Sample, image: Encoded, result: Result) -> None:
+    def add(self, sample: Sample, image: Encoded | EncodedClip, result: Result) -> None:
         """Write a sample; of one that is in its tar already, the row only."""
-        targets = self.source.layout.vector(sample.targets)
-        members = {image.extension: image.data or bytes(result.size), "y.f32": targets.tobytes()}
-        if sample.meta:
-            members["json"] = json.dumps(sample.meta, sort_keys=True, ensure_ascii=False).encode()
+        clip = image if isinstance(image, EncodedClip) else None
+        assert (clip is None) == (clip_of(self.source) is None)
+        targets, meta = self.source.layout.vector(sample.targets), sample.meta | dict(clip.meta if clip else {})
+        pictures = image.members
+        members = {**pictures, "y.f32": targets.tobytes()}
+        if meta:
+            members["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
         key = f"{self.num_samples:09d}"
         tar = self._tar(sample.split, result.replayed)
         offsets = tar.pass_over(key, members) if result.replayed and isinstance(tar, ContinuedTar) else tar.add(key, members)
         row = {name: getattr(sample, name) for name in ("path", "split", "group", "source", "weight", "confidence")}
-        row |= {"sample": self.num_samples, "key": key, "shard": tar.path.name, "num_frames": 1}
+        row |= {"sample": self.num_samples, "key": key, "shard": tar.path.name, "num_frames": len(pictures)}
         row |= {"width": image.width, "height": image.height, "sha256": image.sha256}
-        row |= {"offset": [offsets[image.extension]], "size": [result.size]}
+        row |= {"offset": [offsets[name] for name in pictures], "size": [len(data) for data in pictures.values()]}
+        row |= {"time_s": clip.times_s} if clip else {}
         row |= dict(zip(self.source.layout.columns, targets.tolist(), strict=True))
-        row |= {f"meta.{name}": sample.meta.get(name) for name in self.source.meta}
+        row |= {f"meta.{name}": meta.get(name) for name in self.source.meta}
         self.rows.append(row)
         self.num_samples += 1
         if len(self.rows) == INDEX_ROWS:
@@ -132,6 +137,7 @@ class Writer:
             fingerprint=fingerprint,
             files={path.name: FileFact(path.stat().st_size, file_sha256(path)) for path in tars_and_index},
             near_duplicates=near_duplicates(*(np.frombuffer(tally.hashes[k], np.uint64) for k in ("train", "held out"))),
+            clip=clip_of(self.source),
         )
         info.write(self.folder / INFO)
         return info

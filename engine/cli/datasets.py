@@ -19,6 +19,12 @@ MaxSide = Annotated[int, typer.Option(min=0, help="reduce longer pictures to thi
 Quality = Annotated[int, typer.Option(min=0, max=100, help="JPEG for what cannot keep its bytes, 1 to 100; 0: PNG, no loss")]
 Calib = Annotated[float, typer.Option(min=0, max=1, help="share of val that becomes calib, by group or else by picture")]
 Workers = Annotated[int, typer.Option(min=1, help="threads")]
+Frames = Annotated[int, typer.Option(min=0, help="this many frames a clip, spread evenly over it")]
+RateHz = Annotated[float, typer.Option(min=0, help="a frame each 1 / RATE seconds")]
+AllFrames = Annotated[bool, typer.Option("--all-frames", help="every frame")]
+StartS = Annotated[float | None, typer.Option(help="only frames from here, in seconds from the first frame")]
+EndS = Annotated[float | None, typer.Option(help="only frames before this")]
+Fps = Annotated[float | None, typer.Option(min=0.001, help="frames a second of folders of frames")]
 Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
 
 WORKERS = min(8, os.cpu_count() or 1)
@@ -106,6 +112,122 @@ def ferplus(
 
 
 @pack_app.command()
+def clips(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="where the paths of the CSV start from")],
+    labels: Annotated[Path, typer.Option(help="CSV, a row a clip: clip, split, group, label, box_x, ..., numbers")],
+    out: Out,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=OUTPUT[.NAME]", help="a number that becomes a target: intensity=score, sum=pain.total; repeat"
+        ),
+    ] = None,
+    frames: Frames = 0,
+    rate_hz: RateHz = 0,
+    all_frames: AllFrames = False,
+    start_s: StartS = None,
+    end_s: EndS = None,
+    fps: Fps = None,
+    output: Annotated[str, typer.Option(help="what the classes in the label column are called")] = "state",
+    class_map: Annotated[str, typer.Option(help="what ids in the label column mean: a JSON file")] = "",
+    classes: Annotated[str, typer.Option(help="class names in order, separated by commas; empty: those of the rows")] = "",
+    clip_column: Annotated[str | None, typer.Option(help="where it is none of clip, path, video, file, filename")] = None,
+    group_column: Annotated[str | None, typer.Option(help="where it is none of group, animal, subject, patient, person")] = None,
+    label_column: Annotated[str | None, typer.Option(help="where it is none of label, label_name, class_name, label_str")] = None,
+    val: Annotated[float, typer.Option(min=0, max=1, help="share that becomes val where there is no split, by group")] = 0.1,
+    delimiter: Annotated[str, typer.Option(help="one character, or tab")] = ",",
+    on_leak: OnLeak = "error",
+    max_rejects: MaxRejects = 0.001,
+    calib: Calib = 0,
+    max_side: MaxSide = 0,
+    quality: Quality = 95,
+    workers: Workers = WORKERS,
+    as_json: Json = False,
+) -> None:
+    """Clips listed in a CSV: video files, or folders of frames."""
+    from affect.shards.class_maps import ClassMap
+    from affect.shards.sources.clips import ClipsSource
+    from affect.shards.sources.frames import chosen
+
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    source = ClipsSource(
+        root, labels, chosen(frames, rate_hz, all_frames, start_s, end_s), _pairs(column or []), output=output,
+        class_map=ClassMap.load(class_map) if class_map else None, classes=names or None, clip_column=clip_column,
+        group_column=group_column, label_column=label_column, fps=fps, val=val, delimiter=delimiter,
+    )  # fmt: skip
+    _pack(source, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+
+
+def _pairs(columns: list[str]) -> dict[str, str]:
+    """`COLUMN=OUTPUT` each."""
+    from affect.shards.errors import InputError
+
+    pairs = [text.partition("=")[::2] for text in columns]
+    for text, (column, output) in zip(columns, pairs, strict=True):
+        if not column or not output:
+            raise InputError(f"--column {text}: expected COLUMN=OUTPUT or COLUMN=OUTPUT.NAME, such as intensity=score")
+    return dict(pairs)
+
+
+@pack_app.command()
+def rafce(
+    images: Annotated[Path, typer.Argument(help="the folder of 0001_aligned.jpg")],
+    au: Annotated[Path, typer.Option(help="RAFCE_AUlabel.txt")],
+    emotion: Annotated[Path, typer.Option(help="RAFCE_emolabel.txt")],
+    partition: Annotated[Path, typer.Option(help="RAFCE_partition.txt")],
+    out: Out,
+    aus: Annotated[str, typer.Option(help="action units: seed (18), all of train, or numbers: 1,2,4")] = "seed",
+    min_positives: Annotated[int, typer.Option(min=0, help="leave out units with fewer in train")] = 0,
+    null: Annotated[
+        Literal["unlabelled", "none"], typer.Option(help="what null means: nothing is known, or no unit")
+    ] = "unlabelled",
+    max_strays: Annotated[float, typer.Option(min=0, max=1, help="share of rows that may hold what is no action unit")] = 0.1,
+    on_leak: OnLeak = "error",
+    max_rejects: MaxRejects = 0.001,
+    calib: Calib = 0,
+    max_side: MaxSide = 0,
+    quality: Quality = 0,
+    workers: Workers = WORKERS,
+    as_json: Json = False,
+) -> None:
+    """RAF-CE: compound emotions and action units."""
+    from affect.shards.sources.rafce import RafCeSource
+
+    source = RafCeSource(
+        images, au, emotion, partition, aus=aus, min_positives=min_positives, null=null, max_strays=max_strays
+    )  # fmt: skip
+    _pack(source, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+
+
+@pack_app.command()
+def pain(
+    labels: Annotated[Path, typer.Argument(metavar="JSON", help="sequence_label_mapping: the sequences and their scores")],
+    root: Annotated[Path, typer.Option(help="the folder that each sequence_path starts from")],
+    splits: Annotated[Path, typer.Option(help="train_val_test_splits: test_animals and cv_folds")],
+    out: Out,
+    frames: Frames = 32,
+    rate_hz: RateHz = 0,
+    all_frames: AllFrames = False,
+    start_s: StartS = None,
+    end_s: EndS = None,
+    fps: Fps = None,
+    on_leak: OnLeak = "error",
+    max_rejects: MaxRejects = 0.001,
+    calib: Calib = 0,
+    max_side: MaxSide = 0,
+    quality: Quality = 95,
+    workers: Workers = WORKERS,
+    as_json: Json = False,
+) -> None:
+    """Cattle clips scored with the 7-item bovine facial scale; whole animals held out."""
+    from affect.shards.sources.frames import chosen
+    from affect.shards.sources.pain import PainSource
+
+    clip = chosen(0 if rate_hz or all_frames else frames, rate_hz, all_frames, start_s, end_s)
+    _pack(PainSource(labels, root, splits, clip, fps), out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+
+
+@pack_app.command()
 def synthetic(
     out: Out,
     num_images: Annotated[int, typer.Option(min=16)] = 5000,
@@ -152,6 +274,8 @@ def _pack(
     left_out = {reason: count for reason, count in info.dropped.items() if count}
     if left_out:
         print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()))
+    for note in (*getattr(source, "notes", ()), *(_clip_notes(out) if info.clip else ())):
+        print(note)
     near = info.near_duplicates
     print(
         f"near-duplicates (difference hashes within {near['distance']} of 64 bits): {near['train_like_held_out']:,} training "
@@ -161,6 +285,23 @@ def _pack(
         print(f"{output.name} ({output.kind}): {', '.join(output.names)}")
     if as_json:
         print(json.dumps({"dataset": str(out), "counts": info.counts, "dropped": info.dropped}))
+
+
+def _clip_notes(out: Path) -> list[str]:
+    """What was odd about the recordings."""
+    import numpy as np
+
+    from affect.shards.read import Dataset
+
+    dataset = Dataset(out)
+    repeated, gaps, origins = (dataset.column(f"meta.{name}") for name in ("repeated", "gaps", "time_from"))
+    counts = {
+        "clips have fewer frames than were asked for, and repeat some (meta.repeated)": np.count_nonzero(repeated),
+        "clips have gaps in their frame numbers (meta.gaps)": np.count_nonzero(gaps),
+        "clips have no timestamps; times are by the video's frame rate": np.count_nonzero(origins == "rate"),
+        "clips have no frame rate; a time is the number of the frame; name it with --fps": np.count_nonzero(origins == "numbers"),
+    }
+    return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 
 def verify(dataset: Path, as_json: Json = False) -> None:

@@ -98,7 +98,7 @@ def output_lines(name: str, figures: dict[str, Any]) -> Iterator[str]:
             area = "-" if of["auc"] is None else f"{of['auc']:.4f}"
             yield f"  {unit:12s} F1 {of['f1']:.4f} at {of['threshold']:.2f}, area {area}, {of['support']:,} of {of['rows']:,}"
     elif "scalars" in figures:
-        yield f"{name}: R² {figures['r2']:.4f}, MAE {figures['mae']:.4f}, means over its scalars, {figures['rows']:,} labelled rows"
+        yield f"{name}: R² {figures['r2']:.4f}, MAE {figures['mae']:.4f}, means over its scalars, {figures['rows']:,} rows"
         for scalar, of in figures["scalars"].items():
             r2, r = ("-" if of[key] is None else f"{of[key]:.4f}" for key in ("r2", "pearson"))
             yield f"  {scalar:20s} R² {r2}, MAE {of['mae'] or 0:.4f}, bias {of['bias'] or 0:+.4f}, r {r} of {of['rows']:,}"

@@ -12,6 +12,7 @@ from affect.engine.cli import (
     bench,
     datasets,
     demo,
+    draw,
     evaluating,
     prototypes,
     report,
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Read faces: pack pictures, train, evaluate, export, run.",
 )  # fmt: skip
-for module in (demo, datasets, stats, training, evaluating, softlabels, prototypes, sweep, tables, report, running, bench):
+for module in (demo, draw, datasets, stats, training, evaluating, softlabels, prototypes, sweep, tables, report, running, bench):
     module.register(app)
 
 UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy that newer releases of typer carry

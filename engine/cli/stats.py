@@ -42,17 +42,33 @@ def stats(
 
 def _print(packed: Dataset, found: Statistics) -> None:
     kinds = {output.name: output.kind for output in packed.info.layout.outputs}
-    what = {"classes": "rows whose largest share it is", "multilabel": "rows above 0", "scalars": "rows above 0"}
+    what = {
+        "classes": "rows whose largest share it is",
+        "multilabel": "rows above 0, of those labelled",
+        "scalars": "rows above 0",
+    }
     for panel, names in found.counts.items():
         print(f"{panel} ({kinds[panel]}): {what[kinds[panel]]}" if panel in kinds else panel)
         lines = {**names, "not labelled": found.unlabelled.get(panel, [])}
+        labelled = _labelled(packed, panel) if kinds.get(panel) == "multilabel" else {}
         width = max(map(len, lines))
         for name, counts in lines.items():
             if name in names or any(counts):
-                print(f"  {name:{width}s} " + ", ".join(f"{n:8,} {s}" for n, s in zip(counts, found.splits, strict=True)))
+                of = [f" of {n:8,}" for n in labelled[name]] if name in labelled else [""] * len(counts)
+                by_split = (f"{n:8,}{m} {split}" for n, m, split in zip(counts, of, found.splits, strict=True))
+                print(f"  {name:{width}s} " + ", ".join(by_split) + "  no positive" * (name in labelled and not any(counts)))
     sizes = list(found.sizes.items())
     rest = f", {len(sizes) - 5:,} more" if len(sizes) > 5 else ""
     print("size: " + ", ".join(f"{name} {count:,}" for name, count in sizes[:5]) + rest)
+
+
+def _labelled(packed: Dataset, output: str) -> dict[str, list[int]]:
+    """Name -> rows of each split where it is known, whether there or not."""
+    import numpy as np
+
+    known = ~np.isnan(packed.targets(output))  # (N, C)
+    counts = np.stack([known[packed.rows(split)].sum(0) for split in packed.info.counts], axis=1)  # (C, splits)
+    return dict(zip(packed.info.layout.output(output).names, counts.tolist(), strict=True))
 
 
 def _print_coverage(packed: Dataset, epochs: int) -> None:

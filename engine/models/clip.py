@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from affect.engine.log import say
 from affect.engine.models.heads import Head
+from affect.engine.models.normalise import Normalise
 from affect.shards.errors import InputError, nearest
 
 SMALL_CNN = "small_cnn"
@@ -70,7 +71,7 @@ def width_of(backbone: nn.Module) -> int:
 class FrameEncoder(nn.Module):
     """images (N, H, W, 3) uint8 -> (N, F); width: F. A graph of its own when a clip model is exported."""
 
-    def __init__(self, normalise: nn.Module, backbone: nn.Module) -> None:
+    def __init__(self, normalise: Normalise, backbone: nn.Module) -> None:
         super().__init__()
         self.normalise, self.backbone = normalise, backbone
         self.width = width_of(backbone)

@@ -51,10 +51,11 @@ def curves_plot(history: list[dict[str, Any]], path: Path, best: int | None = No
     left, right, *third = figure.subplots(1, panels)
     style = {"marker": "o", "markersize": 3}
     left.plot(epochs, [line["train_loss"] for line in history], **style, label="train loss")
-    curves = ("nll", "validation NLL", left), ("mae", "validation MAE", left), ("total_mae", "MAE of the total", left)
-    curves += ("accuracy", "validation accuracy", right), ("macro_f1", "validation macro-F1", right)
-    curves += ("au_macro_f1", "AU-F1", right), ("train_accuracy", "training accuracy", right)
-    curves += ("r2", "validation R²", right), ("total_r2", "R² of the total", right)
+    curves = [
+        ("nll", "validation NLL", left), ("mae", "validation MAE", left), ("total_mae", "MAE of the total", left),
+        ("accuracy", "validation accuracy", right), ("macro_f1", "validation macro-F1", right), ("au_macro_f1", "AU-F1", right),
+        ("train_accuracy", "training accuracy", right), ("r2", "validation R²", right), ("total_r2", "R² of the total", right),
+    ]  # fmt: skip
     for name, label, axes in curves:
         if name in history[-1]["val"]:
             axes.plot(epochs, [line["val"][name] for line in history], **style, label=label)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
-from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.schema import ClipFacts, Output, Sample, TargetLayout
 
 
 class Source(Protocol):
@@ -21,6 +21,11 @@ class Source(Protocol):
     def samples(self) -> Iterator[Sample]: ...
 
     def fingerprint(self) -> dict[str, str]: ...
+
+
+def clip_of(source: Source) -> ClipFacts | None:
+    """The attribute `clip` of a source whose samples are clips, all of them; None of a source of pictures."""
+    return getattr(source, "clip", None)
 
 
 def one_hot(output: Output, name: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 ACTION_UNITS = tuple(f"AU{number}" for number in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 43))
+DRAWN = (*ACTION_UNITS, "AU16", "AU24", "AU27")  # the last three in `posed` faces alone
 PROTOTYPES: dict[str, dict[str, float]] = {
     "neutral": {},
     "happiness": {"AU6": 0.8, "AU12": 1.0},
@@ -30,6 +31,7 @@ PROTOTYPES: dict[str, dict[str, float]] = {
     "fear": {"AU1": 0.9, "AU2": 0.7, "AU4": 0.7, "AU5": 0.9, "AU7": 0.6, "AU20": 0.9, "AU26": 0.7},
     "contempt": {"AU12": 0.9, "AU14": 1.0},
 }
+SUBTLE = {"AU6": 1.4, "AU7": 1.4, "AU23": 1.7}  # drawn so much stronger in `posed` faces, to show by themselves
 PRESENT = 0.3  # an action unit counts as present from this intensity on
 DROP_CHANCE = 0.08  # that a still lacks one unit of a prototype of three or more
 EXTRA_CHANCE = 0.35  # that a still has one weak unit beside its prototype
@@ -37,13 +39,15 @@ OCCLUDER_CHANCE = 0.12
 
 SUPERSAMPLE = 2  # canvas pixels per picture pixel
 SHIFT = 4  # fractional bits of the coordinates handed to cv2
-IDENTITY, STILL, VIDEO = 1, 2, 3  # random streams
+IDENTITY, STILL, VIDEO, POSED = 1, 2, 3, 4  # random streams
 
 # fmt: off
 # Uniform ranges. Pose, light and expressiveness set the difficulty: shifts and roll cost a linear model the most.
 EXPRESSIVENESS = (0.72, 1.0)
 HEAD_POSE = dict(yaw=(-0.3, 0.3), pitch=(-0.16, 0.16), roll=(-0.22, 0.22), dx=(-0.11, 0.11), dy=(-0.20, 0.00),
                  scale=(0.93, 1.12))                   # angles in radians, the rest in picture units
+ALIGNED = dict(yaw=(-0.25, 0.25), pitch=(-0.12, 0.12), roll=(-0.05, 0.05), dx=(-0.03, 0.03), dy=(-0.10, -0.04),
+               scale=(1.05, 1.18))                     # of faces that were cut out by their landmarks
 LIGHT = dict(angle=(-np.pi, np.pi), slope=(0, 0.4), shadow=(0, 0.4), edge=(-0.6, 0.6), contrast=(0.75, 1.15),
              brightness=(-25, 30), red=(0.88, 1.12), blue=(0.85, 1.15), noise=(1, 6), blur=(0, 0.4))
 TRAITS = dict(
@@ -74,7 +78,8 @@ class Shape(NamedTuple):
 
 class Expression(NamedTuple):
     au: dict[str, float]  # intensity in 0..1 of every action unit
-    reach: tuple[float, float]  # share of AU12 and AU14 that arrives at the mouth corner on side -1, +1
+    reach: tuple[float, float] = (1.0, 1.0)  # share of AU12 and AU14 that arrives at the mouth corner on side -1, +1
+    lips: tuple[float, float] = (1.0, 1.0)  # share of AU23 that thins the upper, lower lip
 
 
 def still(seed: int, subject: int, emotion: str, index: int, size: int = 64) -> tuple[np.ndarray, dict[str, float]]:
@@ -87,6 +92,14 @@ def still(seed: int, subject: int, emotion: str, index: int, size: int = 64) -> 
     behind, before = _surroundings(rng)
     before = before if rng.random() < OCCLUDER_CHANCE else []
     return _develop(_render(behind, _portrait(face, expression), before, pose, size), light, rng), expression.au
+
+
+def posed(seed: int, subject: int, expression: Expression, size: int = 100) -> np.ndarray:
+    """(size, size, 3) uint8 RGB: an aligned face that shows `expression`, whose `au` may name any of DRAWN."""
+    face, rng = _identity(seed, subject), _generator(seed, subject, POSED, 0, 0)
+    pose, light, (behind, _) = _uniform(rng, ALIGNED), _uniform(rng, LIGHT), _surroundings(rng)
+    au = {name: SUBTLE.get(name, 1.0) * value for name, value in expression.au.items()}
+    return _develop(_render(behind, _portrait(face, expression._replace(au=au)), [], pose, size), light, rng)
 
 
 def video(
@@ -206,6 +219,7 @@ def _ribbon(x: np.ndarray, y: np.ndarray, width: float | np.ndarray) -> np.ndarr
 
 def _portrait(face: SimpleNamespace, expression: Expression) -> list[Shape]:
     """The head from back to front; brows lie over the fringe, so that hair hides no action unit."""
+    expression = expression._replace(au=dict.fromkeys(DRAWN, 0.0) | expression.au)
     au, skull = expression.au, _skull(face, expression.au)
     eyes = [shape for side in (-1, 1) for shape in _eye(face, au, side)]
     return [
@@ -223,7 +237,7 @@ def _skull(face: SimpleNamespace, au: dict[str, float]) -> np.ndarray:
     x, y = _blob((0, 0), (1, 1), 40).T  # from the right temple over the chin
     low = np.maximum(y, 0)
     x = np.copysign(np.abs(x) ** face.squareness, x) * face.width * (1 - face.taper * low * low)
-    return np.stack([x, y + low * (0.20 * au["AU26"] - 0.04 * au["AU17"])], 1)  # (40, 2)
+    return np.stack([x, y + low * (0.20 * au["AU26"] - 0.04 * au["AU17"] + 0.34 * au["AU27"])], 1)  # (40, 2)
 
 
 def _head(face: SimpleNamespace, skull: np.ndarray) -> list[Shape]:
@@ -293,20 +307,31 @@ def _mouth(face: SimpleNamespace, expression: Expression) -> list[Shape]:
     au, t = expression.au, np.linspace(-1, 1, 17)
     smile, dimple = np.where(t < 0, *expression.reach) * [[au["AU12"]], [au["AU14"]]]  # (N,) each
     bow, end = 1 - t * t, np.abs(t) ** 1.6
-    wide = 1 + 0.25 * smile + 0.1 * dimple + 0.36 * au["AU20"] - 0.22 * au["AU23"] - 0.25 * au["AU26"]
-    gap = bow**0.7 * (0.06 * au["AU25"] + 0.26 * au["AU26"] + 0.04 * au["AU20"])
+    wide = 1 + 0.25 * smile + 0.1 * dimple + 0.36 * au["AU20"] - 0.22 * au["AU23"] - 0.25 * au["AU26"] - 0.38 * au["AU27"]
+    gap = bow**0.7 * (0.06 * au["AU25"] + 0.26 * au["AU26"] + 0.04 * au["AU20"] + 0.50 * au["AU27"] + 0.06 * au["AU16"])
+    gap = gap + 0.10 * bow**0.7 * _clear(au["AU25"]) * (1 - max(au["AU26"], au["AU27"]))  # the jaw opens it by itself
     line = face.mouth_y + face.mouth_curve * (1 - 2 * end) + t * face.skew - 0.05 * au["AU17"] * bow + 0.35 * gap.max()
     line = line + end * (0.17 * au["AU15"] + 0.05 * au["AU20"] - 0.20 * smile - 0.07 * dimple)
+    line = line - 0.06 * _clear(au["AU17"]) * (bow - end)
     x, roof, floor = t * face.mouth_width * wide, line - 0.45 * gap - 0.07 * au["AU10"] * bow, line + 0.55 * gap
-    thin, full = 1 - 0.65 * au["AU23"] - 0.3 * smile, bow**0.6
-    top, bottom = roof - face.upper_lip * thin * full, floor + (face.lower_lip * thin - 0.02 * au["AU17"]) * full
-    teeth = Shape(_band(x, roof, x, np.minimum(roof + 0.06 * bow, floor)), TEETH, 0.05)
-    seam = Shape(_ribbon(x, (roof + floor) / 2, 0.02), face.lip * 0.45, 0.05)
+    floor = floor + 0.05 * au["AU16"] * bow**0.4
+    thins = (np.maximum(1 - 0.65 * au["AU23"] * lip - 0.3 * smile - 0.8 * au["AU24"], 0.1) for lip in expression.lips)
+    (thin, low), full = thins, bow**0.6
+    top, bottom = roof - face.upper_lip * thin * full, floor + (face.lower_lip * low - 0.02 * au["AU17"]) * full
+    teeth = [Shape(_band(x, roof, x, np.minimum(roof + 0.06 * bow, floor)), TEETH, 0.05)]
+    if au["AU16"]:
+        teeth += [Shape(_band(x, np.maximum(floor - 0.09 * au["AU16"] * bow**0.4, roof), x, floor), TEETH, 0.05)]
+    seam = [Shape(_ribbon(x, (roof + floor) / 2, 0.02 + 0.045 * au["AU24"]), face.lip * 0.45, 0.05)]
     return [
         Shape(_band(x, top, x, bottom), face.lip, 0.05),
         Shape(_band(x, roof, x, floor), THROAT, 0.05),
-        teeth if gap.max() > 0.03 else seam,
+        *(teeth if gap.max() > 0.03 else seam),
     ]
+
+
+def _clear(intensity: float) -> float:
+    """0 up to PRESENT, from there to 1: what a unit adds that is there to be seen."""
+    return max(intensity - PRESENT, 0.0) / (1 - PRESENT)
 
 
 def _creases(face: SimpleNamespace, expression: Expression) -> list[Shape]:
@@ -328,7 +353,15 @@ def _folds(face: SimpleNamespace, expression: Expression) -> Iterator[tuple[floa
         yield -0.42, brow - y, 0.42, brow - y, -0.02, 0.7 * max(au["AU1"], au["AU2"]) + 0.4 * face.age
         yield -0.07, eye - 0.21 + y, 0.07, eye - 0.21 + y, -0.02, au["AU9"]
     yield -0.08, mouth + 0.19, 0.08, mouth + 0.19, -0.05, au["AU17"]
+    for y, half in ((0.25, 0.13), (0.32, 0.11), (0.38, 0.08)):
+        yield -half, mouth + y, half, mouth + y, -0.05, 1.3 * _clear(au["AU17"])
+    for y, bulge in ((-0.11, -0.03), (0.11, 0.03)):
+        yield -0.2, mouth + y, 0.2, mouth + y, bulge, 1.2 * au["AU24"]
+    for y, lip in zip((-0.10, 0.10), expression.lips, strict=True):
+        for x in (-0.15, -0.05, 0.05, 0.15):
+            yield x, mouth + y - 0.05, x, mouth + y + 0.05, 0, 2 * lip * max(au["AU23"] - 1, 0)  # by SUBTLE alone
     for s, reach in zip((-1, 1), expression.reach, strict=True):
+        yield s * 0.17, mouth + 0.16, s * 0.12, mouth + 0.36, s * 0.03, 1.2 * au["AU16"]
         smile, dimple, bag = reach * au["AU12"], reach * au["AU14"], 0.7 * au["AU6"] + 0.6 * face.age
         corner, canthus = face.mouth_width * (1 + 0.25 * smile), face.eye_x + face.eye_width
         cheek = max(0.9 * smile, 0.9 * au["AU9"], 0.8 * au["AU10"], 0.8 * face.age)

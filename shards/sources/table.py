@@ -54,21 +54,7 @@ class Table:
 
     @classmethod
     def open(cls, path: Path, delimiter: str) -> Table:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; expected a CSV with a header, {PATHS[0]},{LABELS[0]},...")
-        if len(delimiter) != 1:
-            raise InputError(f"--delimiter {delimiter!r}: expected one character, or tab")
-        _, header = next(_lines(path, delimiter), (0, []))
-        columns = tuple(column.casefold() for column in header)
-        if not columns:
-            raise InputError(f"{path}: empty; expected a header, {PATHS[0]},{LABELS[0]},..., and a row a picture")
-        for other, spelled in DELIMITERS.items():
-            if len(columns) == 1 and other != delimiter and other in columns[0]:
-                asked = DELIMITERS.get(delimiter, repr(delimiter))
-                raise InputError(f"{path}: found {spelled} between the columns, expected {asked}; pass --delimiter {spelled}")
-        twice = [column for column, count in Counter(columns).items() if count > 1 and column]
-        if twice:
-            raise InputError(f"{path}: the column {twice[0]!r} stands in the header twice; expected each once")
+        columns = header(path, delimiter, (PATHS[0], LABELS[0]), "picture")
         image, label, name = (next((c for c in group if c in columns), None) for group in (PATHS, LABELS, NAMES))
         if image is None:
             raise InputError(_no_column(path, columns, "path of the picture", PATHS))
@@ -80,9 +66,9 @@ class Table:
         return cls(path, delimiter, columns, image, label, name)
 
     def rows(self) -> Iterator[Row]:
-        lines = _lines(self.path, self.delimiter)
-        next(lines)
-        for line, cells in lines:
+        numbered = lines(self.path, self.delimiter)
+        next(numbered)
+        for line, cells in numbered:
             row = Row(self, line, dict(zip(self.columns, cells, strict=False)))
             if len(cells) != len(self.columns):
                 row.wrong.append(f"found {len(cells)} columns, expected {len(self.columns)}")
@@ -91,7 +77,27 @@ class Table:
             yield row
 
 
-def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def header(path: Path, delimiter: str, example: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The columns, in small letters, each of them once; `example` and `what` are for messages."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a CSV with a header, {','.join(example)},...")
+    if len(delimiter) != 1:
+        raise InputError(f"--delimiter {delimiter!r}: expected one character, or tab")
+    _, cells = next(lines(path, delimiter), (0, []))
+    columns = tuple(column.casefold() for column in cells)
+    if not columns:
+        raise InputError(f"{path}: empty; expected a header, {','.join(example)},..., and a row a {what}")
+    for other, spelled in DELIMITERS.items():
+        if len(columns) == 1 and other != delimiter and other in columns[0]:
+            asked = DELIMITERS.get(delimiter, repr(delimiter))
+            raise InputError(f"{path}: found {spelled} between the columns, expected {asked}; pass --delimiter {spelled}")
+    twice = [column for column, count in Counter(columns).items() if count > 1 and column]
+    if twice:
+        raise InputError(f"{path}: the column {twice[0]!r} stands in the header twice; expected each once")
+    return columns
+
+
+def lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and cells, without the spaces around them; blank lines aside."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:

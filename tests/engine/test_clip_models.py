@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from affect.engine.models.build import Normalise
+from affect.engine.models.normalise import Normalise
 from affect.engine.models.clip import ClipModel, FrameEncoder, TwoNetworks, frame_backbone
 from affect.engine.models.temporal import TEMPORALS, Block, Transformer
 from affect.shards.errors import InputError

@@ -69,3 +69,29 @@ def test_linear_model_on_pixels_stays_below_60_percent():
     gray = (gray - gray[:1500].mean(0)) / gray[:1500].std(0)
     fit = linear.LogisticRegression(C=3e-3, tol=1e-2, max_iter=200).fit(gray[:1500], emotion[:1500])
     assert 0.2 < fit.score(gray[1500:], emotion[1500:]) < 0.6  # at chance no expression would show at all
+
+
+@pytest.mark.parametrize("name", faces.DRAWN)
+def test_every_unit_shows_in_a_posed_face(name):
+    au = {"AU25": 0.9} if name in ("AU26", "AU27") else {}
+    changed = []
+    for subject in range(6):
+        at_rest, shown = (faces.posed(0, subject, faces.Expression(units), 64) for units in (au, au | {name: 0.9}))
+        changed.append((np.abs(shown.astype(int) - at_rest).max(2) > 20).sum())
+    assert min(changed) > 20 and np.mean(changed) > 40  # of 4,096 pixels
+
+
+@pytest.mark.parametrize(
+    ("expression", "where"),
+    [
+        (faces.Expression({"AU12": 1.0}, reach=(0.0, 1.0)), "right"),
+        (faces.Expression({"AU12": 1.0}, reach=(1.0, 0.0)), "left"),
+    ],
+)
+def test_one_side_of_a_smile_leaves_the_other_at_rest(expression, where):
+    sides = {"left": 0, "right": 0}
+    for subject in range(6):
+        change = np.abs(faces.posed(0, subject, expression, 64).astype(int) - faces.posed(0, subject, faces.Expression({}), 64))
+        sides["left"] += (change[:, :28] > 20).sum()
+        sides["right"] += (change[:, 36:] > 20).sum()
+    assert sides[where] > 5 * (sum(sides.values()) - sides[where])

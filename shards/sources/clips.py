@@ -1,0 +1,272 @@
+"""Clips listed in a CSV, a row a clip: video files or folders of frames, with a class, numbers, or both.
+
+Columns: the clip's path; split, group, label, source, weight, confidence, and a box (box_x, box_y, box_w, box_h: pixels of the
+upright picture) where they are there. Numbers become targets where they are asked for; all else that stands in a row is meta.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from affect.shards.class_maps import ClassMap
+from affect.shards.errors import InputError, first, nearest
+from affect.shards.schema import SPLITS, Box, ClipFacts, Output, Recording, Sample, TargetLayout
+from affect.shards.sources import frames, one_hot, share_of
+from affect.shards.sources.frames import FrameFolder
+from affect.shards.sources.labels import LISTED, Labels
+from affect.shards.sources.manifest import PROBED, SPLIT_NAMES, _nearest_path
+from affect.shards.sources.table import Row, Table, as_number, header
+from affect.shards.sources.video import VideoFile
+from affect.shards.writer import file_sha256
+
+CLIPS = ("clip", "path", "video", "file", "filename")  # of each group, the first that is there is read
+GROUPS = ("group", "animal", "subject", "patient", "person")
+LABELS = ("label", "label_name", "class_name", "label_str")
+BOX = ("box_x", "box_y", "box_w", "box_h")
+KNOWN = ("split", "source", "weight", "confidence", *BOX)
+EXACT = 2**24  # whole numbers up to here are the same as float32
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a CSV are."""
+
+    clip: str
+    group: str | None
+    label: str | None
+    box: bool
+    targets: dict[str, str]  # column -> target column
+    meta: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, path: Path, found: tuple[str, ...], targets: dict[str, str], clip: str | None, group: str | None, label: str | None
+    ) -> Columns:
+        """clip, group, label: the column's name where it is none of CLIPS, GROUPS, LABELS. Raises InputError."""
+        for option, named in (("--clip-column", clip), ("--group-column", group), ("--label-column", label)):
+            _there(path, found, option, named)
+        for column in targets:
+            _there(path, found, "--column", column)
+        free = [column for column in found if column not in targets]
+        clip, group, label = (
+            named.casefold() if named else next((column for column in names if column in free), None)
+            for named, names in ((clip, CLIPS), (group, GROUPS), (label, LABELS))
+        )
+        if clip is None:
+            raise InputError(
+                f"{path}: no column with the path of the clip; found {', '.join(found)}; expected one of {', '.join(CLIPS)}, or "
+                "name it: --clip-column NAME"
+            )
+        if not targets and label is None:
+            raise InputError(
+                f"{path}: no column {LABELS[0]!r} and no --column, so there is no target; found {', '.join(found)}; a number "
+                "becomes one by --column NAME=OUTPUT, names by --label-column NAME"
+            )
+        lacking = [column for column in BOX if column not in found]
+        if 0 < len(lacking) < len(BOX):
+            raise InputError(f"{path}: no column {lacking[0]!r}; a box has all of {', '.join(BOX)}")
+        meta = tuple(column for column in free if column and column not in (clip, group, label, *KNOWN))
+        taken = [column for column in meta if column in frames.META]
+        if taken:
+            raise InputError(f"{path}: the column {taken[0]!r} has the name of what is noted of each clip; name it otherwise")
+        return cls(clip, group, label, not lacking, targets, meta)
+
+
+class ClipsSource:
+    """The rows of `labels`, their clips below `root`.
+
+    targets: column -> OUTPUT.NAME, or OUTPUT alone for an output of one number of that name; an empty cell is not labelled.
+    output: the output of the classes in the label column; class_map, classes: see Labels. An empty label is not labelled.
+    fps: of folders of frames. val: the share that becomes val where there is no split, by group, or else by clip.
+    """
+
+    label_protocol = "hard"
+
+    def __init__(
+        self,
+        root: Path,
+        labels: Path,
+        clip: ClipFacts,
+        targets: Mapping[str, str] | None = None,
+        *,
+        output: str = "state",
+        class_map: ClassMap | None = None,
+        classes: Sequence[str] | None = None,
+        clip_column: str | None = None,
+        group_column: str | None = None,
+        label_column: str | None = None,
+        fps: float | None = None,
+        val: float = 0.1,
+        delimiter: str = ",",
+    ) -> None:
+        if not root.is_dir():
+            raise InputError(f"{root}: not a folder; expected the folder that the paths of {labels.name} start from")
+        delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
+        found = header(labels, delimiter, (CLIPS[0], "group", LABELS[0]), "clip")
+        asked = {column.casefold(): _target(column, name) for column, name in (targets or {}).items()}
+        self.columns = Columns.of(labels, found, asked, clip_column, group_column, label_column)
+        self.table = Table(labels, delimiter, found, self.columns.clip, self.columns.label, None)
+        self.root, self.clip, self.fps, self.val, self.filtered = root, clip, fps, val, Counter[str]()
+        self.labels = Labels(class_map, classes) if self.columns.label else None
+        self.classes: Output | None = None
+        self.meta: dict[str, type] = {}
+        self.files: list[Path] = []
+        self._check()
+        self.meta = self._kinds() | frames.META
+        if self.labels:
+            self.classes = Output(output, "classes", self.labels.close(labels))
+        self.layout = TargetLayout((*_outputs(self.columns.targets.values()), *([self.classes] if self.classes else [])))
+        names = [o.name for o in self.layout.outputs]
+        if len(set(names)) < len(names):
+            raise InputError(f"--column ...={output}: {output!r} is the output of the label column; name another with --output")
+
+    def samples(self) -> Iterator[Sample]:
+        for row in self.table.rows():
+            sample = self._sample(row)
+            if sample is None:
+                raise InputError(f"{row.where}: {row.wrong[0]}; the file has changed since it was checked")
+            yield sample
+
+    def fingerprint(self) -> dict[str, str]:
+        """The CSV, and the clips by names and sizes: the pixels are in the index."""
+        digest = hashlib.sha256(f"{self.fps}".encode())
+        for path in self.files:
+            size = path.stat().st_size if path.is_file() else sum(1 for _ in path.iterdir()) if path.is_dir() else -1
+            digest.update(f"{size}\n".encode())  # the names are in the CSV
+        return {self.table.path.name: file_sha256(self.table.path), self.root.name: digest.hexdigest()}
+
+    def _check(self) -> None:
+        """Read every row once. Raises InputError with all that is wrong."""
+        wrong, num_wrong, seen = list[str](), 0, dict[tuple[str, Box | None], str]()
+        for row in self.table.rows():
+            sample = self._sample(row)
+            if sample is not None:
+                twin = seen.setdefault((sample.path, sample.box), row.where)
+                if twin != row.where:
+                    row.wrong.append(f"{sample.path}: stands in {twin}, too; expected a row a clip")
+                self.files.append(self._path(row))
+            num_wrong += len(row.wrong)
+            wrong += [f"{row.where}: {problem}" for problem in row.wrong[: LISTED - len(wrong)]]
+        if num_wrong:
+            more = f"\n  ... and {num_wrong - LISTED:,} more" if num_wrong > LISTED else ""
+            raise InputError(f"wrong values: {num_wrong:,}\n{first(wrong, LISTED)}{more}")
+        if not seen:
+            raise InputError(f"{self.table.path}: found a header and no rows, expected a row a clip")
+        if self.labels and self.labels.uncovered:
+            raise InputError(self.labels.not_covered())
+        probed = self.files[:PROBED]
+        if not any(path.exists() for path in probed):
+            missing = f"{self.table.path}: none of the first {len(probed)} clips is there:\n{first(probed, 3)}"
+            raise InputError(f"{missing}\n{_nearest_path(probed[0])}\nName the folder that the paths start from")
+
+    def _sample(self, row: Row) -> Sample | None:
+        """A row as a sample; None, with the reasons in `row.wrong`, where it is not one."""
+        columns, path = self.columns, row.cells.get(self.columns.clip, "")
+        if row.wrong:
+            return None
+        if not path:
+            row.wrong.append(f"{columns.clip}: found nothing, expected the path of a clip")
+        group = (row.cells[columns.group] or None) if columns.group else None
+        split, box = self._split(row, group or path), _box(row) if columns.box else None
+        targets = _numbers(row, columns.targets) | self._class(row)
+        confidence = row.number("confidence", lambda value: 0 <= value <= 1, "a number from 0 to 1 (percents: divide by 100)")
+        weight = row.number("weight", lambda value: 0 < value < math.inf, "a number above 0")
+        if row.wrong:
+            return None
+        source = row.cells.get("source") or self.root.resolve().name
+        meta = {name: _cell(row.cells[name], kind) for name, kind in self.meta.items() if row.cells.get(name)}
+        image = recording(self._path(row), self.clip, self.fps)
+        return Sample(image, path, split, targets, source, group, weight, confidence, meta, box, origin=path)
+
+    def _path(self, row: Row) -> Path:
+        return self.root / row.cells[self.columns.clip].replace("\\", "/")
+
+    def _split(self, row: Row, drawn_by: str) -> str:
+        if "split" not in row.cells:
+            return "val" if share_of(drawn_by) < self.val else "train"
+        text = row.cells["split"].casefold()
+        if text not in SPLIT_NAMES:
+            row.wrong.append(f"split: found {text!r}{nearest(text, SPLIT_NAMES)}; expected one of {', '.join(SPLITS)}")
+        return SPLIT_NAMES.get(text, "")
+
+    def _class(self, row: Row) -> dict[str, float]:
+        if self.labels is None or not row.cells[self.columns.label or ""]:
+            return {}
+        name = self.labels.of(row)
+        return one_hot(self.classes, name) if self.classes and name else {}
+
+    def _kinds(self) -> dict[str, type]:
+        """Of each meta column: float where every cell is a number or empty, else text."""
+        kinds: dict[str, type] = dict.fromkeys(self.columns.meta, float)
+        for row in self.table.rows():
+            for name in self.columns.meta:
+                if kinds[name] is float and row.cells[name] and not _is_number(row.cells[name]):
+                    kinds[name] = str
+        return kinds
+
+
+def recording(path: Path, facts: ClipFacts, fps: float | None) -> Recording:
+    """A folder of frames, or else a video file, which need not be there."""
+    return FrameFolder(path, facts, fps) if path.is_dir() else VideoFile(path, facts)
+
+
+def _there(path: Path, found: tuple[str, ...], option: str, named: str | None) -> None:
+    if named and named.casefold() not in found:
+        raise InputError(f"{path}: {option} {named}: no such column{nearest(named.casefold(), found)}; found {', '.join(found)}")
+
+
+def _target(column: str, name: str) -> str:
+    output, dot, scalar = name.partition(".")
+    if not re.fullmatch(r"[\w-]+", output) or (dot and not scalar):
+        raise InputError(f"--column {column}={name}: expected COLUMN=OUTPUT or COLUMN=OUTPUT.NAME")
+    return name if dot else f"{output}.{output}"
+
+
+def _outputs(targets: Iterable[str]) -> list[Output]:
+    names: dict[str, list[str]] = {}
+    for target in targets:
+        output, _, name = target.partition(".")
+        if name in names.setdefault(output, []):
+            raise InputError(f"--column: two columns for {target}; expected one each")
+        names[output].append(name)
+    return [Output(output, "scalars", tuple(held)) for output, held in names.items()]
+
+
+def _numbers(row: Row, targets: Mapping[str, str]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for column, target in targets.items():
+        value = as_number(row.cells[column]) if row.cells[column] else math.nan
+        if value is None or math.isinf(value):
+            row.wrong.append(f"{column}: found {row.cells[column]!r}, expected a number, or nothing where it is not labelled")
+        else:
+            values[target] = value
+    return values
+
+
+def _box(row: Row) -> Box | None:
+    cells = [row.cells[column] for column in BOX]
+    if not any(cells):
+        return None
+    x, y, width, height = (math.nan if (number := as_number(cell)) is None else number for cell in cells)
+    if not (math.isfinite(x + y) and 0 < width < math.inf and 0 < height < math.inf):
+        found = ", ".join(f"{column} {cell!r}" for column, cell in zip(BOX, cells, strict=True))
+        row.wrong.append(f"found {found}; expected pixels, box_w and box_h above 0")
+    return y, x, y + height, x + width
+
+
+def _is_number(text: str) -> bool:
+    """Whether float32 holds what the cell says; a name of digits, like 007, is a name."""
+    value = as_number(text)
+    if value is None or math.isinf(value) or re.match(r"-?0\d", text):
+        return False
+    return abs(value) <= EXACT or not value.is_integer()
+
+
+def _cell(text: str, kind: type) -> str | float:
+    return float(text) if kind is float else text
