@@ -16,11 +16,12 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from affect.engine.checkpoint import BEST, LAST, initialise, save
+from affect.engine.checkpoint import BEST, LAST, copy_whole, initialise, save
 from affect.engine.config import RunConfig
 from affect.engine.data.alignment import REPORT, alignment
 from affect.engine.data.loader import Batch, train_loader
 from affect.engine.device import autocast, choose_precision, describe, out_of_memory
+from affect.engine.hints import loss_ratio
 from affect.engine.interrupt import Interrupt
 from affect.engine.log import say
 from affect.engine.losses.function import LossFunction
@@ -30,7 +31,7 @@ from affect.engine.models.build import build_model
 from affect.engine.optim import build_optimizer, learning_rate, parameters_of
 from affect.engine.progress import Progress
 from affect.engine.ranks import Ranks, joined
-from affect.engine.run import HISTORY, begin, describe_run, fingerprint, locked, write_json
+from affect.engine.run import HISTORY, begin, describe_run, fingerprint, locked, taken_over, write_json
 from affect.engine.stopping import merit, stale_epochs
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError
@@ -54,18 +55,24 @@ class TrainState:
 def fit(
     run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, score: Score, *,
     resume: bool = False, init_from: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda line: None,
-    open_teacher: OpenTeacher | None = None,
+    open_teacher: OpenTeacher | None = None, continue_from: Path | None = None,
 ) -> Path:  # fmt: skip
     """Train `task` for `run.optim.epochs` epochs into the folder `out`; return the checkpoint that `score` liked best.
 
     Resuming equals not stopping: order, augmentation, weights, optimiser and random state are those of the undisturbed run.
+    continue_from: another run, from whose last epoch this one goes on under its own settings.
     """
     with joined(run.train.device) as ranks, locked(out) if ranks.first else nullcontext():
         saved = begin(out, run, dataset, resume=resume)
         ranks.gather(None)  # all have looked before the first one writes
         teacher = open_teacher(ranks.device) if open_teacher else None
         trainer = Trainer(run, task, dataset, out, ranks, score, log, init_from if saved is None else None, teacher)
-        trainer.restore(saved) if saved else trainer.describe()
+        if saved:
+            trainer.restore(saved)
+        elif continue_from:
+            trainer.take_over(continue_from)
+        else:
+            trainer.describe()
         try:
             trainer.run_to_the_end()
         except torch.OutOfMemoryError as error:
@@ -88,6 +95,10 @@ class Trainer:
         self.steps = min(self.order.first_step_of(run.optim.epochs), run.optim.steps or sys.maxsize)
         self.model = build_model(run, task, dataset.info.layout).to(self.device)
         self.outputs = [dataset.info.layout.output(name) for name in task.outputs]
+        for output in self.outputs:
+            if output.kind == "scalars":
+                rows = self.loader.targets[output.name][torch.from_numpy(self.loader.planner.samples)]
+                self.model.head.start_at(output.name, rows.nanmean(0).nan_to_num(0.0).to(self.device))
         self.lineage = initialise(self.model, init_from, self.outputs) if init_from else None
         last = self.epoch(self.steps - 1)
         if not self.model.head.is_final(last):
@@ -253,6 +264,8 @@ class Trainer:
             "final_head": self.model.head.is_final(epoch),
             "val": values,
         }
+        ratio = loss_ratio(line)
+        line |= {} if ratio is None else {"loss_ratio": ratio}
         state.history.append(line)
         state.meter = Meter()
         reached = merit(self.task.select_by, values[self.task.select_by])
@@ -261,7 +274,7 @@ class Trainer:
             state.best = reached
             self.save(BEST)
         if self.ranks.first:
-            said = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+            said = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if not name.startswith("train_"))
             say(
                 f"epoch {epoch}: loss {line['train_loss']:.4f}, {said}; {meter.seconds:.0f} s, waiting "
                 f"{100 * meter.waiting_share:.1f} %" + (", the best so far" if best else "")
@@ -316,6 +329,31 @@ class Trainer:
             "lineage": self.lineage,
             "rng": self.ranks.gather(random),
         }
+
+    def take_over(self, folder: Path) -> None:
+        """Go on from the last epoch of another run: its weights, optimiser, history and best model, this run's settings.
+
+        With another loss only what that one has learned is taken. An interrupt leaves a run that can be started again.
+        """
+        saved = taken_over(folder, self.run, self.dataset, self.task.select_by)
+        decay, own = [group["weight_decay"] for group in self.optimizer.param_groups], self.loss.state_dict()
+        learned = dict(self.loss.named_parameters())
+        if not saved["same_loss"]:
+            saved["loss"] = own | {name: value for name, value in saved["loss"].items() if name in learned}
+        try:
+            self.restore(saved)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InputError(f"{folder}: its state does not fit the model or loss of these settings: {error}") from error
+        for group, value in zip(self.optimizer.param_groups, decay, strict=True):
+            group["weight_decay"] = value
+        self.state.step = self.order.first_step_of(len(self.state.history))
+        self.lineage = {key: saved[key] for key in ("path", "sha256", "task", "fingerprint")}
+        self.lineage["epochs"] = len(self.state.history)
+        self.describe()
+        if self.ranks.first:
+            copy_whole(folder / BEST, self.out / BEST)
+            write_json(self.out / HISTORY, self.state.history)
+        self.save(LAST)
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint made by as many processes."""

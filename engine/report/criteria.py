@@ -25,10 +25,12 @@ def criteria_table(criteria: Sequence[Criterion], metrics: dict[str, Any]) -> Ta
 
 
 def found_at(metrics: dict[str, Any], path: str) -> float | None:
-    """The number at a path of keys; None where there is none, or it is not a number."""
+    """The number at a path of keys; None where there is none, it is not a number, or what it is of has no rows."""
     value: Any = metrics
     for key in path.split("."):
         if key == WAY:
             key = next((name for name in metrics if name.endswith(WAY)), key)
         value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, dict) and value.get("support") == 0:
+            return None
     return float(value) if isinstance(value, int | float) and value == value else None

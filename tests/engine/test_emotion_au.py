@@ -192,9 +192,11 @@ def test_hints_name_what_to_try_and_come_once(history, says):
 
 def test_the_criteria_are_the_seeds_and_judge():
     metrics = {"14way": {"acc": 0.56, "macro_f1": 0.4}, "outputs": {"au": {"macro_f1": float("nan")}}, "gap": 0.2}
+    metrics["per_class"] = {"Happily fearful": {"f1": 0.0, "support": 0}, "Sadly surprised": {"f1": 0.3, "support": 2}}
     rows = {row[0]: row[-1] for row in criteria_table(TASKS["emotion_au"].criteria, metrics).cells}
     assert rows["validation accuracy"] == "pass" and rows["macro-F1"] == "fail" and rows["train-validation gap"] == "pass"
-    assert rows["AU-F1"] == "not measured" and rows["F1 of Happily sad"] == "not measured"
+    assert rows["AU-F1"] == rows["F1 of Happily sad"] == rows["F1 of Happily fearful"] == "not measured"
+    assert rows["F1 of Sadly surprised"] == "pass"
 
 
 @pytest.mark.parametrize(
