@@ -212,11 +212,16 @@ PEERS: dict[str, Provider] = {
 
 def providers() -> dict[str, Provider]:
     """Ours first; without DALI installed plain ones only. Streamed pictures go through the fastest, which the name says."""
-    has_dali = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-    kinds = ["dali", "plain"] if has_dali else ["plain"]
-    found: dict[str, Provider] = {kind: partial(ours, kind) for kind in kinds}
-    found[f"stream ({kinds[0]})"] = partial(ours, kinds[0], stream=True)
+    fastest = kinds()[0]
+    found: dict[str, Provider] = {kind: partial(ours, kind) for kind in kinds()}
+    found[f"stream ({fastest})"] = partial(ours, fastest, stream=True)
     return found | PEERS
+
+
+def kinds() -> list[str]:
+    """Of our loader, as far as they are installed; the fastest first."""
+    has_dali = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    return ["dali", "plain"] if has_dali else ["plain"]
 
 
 def compare(work: Work, name: str, batches: Batches) -> float:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -43,9 +44,13 @@ class PeerPicture:
     variant: Variant
 
     def __call__(self, data: bytes, sample: int) -> tuple[int, Tensor]:
-        views, size = self.views, self.preprocess.size
         gray = self.preprocess.color == "gray"
-        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
+        return sample, self.of(image, sample)
+
+    def of(self, image: Any, sample: int) -> Tensor:
+        """From a decoded picture, gray or BGR."""
+        views, size = self.views, self.preprocess.size
         top, left, height, width = views.draw.window[sample].tolist()
         image = image[top : top + height, left : left + width]
         height, width = views.size[sample].tolist()
@@ -56,9 +61,9 @@ class PeerPicture:
             image = cv2.flip(image, 1)
         image = torch.from_numpy(self._equalised(image))
         if self.variant == "uint8":
-            return sample, image
+            return image
         planes = image.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-        return sample, planes.sub_(MEAN[:, None, None]).div_(STD[:, None, None])
+        return planes.sub_(MEAN[:, None, None]).div_(STD[:, None, None])
 
     def _equalised(self, image: np.ndarray) -> np.ndarray:
         """(H, W) gray or (H, W, 3) BGR -> (H, W, 3) RGB."""
@@ -91,6 +96,41 @@ class Files(Dataset):
 
 
 @dataclass(frozen=True)
+class FrameFiles(Dataset):
+    """A map-style dataset over clips whose frames are picture files."""
+
+    paths: list[list[Path]]
+    picture: PeerPicture
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, sample: int) -> tuple[int, Tensor]:
+        return sample, torch.stack([self.picture(path.read_bytes(), sample)[1] for path in self.paths[sample]])
+
+
+@dataclass(frozen=True)
+class Videos(Dataset):
+    """A map-style dataset over videos, of whose frames the numbers `seen` are kept; all up to the last of them are decoded."""
+
+    paths: list[Path]
+    seen: list[int]
+    picture: PeerPicture
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, sample: int) -> tuple[int, Tensor]:
+        kept, wanted = list[Tensor](), set(self.seen)
+        with av.open(str(self.paths[sample])) as container:
+            container.streams.video[0].codec_context.thread_count = 1  # a worker is a core
+            for number, frame in enumerate(container.decode(video=0)):
+                if number in wanted:
+                    kept.append(self.picture.of(frame.to_ndarray(format="bgr24"), sample))
+        return sample, torch.stack(kept)
+
+
+@dataclass(frozen=True)
 class FromTar:
     """A sample of the webdataset package through a picture."""
 
@@ -103,6 +143,18 @@ class FromTar:
 def files_and_opencv(files: list[Path], picture: PeerPicture, batch: int, workers: int) -> Batches:
     """torch's DataLoader over files, (N,) in the order of the index."""
     dataset = Files(files, picture)
+    return _worked(dataset, batch, workers, sampler=RandomSampler(dataset, num_samples=2**40))
+
+
+def frames_and_opencv(files: list[list[Path]], picture: PeerPicture, batch: int, workers: int) -> Batches:
+    """torch's DataLoader over clips of frame files, (N, T)."""
+    dataset = FrameFiles(files, picture)
+    return _worked(dataset, batch, workers, sampler=RandomSampler(dataset, num_samples=2**40))
+
+
+def videos_and_pyav(files: list[Path], seen: list[int], picture: PeerPicture, batch: int, workers: int) -> Batches:
+    """torch's DataLoader over video files, decoded by PyAV; the frames through OpenCV."""
+    dataset = Videos(files, seen, picture)
     return _worked(dataset, batch, workers, sampler=RandomSampler(dataset, num_samples=2**40))
 
 

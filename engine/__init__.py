@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from affect.engine.runtime.clip import Clip, ClipEngine
     from affect.engine.runtime.frame import Engine, Face, Frame
 
-__all__ = ["Engine", "Face", "Frame"]
+__all__ = ["Clip", "ClipEngine", "Engine", "Face", "Frame"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from affect.engine.runtime import frame
+        from affect.engine.runtime import clip, frame
 
-        return getattr(frame, name)
+        return getattr(clip if name.startswith("Clip") else frame, name)
     raise AttributeError(f"module 'affect.engine' has no attribute {name!r}")

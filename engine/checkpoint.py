@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ def save(path: Path, state: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
+
+
+def copy_whole(path: Path, to: Path) -> None:
+    """As `save`, of a file that is there."""
+    partial = to.with_name(f".{to.name}.partial")
+    shutil.copyfile(path, partial)
+    partial.replace(to)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from affect.engine.data.selection import calib_selection, open_dataset, val_sele
 from affect.engine.device import choose_device
 from affect.engine.distill.teacher import open_teacher
 from affect.engine.evaluation.evaluate import write_metrics
-from affect.engine.evaluation.outputs import further_metrics
+from affect.engine.evaluation.outputs import all_figures, further_metrics
 from affect.engine.evaluation.predictions import Predicted, Predictions, predicted
 from affect.engine.evaluation.scorer import Scorer
 from affect.engine.evaluation.subject import in_torch, trained_model
@@ -43,8 +43,10 @@ from affect.engine.train import fit
 from affect.shards.schema import Output
 
 
-def train(run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | None = None) -> None:
-    """Train, calibrate, evaluate, export: everything a run's folder keeps."""
+def train(
+    run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | None = None, continue_from: Path | None = None
+) -> None:
+    """Train, calibrate, evaluate, export: everything a run's folder keeps. init_from, continue_from: see `fit`."""
     dataset = open_dataset(run.data.dataset)
     task = task_of(run, dataset)
     run = with_batch_size(run, task, dataset.info.layout, out if resume else None)
@@ -58,7 +60,7 @@ def train(run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | 
         teacher = open_teacher(run, dataset, task.outputs[0])
         fit(
             run, task, dataset, out, Scorer(run, task, dataset), resume=resume, init_from=init_from, log=log,
-            open_teacher=teacher,
+            open_teacher=teacher, continue_from=continue_from,
         )  # fmt: skip
     if first_process():
         complete(out)
@@ -75,8 +77,9 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
 
     def answers(rows: np.ndarray, what: str) -> Predicted:
         kind, workers = run.data.loader, run.data.workers
-        loader = eval_loader(dataset, rows, run.preprocess, names, device, kind=kind, workers=workers)
-        with Progress(what, len(rows), "images") as progress:
+        clip = run.data.clip
+        loader = eval_loader(dataset, rows, run.preprocess, names, device, clip=clip, kind=kind, workers=workers)
+        with Progress(what, len(loader.planner.order.rows), "clips" if clip else "images") as progress:
             return predicted(predict, loader, outputs, progress.advance)
 
     calib, first = None, layout.first_classes
@@ -94,6 +97,8 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
     further = [output for output in outputs if output is not first]
     metrics["outputs"] = further_metrics(further, said.values, said.targets, found.thresholds)
     metrics["calibration"] = found.to_json()
+    if said.windows:  # beside the figures of whole clips those of each window by itself
+        metrics["windows"] = all_figures(outputs, said.windows.values, said.windows.targets)
     if "gap" in history[best]["val"]:
         metrics["gap"] = history[best]["val"]["gap"]
     write_json(folder / METRICS, metrics)

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from affect.engine.data.preprocess import Clahe, Preprocess
-from affect.engine.data.settings import YAML_1_1, AugmentConfig, Section
+from affect.engine.data.settings import YAML_1_1, AugmentConfig, ClipConfig, Section
 from affect.engine.losses.settings import LossConfig
 from affect.engine.reading import parsed, put, read_yaml, validated
 from affect.engine.tasks import TASKS
@@ -43,6 +43,25 @@ class StreamConfig(Section):
     tars: str = ""  # a folder or s3://bucket/path with the dataset's tars; empty: the dataset's folder
 
 
+class FoldsConfig(Section):
+    """Folds of whole groups, in place of the column meta.fold: so many, so many groups left out in each, or as a file says."""
+
+    by: str = "group"  # an index column; rows with the same value stay together
+    count: int | None = Field(None, ge=2)
+    leave: int | None = Field(None, ge=1)  # groups that validate in a fold
+    stratify: str = ""  # an index column or an output of classes, of which every fold gets its share
+    file: str = ""  # {test_animals, cv_folds: [{fold, train_animals, val_animals}]}
+
+    @model_validator(mode="after")
+    def one_way(self) -> Self:
+        given = [name for name in ("count", "leave", "file") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give one of count, leave, file; found {' and '.join(given) or 'none'}")
+        if self.file and (self.stratify or self.by != "group"):
+            raise ValueError("stratify, by: are for count and leave; a file says itself which groups validate where")
+        return self
+
+
 class DataConfig(Section):
     dataset: Path | list[Path]  # several are read as one, classes by name
     batch_size: BatchSize = 128  # samples per update, over all processes; auto: as many as memory holds
@@ -50,7 +69,8 @@ class DataConfig(Section):
     allow_double_correction: bool = False  # a sampler and class weights in the loss
     sources: list[str] = Field(default_factory=list)  # of these only; empty: all
     strict_sources: bool = False  # a named source without a row to train on is an error
-    fold: int | None = None  # by the column meta.fold: its rows are validation, the others training
+    fold: int | None = None  # its rows are validation, the others training; by `folds`, or the column meta.fold
+    folds: FoldsConfig | None = None
     confidence_min: float = Field(0.0, ge=0, le=1)  # of training rows
     labelled: list[str] = Field(default_factory=list)  # outputs for which training rows must have a label
     where: dict[str, list[str | int | float]] = Field(
@@ -62,6 +82,7 @@ class DataConfig(Section):
     color: Literal["rgb", "gray"] = "rgb"
     clahe: ClaheConfig | None = ClaheConfig()
     augment: AugmentConfig = AugmentConfig()
+    clip: ClipConfig | None = None  # which frames of clips are seen; null: pictures
     loader: Literal["auto", "dali", "plain"] = "auto"
     workers: int = Field(0, ge=0)  # threads that decode; 0: as many as suit the machine
     stream: StreamConfig | None = None  # of the training rows; null: any sample by its place in the index
@@ -249,6 +270,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def two_networks_are_there(self) -> Self:
+        if self.loss.resup and (self.model.temporal.networks != 2 or TASKS[self.task].input != "clip"):
+            raise ValueError(
+                "loss.resup: needs two networks, which weight samples for each other, of a task of clips: "
+                "--set model.temporal.networks=2, or loss.resup: null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def batch_divides(self) -> Self:
         if self.data.batch_size != AUTO and self.data.batch_size % self.optim.accumulate:
             raise ValueError(
@@ -288,6 +318,9 @@ def digest_of(value: dict[str, Any]) -> str:
     """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
     kept = {key: part for key, part in value.items() if key not in ("train", "calibration", "name", "stage", "chosen_on")}
     kept["data"] = {key: part for key, part in kept["data"].items() if key not in ("loader", "workers")}
+    for later in ("clip", "folds"):  # settings that came later: off, a run is what it was before
+        if kept["data"].get(later) is None:
+            kept["data"].pop(later, None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

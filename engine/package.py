@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from affect.engine.data.preprocess import Preprocess
+from affect.engine.data.settings import ClipConfig
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
 PACKAGE_SCHEMA = 1
 MANIFEST, MODEL = "manifest.json", "model.onnx"
+ENCODER, TEMPORAL = "encoder.onnx", "temporal.onnx"  # of a model of clips: images -> features, features -> outputs
 METADATA_KEY = "affect.manifest"  # in the graph's own metadata: the manifest without `files`
 
 INTENDED_USE = (
@@ -37,6 +39,8 @@ class Manifest:
     """name: of the run. layout: outputs and their names, in column order. input: of the graph, `images`.
 
     subject: what the pictures show: `full`, a picture already cropped to the face.
+    clip: of a model of clips: `view`, which frames it sees (ClipConfig); window_s, the time that they span; rate_hz, frames a
+        second among them; stored, which frames its training clips had (ClipFacts).
     calibration: temperature inside the graph, and where it was fitted. files: name -> {size, sha256, parity}.
     """
 
@@ -51,6 +55,7 @@ class Manifest:
     label_protocol: str
     input: dict[str, Any]
     intended_use: str = INTENDED_USE
+    clip: dict[str, Any] | None = None
     files: dict[str, dict[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +92,10 @@ class ModelPackage:
     def thresholds(self) -> dict[str, float]:
         """Unit -> the probability from which it is said to hold; those that are not here hold from .5 on."""
         return self.manifest.calibration.get("thresholds", {})
+
+    @property
+    def clip(self) -> ClipConfig | None:
+        return ClipConfig.model_validate(self.manifest.clip["view"]) if self.manifest.clip else None
 
     @property
     def preprocess(self) -> Preprocess:

@@ -19,9 +19,11 @@ CONDA_SECONDS = 60.0
 
 
 def named_files(run: RunConfig) -> dict[str, tuple[str, Path]]:
-    """Key in fingerprint.json -> (config key, file) of what the loss reads besides the dataset."""
-    teacher, proto = run.loss.teacher, run.loss.proto_kd
+    """Key in fingerprint.json -> (config key, file) of what a run reads besides the dataset."""
+    teacher, proto, folds = run.loss.teacher, run.loss.proto_kd, run.data.folds
     found = {}
+    if folds and folds.file:
+        found["folds"] = ("data.folds.file", Path(folds.file))
     if teacher and teacher.soft_labels:
         found["soft_labels"] = ("loss.teacher.soft_labels", Path(teacher.soft_labels) / LABELS)
     if teacher and teacher.features:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -23,9 +23,11 @@ from affect.engine.names import METRICS as METRICS
 from affect.engine.provenance import ablation, write_conda
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
+from affect.shards.writer import file_sha256
 
 ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"
 LOCK = ".run.lock"
+WRITTEN_LAST = "last.onnx"  # by engine/complete.py
 PACKAGES = (
     "torch",
     "timm",
@@ -83,9 +85,38 @@ def begin(out: Path, run: RunConfig, dataset: Dataset, *, resume: bool) -> dict[
     if not (out / LAST).is_file():
         return None
     state = load(out / LAST)
+    same_data(out, state, run, dataset)
+    return state
+
+
+def taken_over(folder: Path, run: RunConfig, dataset: Dataset, select_by: str) -> dict[str, Any]:
+    """The last state of another run, which ended after an epoch, to be gone on from under other settings.
+
+    Raises: InputError where it is not of these rows, this task, optimiser or selecting figure: what it has learned and chosen
+    would not be what the settings say.
+    """
+    before, state = open_run(folder)[0], load(folder / LAST)
+    same_data(folder, state, run, dataset)
+    pairs = {
+        "task": (before.task, run.task), "data.fold": (before.data.fold, run.data.fold),
+        "data.folds": (before.data.folds, run.data.folds), "optim.optimizer": (before.optim.optimizer, run.optim.optimizer),
+        "optim.select_by": (before.optim.select_by or select_by, select_by),
+        "optim.ema": (before.optim.ema > 0, run.optim.ema > 0), "model": (before.model.backbone, run.model.backbone),
+    }  # fmt: skip
+    if changed := [f"  {key}: {old} there, {new} here" for key, (old, new) in pairs.items() if old != new]:
+        raise InputError(f"{folder}: cannot be gone on from under these settings:\n" + "\n".join(changed))
+    if state["meter"]["steps"]:
+        raise InputError(f"{folder}: stopped within an epoch; let it finish first: affect train ... --out {folder} --resume")
+    return state | {"same_loss": before.loss == run.loss, "path": str(folder / LAST), "sha256": file_sha256(folder / LAST)}
+
+
+def same_data(out: Path, state: dict[str, Any], run: RunConfig, dataset: Dataset) -> None:
+    """Raises InputError where the dataset, or the file of folds, is not what a state was trained on."""
     if state["fingerprint"]["index"] != dataset.index_sha256:
         raise InputError(f"{dataset.folder}: is not the dataset that {out} was trained on; give that one, or train anew")
-    return state
+    file = run.data.folds.file if run.data.folds else ""
+    if file and state["fingerprint"].get("folds") != file_sha256(Path(file)):
+        raise InputError(f"{file}: is not the file of folds that {out} was trained by; put the old one back, or train anew")
 
 
 def describe_run(out: Path, run: RunConfig, made_from: dict[str, str], device: str) -> None:
@@ -124,7 +155,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def fingerprint(run: RunConfig, dataset: Dataset) -> dict[str, str]:
     """What the weights came from, by sha256."""
-    return {"config": run.digest, "index": dataset.index_sha256, "git_commit": git_commit()}
+    folds = {"folds": file_sha256(Path(run.data.folds.file))} if run.data.folds and run.data.folds.file else {}
+    return {"config": run.digest, "index": dataset.index_sha256, "git_commit": git_commit(), **folds}
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -150,6 +182,13 @@ def open_run(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     if not (folder / BEST).is_file():
         raise InputError(f"{folder}: has no {BEST} yet; let the run finish an epoch: affect train ... --out {folder} --resume")
     return RunConfig.model_validate(yaml.safe_load((folder / CONFIG).read_text())), load(folder / BEST)
+
+
+def state_of(folder: Path) -> Literal["new", "unfinished", "finished"]:
+    """How far a run is; it is finished when all that it keeps has been written."""
+    if (folder / WRITTEN_LAST).is_file():
+        return "finished"
+    return "unfinished" if (folder / CONFIG).is_file() else "new"
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

@@ -28,17 +28,18 @@ from affect.engine.names import CHOSEN, CONFIG, FINGERPRINT, METRICS, SWEEP, VAL
 from affect.engine.progress import Progress
 from affect.engine.provenance import named_files
 from affect.engine.ranks import world_size
+from affect.engine.report.criteria import found_at
 from affect.engine.report.folder import switches
 from affect.engine.report.tables import CALIBRATION
-from affect.engine.run import same_config, write_json
-from affect.engine.sweep_config import Plan, PlannedRun, Point, SetConfig
+from affect.engine.run import same_config, state_of, write_json
+from affect.engine.stopping import merit
+from affect.engine.sweep_config import PRESENT_F1, Plan, PlannedRun, Point, SetConfig
 from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first
 from affect.shards.schema import INDEX, DatasetInfo
 from affect.shards.writer import file_sha256
 
-SCORE = "mean present-only macro-F1 over select_on"
-WRITTEN_LAST = "last.onnx"  # of a run, by engine/complete.py
+SCORE = "mean present-only macro-F1 over select_on"  # of a sweep that names no other figure
 
 
 def sweep(plan: Plan) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def sweep(plan: Plan) -> dict[str, Any]:
     plan.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {}
     for i, planned in enumerate(plan.runs, 1):
-        state = state_of(planned)
+        state = state_of(planned.folder)
         doing = {"new": "begins", "unfinished": "is resumed", "finished": "is there and finished: not trained again"}[state]
         say(f"sweep: {i} of {len(plan.runs)}: {planned.folder.name} {doing}")
         try:
@@ -92,18 +93,18 @@ def _problems(plan: Plan) -> Iterator[str]:
             for folder in data if isinstance(data, list) else [data]:
                 DatasetInfo.read(folder)
             if (planned.folder / CONFIG).is_file():
-                same_config(planned.folder / CONFIG, _as_begun(planned))
+                same_config(planned.folder / CONFIG, as_begun(planned.run, planned.folder))
                 _same_inputs(planned)
         except InputError as error:
             yield str(error)
 
 
-def _as_begun(planned: PlannedRun) -> RunConfig:
-    """With the batch size that `auto` has become."""
-    if planned.run.data.batch_size != AUTO:
-        return planned.run
-    size = yaml.safe_load((planned.folder / CONFIG).read_text())["data"]["batch_size"]
-    return planned.run.model_copy(update={"data": planned.run.data.model_copy(update={"batch_size": size})})
+def as_begun(run: RunConfig, folder: Path) -> RunConfig:
+    """With the batch size that `auto` has become in the run's folder."""
+    if run.data.batch_size != AUTO:
+        return run
+    size = yaml.safe_load((folder / CONFIG).read_text())["data"]["batch_size"]
+    return run.model_copy(update={"data": run.data.model_copy(update={"batch_size": size})})
 
 
 def _same_inputs(planned: PlannedRun) -> None:
@@ -116,12 +117,6 @@ def _same_inputs(planned: PlannedRun) -> None:
             )
 
 
-def state_of(planned: PlannedRun) -> str:
-    if (planned.folder / WRITTEN_LAST).is_file():
-        return "finished"
-    return "unfinished" if (planned.folder / CONFIG).is_file() else "new"
-
-
 def _done(planned: PlannedRun, plan: Plan, state: str) -> dict[str, Any]:
     """A run of sweep.json, trained and evaluated."""
     if state != "finished":
@@ -129,12 +124,29 @@ def _done(planned: PlannedRun, plan: Plan, state: str) -> dict[str, Any]:
     mark_chosen(planned.folder, {name: found.place for name, found in plan.config.select_on.items()})
     sets = {VAL: SetConfig(), **plan.config.sets}
     figures = {name: figures_on(planned.folder, name, found) for name, found in sets.items()}
-    score = float(np.mean([figures[name]["present_only"]["macro_f1"] for name in plan.config.select_on]))
+    score = float(np.mean([score_of(figures[name], plan.config.select_by, name) for name in plan.config.select_on]))
     digest = json.loads((planned.folder / FINGERPRINT).read_text())["config"]
     return {
         "seed": planned.run.seed, "config": digest, "best": file_sha256(planned.folder / BEST),
         "switches": switches(planned.folder), "score": score, "figures": figures,
     }  # fmt: skip
+
+
+def score_of(figures: dict[str, Any], path: str, name: str) -> float:
+    """The figure by which points are compared."""
+    score = found_at(figures, path)
+    if score is None:
+        raise InputError(f"select_by: {path}: {name} has no such figure in its {METRICS}; it has: {', '.join(_paths(figures))}")
+    return score
+
+
+def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Of all numbers."""
+    for key, part in value.items():
+        if isinstance(part, dict):
+            yield from _paths(part, f"{prefix}{key}.")
+        elif isinstance(part, int | float):
+            yield f"{prefix}{key}"
 
 
 def mark_chosen(folder: Path, sets: dict[str, str]) -> None:
@@ -185,24 +197,30 @@ def sha256_of(found: SetConfig) -> str:
 
 
 def _figures(path: Path) -> dict[str, Any]:
-    """The part of metrics.json that tables are made of."""
-    value = json.loads(path.read_text())
-    way = next(key for key in value if key.endswith("way"))
-    present = {key: value["present_only"][key] for key in ("acc", "macro_f1", "bacc", "present_names")}
-    return {way: value[way], "present_only": present} | {key: value.get(key) for key in ("rows", "dataset", "split")}
+    """The part of metrics.json that tables are made of: of classes where there are some, and of the other outputs."""
+    value, found = json.loads(path.read_text()), dict[str, Any]()
+    way = next((key for key in value if key.endswith("way")), None)
+    if way:
+        present = {key: value["present_only"][key] for key in ("acc", "macro_f1", "bacc", "present_names")}
+        found = {way: value[way], "present_only": present}
+    if value.get("outputs"):
+        found["outputs"] = value["outputs"]
+    return found | {key: value.get(key) for key in ("rows", "dataset", "split")}
 
 
 def summary(plan: Plan, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """sweep.json: chosen is the point with the highest score, the first of equals, once all runs have ended."""
+    """sweep.json: chosen is the point with the best score, the first of equals, once all runs have ended."""
     points = [_summary(point, _folders(plan, point.name), found) for point in plan.points]
     whole = [point for point in points if point["score"] is not None] if len(found) == len(plan.runs) else []
-    best = max((point["score"] for point in whole), default=None)
     config = plan.config
+    key = "_".join(config.select_by.split("."))
+    best = max(whole, key=lambda point: merit(key, point["score"]), default=None)
     return {
         "sweep": plan.name, "base": config.base, "settings": plan.shared, "grid": config.grid, "seeds": config.seeds,
-        "score": SCORE, "select_on": list(config.select_on), "report_on": list(config.report_on),
+        "score": SCORE if config.select_by == PRESENT_F1 else f"mean {config.select_by} over select_on", "select_by": config.select_by,
+        "folds": config.folds, "select_on": list(config.select_on), "report_on": list(config.report_on),
         "sets": {name: found.place for name, found in config.sets.items()},
-        "points": points, "chosen": next((point["name"] for point in whole if point["score"] == best), None),
+        "points": points, "chosen": best["name"] if best else None,
     }  # fmt: skip
 
 
@@ -222,4 +240,5 @@ def _folders(plan: Plan, point: str) -> list[str]:
 def _write_chosen(plan: Plan, name: str) -> None:
     run = next(planned.run for planned in plan.runs if planned.point.name == name)
     sets = {**run.chosen_on, **{name: found.place for name, found in plan.config.select_on.items()}}
-    (plan.out / CHOSEN).write_text(run.model_copy(update={"chosen_on": sets, "name": ""}).dump())
+    data = run.data.model_copy(update={"fold": None}) if plan.config.folds else run.data
+    (plan.out / CHOSEN).write_text(run.model_copy(update={"chosen_on": sets, "name": "", "data": data}).dump())

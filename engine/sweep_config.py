@@ -20,6 +20,7 @@ from affect.engine.reading import as_number, attempt, parsed, put, read_yaml, va
 from affect.shards.errors import InputError
 
 FILES = (".csv", ".npz")
+PRESENT_F1 = "present_only.macro_f1"
 NAME = re.compile(r"\w[\w.,=+-]*")
 
 
@@ -57,7 +58,7 @@ Sets = Annotated[dict[str, SetConfig], BeforeValidator(_named)]
 
 
 class SweepConfig(Section):
-    """Points are compared by the mean present-only macro-F1 over `select_on`; `report_on` has no part in it."""
+    """Points are compared by the mean of a figure over `select_on`; `report_on` has no part in it."""
 
     ONLY_IN_FILE: ClassVar = True  # --set is for the runs
 
@@ -66,6 +67,8 @@ class SweepConfig(Section):
     grid: dict[str, list[Any]] = Field(default_factory=dict)  # config key -> values; all combinations are points
     points: dict[str, dict[str, Any]] = Field(default_factory=dict)  # name -> config key -> value; beside those of the grid
     seeds: list[int] = Field(default_factory=list)  # each point is run with each; empty: with the base's
+    folds: list[int] = Field(default_factory=list)  # as seeds: values of data.fold
+    select_by: str = PRESENT_F1  # a path in metrics.json, as outputs.pain.scalars.total.mae
     select_on: Sets = Field(min_length=1)
     report_on: Sets = Field(default_factory=dict)
 
@@ -77,8 +80,11 @@ class SweepConfig(Section):
             raise ValueError("nothing to compare; give grid: {KEY: [values]} or points: {NAME: {KEY: value}}")
         if bad := [name for name in self.points if not NAME.fullmatch(name)]:
             raise ValueError(f"points: {bad[0]!r} names a folder; take letters, digits and _ . , = + -")
-        if self.seeds and "seed" in {*self.set, *self.grid, *(key for point in self.points.values() for key in point)}:
+        given = {*self.set, *self.grid, *(key for point in self.points.values() for key in point)}
+        if self.seeds and "seed" in given:
             raise ValueError("seeds: seed is set, too; give one of them")
+        if self.folds and "data.fold" in given:
+            raise ValueError("folds: data.fold is set, too; give one of them")
         return self
 
     @property
@@ -122,7 +128,7 @@ def plan(name: str, settings: list[str], out: Path | None) -> Plan:
     except InputError as error:
         raise InputError(f"{path}: base: {error}") from error
     points, shared = points_of(config, path), config.set | dict(map(parsed, settings))
-    varied = {"seed"} if config.seeds else set()
+    varied = {key for key, values in (("seed", config.seeds), ("data.fold", config.folds)) if values}
     varied |= {*config.grid, *(key for point in points for key in point.settings)}
     if swept := sorted(varied & {parsed(setting)[0] for setting in settings}):
         raise InputError(f"--set {swept[0]}: differs between the points of {path}; change it there")
@@ -162,16 +168,19 @@ def _runs(
 ) -> list[PlannedRun]:
     runs, problems = [], dict[str, list[str]]()
     seeds: list[int | None] = [*config.seeds] or [None]
-    for point, seed in itertools.product(points, seeds):
+    folds: list[int | None] = [*config.folds] or [None]
+    for point, seed, fold in itertools.product(points, seeds, folds):
         value = copy.deepcopy(base)
-        for key, found in {**shared, **point.settings, **({} if seed is None else {"seed": seed})}.items():
+        varied = {key: found for key, found in (("seed", seed), ("data.fold", fold)) if found is not None}
+        for key, found in {**shared, **point.settings, **varied}.items():
             put(value, key, copy.deepcopy(found))
         made = attempt(RunConfig, value)
         if isinstance(made, list):
             for problem in made:
                 problems.setdefault(problem, []).append(point.name)
         else:
-            runs.append(PlannedRun(point, out / (point.name if seed is None else f"{point.name}_seed{seed}"), made))
+            suffix = "".join(f"_{key.rpartition('.')[2]}{found}" for key, found in varied.items())
+            runs.append(PlannedRun(point, out / f"{point.name}{suffix}", made))
     if problems:
         raise InputError("\n".join(f"{path}: {_which(names, points)}{text}" for text, names in problems.items()))
     return runs

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affect.shards.errors import InputError, nearest
+from affect.shards.errors import InputError, first, nearest
+from affect.shards.folds import FoldRule, fold_numbers
 from affect.shards.schema import SPLITS
 
 if TYPE_CHECKING:
@@ -20,14 +21,15 @@ Value = str | int | float
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold by the column `meta.fold`: its rows where `held_out`, else the rows of all others, of any split in `splits`.
+    """One fold: its rows where `held_out`, else the rows of all others, of any split in `splits`, which are train and val.
 
-    A row without a fold stays where its split puts it.
+    Folds are those of the column `meta.fold`, or of the rule. A row without a fold stays where its split puts it.
     """
 
     number: int
     held_out: bool
     splits: tuple[str, ...]
+    rule: FoldRule | None = None
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,65 @@ def _of_split(dataset: Dataset, wanted: Selection) -> np.ndarray:
 
 
 def _of_fold(dataset: Dataset, split: str, fold: Fold) -> np.ndarray:
+    divided = equals(dataset, "split", fold.splits)
+    inside, without = _by_rule(dataset, fold, divided) if fold.rule else _by_column(dataset, fold)
+    divided &= ~without
+    train, val = (without & equals(dataset, "split", (name,)) for name in (fold.splits[0], fold.splits[-1]))
+    _refuse_shared(dataset, fold, divided & inside | val, divided & ~inside | train)
+    return np.where(divided, inside == fold.held_out, without & equals(dataset, "split", (split,)))
+
+
+def _by_column(dataset: Dataset, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool each: of the fold; of none."""
     if not dataset.has(FOLD):
-        raise InputError(f"{dataset.folder}: data.fold is {fold.number}, but no row has a fold: there is no column {FOLD}")
+        raise InputError(
+            f"{dataset.folder}: data.fold is {fold.number}, but no row has a fold: there is no column {FOLD}. "
+            "Make folds of groups, e.g. --set data.folds.count=5"
+        )
     inside = equals(dataset, FOLD, (fold.number,))
     if not inside.any():
         raise InputError(f"{dataset.folder}: no row is of fold {fold.number}{_offer(dataset, FOLD, (fold.number,))}")
-    without = dataset.coded(FOLD)[0] < 0 if dataset.is_text(FOLD) else np.isnan(dataset.column(FOLD))
-    divided = equals(dataset, "split", fold.splits) & ~without
-    return np.where(divided, inside == fold.held_out, without & equals(dataset, "split", (split,)))
+    return inside, dataset.coded(FOLD)[0] < 0 if dataset.is_text(FOLD) else np.isnan(dataset.column(FOLD))
+
+
+def _by_rule(dataset: Dataset, fold: Fold, divided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    assert fold.rule
+    numbers = fold_numbers(dataset, fold.rule, divided)
+    if not (numbers == fold.number).any():
+        has = ", ".join(map(str, np.unique(numbers[numbers >= 0]).tolist()))
+        raise InputError(f"{dataset.folder}: data.fold: data.folds makes no fold {fold.number}; it makes: {has}")
+    return numbers == fold.number, numbers < 0
+
+
+def fold_list(dataset: Dataset, rule: FoldRule | None, splits: tuple[str, ...]) -> list[int]:
+    """The numbers of the folds, ascending. Raises InputError where there are none, or they are not whole numbers."""
+    divided = equals(dataset, "split", splits)
+    if rule:
+        numbers = fold_numbers(dataset, rule, divided)
+        return np.unique(numbers[numbers >= 0]).tolist()
+    found = [] if not dataset.has(FOLD) else dataset.column(FOLD)[divided].tolist()
+    held = {str(value) for value in found if value is not None and value == value}
+    try:
+        whole = sorted({int(float(value)) for value in held if float(value).is_integer()})
+    except ValueError:
+        whole = []
+    if len(whole) < 2 or len(whole) < len(held):
+        raise InputError(
+            f"{dataset.folder}: {FOLD} holds {', '.join(sorted(held)[:10]) or 'nothing'}; expected two whole numbers or more. "
+            "Make folds of groups: --set data.folds.leave=2, or --set data.folds.count=5"
+        )
+    return whole
+
+
+def _refuse_shared(dataset: Dataset, fold: Fold, held_out: np.ndarray, trained: np.ndarray) -> None:
+    codes, names = dataset.coded("group")
+    shared = sorted(names[code] for code in set(codes[held_out].tolist()) & set(codes[trained].tolist()) - {-1})
+    if shared:
+        by = f"data.folds ({fold.rule.file or fold.rule.by})" if fold.rule else FOLD
+        raise InputError(
+            f"{dataset.folder}: {len(shared)} groups both train and validate in fold {fold.number}:\n{first(shared)}\n"
+            f"All rows of a group belong in one fold; mend {by}, or divide by groups: --set data.folds.count=5"
+        )
 
 
 def _some_left(dataset: Dataset, wanted: Selection, keep: np.ndarray, by: str) -> None:

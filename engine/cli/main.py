@@ -10,6 +10,7 @@ import typer
 
 from affect.engine.cli import (
     bench,
+    crossval,
     datasets,
     demo,
     draw,
@@ -30,7 +31,22 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Read faces: pack pictures, train, evaluate, export, run.",
 )  # fmt: skip
-for module in (demo, draw, datasets, stats, training, evaluating, softlabels, prototypes, sweep, tables, report, running, bench):
+for module in (
+    demo,
+    draw,
+    datasets,
+    stats,
+    training,
+    evaluating,
+    softlabels,
+    prototypes,
+    sweep,
+    crossval,
+    tables,
+    report,
+    running,
+    bench,
+):
     module.register(app)
 
 UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy that newer releases of typer carry

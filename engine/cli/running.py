@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="a picture, a folder of pictures or a video")],
+    source: Annotated[str, typer.Argument(help="a picture, a folder, an image sequence, a video, a camera number or rtsp://...")],
     package: Annotated[Path, typer.Option(help="a package folder, an exported run or one of our .onnx files")],
     out: Annotated[Path, typer.Option(help="predictions.csv goes here")] = Path("predictions"),
 ) -> None:

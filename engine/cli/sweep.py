@@ -26,13 +26,14 @@ def sweep(
     from affect.engine.sweep_config import plan
 
     planned = plan(config, settings or [], out)
-    from affect.engine.sweep import check, state_of, sweep
+    from affect.engine.run import state_of
+    from affect.engine.sweep import check, sweep
     from affect.shards.errors import InputError
 
     if dry_run:
         for one in planned.runs:
             values = ", ".join(f"{key}={value}" for key, value in one.point.settings.items()) or "as the base"
-            print(f"{one.folder}: {state_of(one)}; {values}; seed {one.run.seed}, {one.run.optim.epochs} epochs")
+            print(f"{one.folder}: {state_of(one.folder)}; {values}; seed {one.run.seed}, {one.run.optim.epochs} epochs")
         print(f"chosen by: {', '.join(f'{name}†' for name in planned.config.select_on)}; reported: "
               + (", ".join(planned.config.report_on) or "nothing else"))  # fmt: skip
         check(planned)
@@ -45,7 +46,9 @@ def sweep(
     text = markdown(sweep_table(found))
     (planned.out / "sweep.md").write_text(text, encoding="utf-8")
     sweep_plot(found, planned.out / "sweep.png")
-    _, paths = write_all([planned.out], planned.out / "viz")
+    figures = [value for point in found["points"] for run in point["runs"] for value in run.get("figures", {}).values()]
+    of_classes = figures and all("present_only" in value for value in figures)
+    _, paths = write_all([planned.out], planned.out / "viz") if of_classes else ("", [])
     print(text)
     print(f"chosen: {found['chosen'] or 'nothing'}")
     print(", ".join(map(str, [planned.out / "sweep.json", planned.out / "sweep.png", *paths])))

@@ -37,6 +37,7 @@ def alignment(run: RunConfig, dataset: Dataset, train_rows: np.ndarray, init: di
         "seed": run.seed,
         "preprocess": asdict(run.preprocess),
         "augment": data.augment.model_dump(mode="json"),
+        "clip": data.clip.model_dump(mode="json") if data.clip else None,
     }
 
 

@@ -22,6 +22,7 @@ JITTER = slice(29, 33)  # brightness, contrast, saturation, hue
 BLUR = slice(33, 35)  # whether, sigma
 ERASE = slice(35, 40)  # whether, area, ratio, top, left
 DRAWS = 40
+START = 40  # of a clip's window, drawn in clip_view.py
 ERASED = 118  # the gray of an erased box: about the mean that the model subtracts
 
 

@@ -14,40 +14,77 @@ import torch
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 
 from affect.engine.data.augment import ERASED
-from affect.engine.data.plain import MID_GRAY
-from affect.engine.data.plan import Plan
+from affect.engine.data.plain import MID_GRAY, MOST_AHEAD
+from affect.engine.data.plan import Plan, Planner
 from affect.engine.data.preprocess import Preprocess
 from affect.engine.data.settings import AugmentConfig
 
 AHEAD = 2  # batches
+PART = 256  # pictures
 Fed = dict[str, Any]  # name -> an array a batch, or a list of arrays
 
 
-def pictures(
-    plan: Callable[[int], Plan],
-    preprocess: Preprocess,
-    augment: AugmentConfig | None,
-    workers: int,
-    step: int,
-    device: torch.device,
-    batch: int,
-) -> Iterator[tuple[Plan, torch.Tensor]]:
-    """(plan, (B, size, size, 3) uint8 on `device`) from `step` on, without end."""
+def pictures(planner: Planner, workers: int, step: int, device: torch.device) -> Iterator[tuple[Plan, torch.Tensor]]:
+    """(plan, (B, size, size, 3) uint8 on `device`, of clips (B, T, size, size, 3)) from `step` on, without end.
+
+    The frames of clips are made in parts of at most PART, so that no more of them are between two operators.
+    """
+    preprocess, total = planner.preprocess, planner.pictures
+    part = min(total, PART) if planner.clip else total
+    count = -(-total // part)
     planned: deque[Plan] = deque()
-    names = _names(preprocess, augment)
+    parts: deque[tuple[Any, ...]] = deque()
+    names = _names(preprocess, planner.augment)
 
     def feed() -> tuple[Any, ...]:
         nonlocal step
-        made = plan(step)
-        step += 1
-        planned.append(made)
-        values = _values(made, preprocess.size)
-        return tuple(values[name] for name in names)
+        if not parts:
+            made = planner.plan(step)
+            step += 1
+            planned.append(made)
+            parts.extend(_parts(made, preprocess.size, names, part))
+        return parts.popleft()
 
-    pipeline = build(feed, names, preprocess, workers, device, batch)
+    ahead = max(AHEAD, min(AHEAD * count, MOST_AHEAD // (part * preprocess.size**2 * 3)))
+    pipeline = build(feed, names, preprocess, workers, device, part, ahead)
+    joined = Joined(total, count)
     while True:
-        (images,) = pipeline.run()
-        yield planned.popleft(), torch.from_dlpack(images.as_tensor())
+        if count == 1:
+            images = torch.from_dlpack(pipeline.run()[0].as_tensor())
+        else:
+            images = joined(torch.from_dlpack(pipeline.run()[0].as_tensor()) for _ in range(count))
+        made = planned.popleft()
+        yield made, made.shaped(images)
+
+
+class Joined:
+    """Parts copied into one tensor of `total` pictures. A part's memory is DALI's: on a GPU it is kept until it has been read."""
+
+    def __init__(self, total: int, count: int) -> None:
+        self.total, self.count = total, count
+        self._read: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
+
+    def __call__(self, parts: Iterator[torch.Tensor]) -> torch.Tensor:
+        whole, done = torch.empty(0), 0
+        for part in parts:
+            if not done:
+                whole = part.new_empty((self.total, *part.shape[1:]))
+            whole[done : done + len(part)] = part
+            done += len(part)
+            if part.is_cuda:
+                self._read.append((torch.cuda.Event(), part))
+                self._read[-1][0].record()
+        while self._read and (len(self._read) > 2 * self.count or self._read[0][0].query()):
+            self._read.popleft()[0].synchronize()
+        return whole
+
+
+def _parts(plan: Plan, size: int, names: list[str], part: int) -> list[tuple[Any, ...]]:
+    """What is fed, a part a call; the frames of a clip have its numbers."""
+    values = _values(plan, size)
+    if plan.start is not None:
+        values = {name: value if name == "data" else np.repeat(value, plan.frames, 0) for name, value in values.items() if name in names}
+    return [tuple(values[name][i : i + part] for name in names) for i in range(0, len(plan.data), part)]
 
 
 def _names(preprocess: Preprocess, augment: AugmentConfig | None) -> list[str]:
@@ -96,9 +133,10 @@ def _halves(boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def build(
-    feed: Callable[[], tuple[Any, ...]], names: list[str], preprocess: Preprocess, workers: int, device: torch.device, batch: int
-) -> Pipeline:
-    """A pipeline of `preprocess` whose numbers come from `feed`, a batch a call, in the order of `names`."""
+    feed: Callable[[], tuple[Any, ...]], names: list[str], preprocess: Preprocess, workers: int, device: torch.device, batch: int,
+    ahead: int = AHEAD,
+) -> Pipeline:  # fmt: skip
+    """A pipeline of `preprocess` whose numbers come from `feed`, a batch a call, in the order of `names`; `ahead` in batches."""
     on_gpu = device.type == "cuda"
     size, clahe, gray = preprocess.size, preprocess.clahe, preprocess.color == "gray"
 
@@ -108,7 +146,7 @@ def build(
         device_id=(device.index or 0) if on_gpu else None,
         exec_dynamic=True,
         enable_conditionals=True,
-        prefetch_queue_depth=AHEAD,
+        prefetch_queue_depth=ahead,
     )
     def faces() -> Any:
         sources = fn.external_source(source=feed, num_outputs=len(names), batch=True)

@@ -14,14 +14,17 @@ from torch import Tensor
 
 from affect.engine.config import RunConfig
 from affect.engine.data import plain
+from affect.engine.data.clip_view import Windows, clip_view
 from affect.engine.data.mix import Mix, draw_mix
 from affect.engine.data.plan import Plan, Planner
 from affect.engine.data.preprocess import Preprocess, too_large
 from affect.engine.data.selection import sampling_weights, train_rows
+from affect.engine.data.settings import ClipConfig
 from affect.engine.data.watchdog import Watchdog
 from affect.engine.log import say
 from affect.engine.ranks import Ranks
 from affect.engine.task import TaskSpec
+from affect.shards.clip import clip_sha256
 from affect.shards.errors import InputError, first
 from affect.shards.images import BadImage, decode, pixel_sha256
 from affect.shards.order import Order
@@ -29,14 +32,17 @@ from affect.shards.read import Dataset
 from affect.shards.select import Selection
 from affect.shards.stream import StreamOrder, StreamReader
 
+EVALUATED, EVALUATED_FRAMES = 128, 512  # pictures a batch, and of clips frames
+
 
 @dataclass(frozen=True)
 class Batch:
     """B samples on the device.
 
-    inputs: (B, H, W, 3) uint8 RGB; the model casts, normalises and turns it to channels-last, so nothing is copied.
+    inputs: (B, H, W, 3) uint8 RGB, of clips (B, T, H, W, 3); the model casts, normalises and turns it to channels-last, so nothing
+        is copied.
     targets: output -> (B, C) float32, 0 where not labelled. mask: output -> (B, C) float32, 1 where labelled.
-    weight: (B,) float32. sample: (B,) int64 on the CPU.
+    weight: (B,) float32. sample: (B,) int64 on the CPU. start: None; of clips the stored frame that each view starts at.
     """
 
     inputs: Tensor
@@ -44,12 +50,18 @@ class Batch:
     mask: dict[str, Tensor]
     weight: Tensor
     sample: np.ndarray
+    start: np.ndarray | None = None
+
+    @property
+    def window(self) -> np.ndarray:
+        """(B,) int64 which window of its sample each is: the stored frame that it starts at; 0 of pictures."""
+        return np.zeros(len(self.sample), np.int64) if self.start is None else self.start
 
     def mixed(self, mix: Mix) -> Batch:
         """Each sample blended with its partner."""
         targets = {name: mix.blend(values) for name, values in self.targets.items()}
         mask = {name: mix.both(values) for name, values in self.mask.items()}
-        return Batch(mix.images(self.inputs), targets, mask, mix.blend(self.weight), self.sample)
+        return Batch(mix.images(self.inputs), targets, mask, mix.blend(self.weight), self.sample, self.start)
 
     def split(self, pieces: int) -> list[Batch]:
         """As so many batches of B / pieces samples each; views, nothing is copied."""
@@ -64,6 +76,7 @@ class Batch:
                 {name: values[c] for name, values in self.mask.items()},
                 self.weight[c],
                 self.sample[c],
+                None if self.start is None else self.start[c],
             )
             for c in cut
         ]
@@ -77,6 +90,12 @@ class Loader:
         self.kind = _choose(kind, planner)
         self.targets = {name: torch.from_numpy(planner.dataset.targets(name)) for name in outputs}
         self.weight = torch.tensor(planner.dataset.column("weight"))
+
+    @property
+    def windows(self) -> Windows | None:
+        """Of an evaluation of clips: what each row of it shows, in its order; else None."""
+        planner = self.planner
+        return planner.windows.of_rows(planner.order.rows) if planner.windows else None
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """Batches of step, step + 1, ... without end."""
@@ -94,14 +113,11 @@ class Loader:
                 yield batch
 
     def _pictures(self, step: int) -> Iterator[tuple[Plan, Tensor]]:
-        plan, preprocess = self.planner.plan, self.planner.preprocess
         if self.kind == "plain":
-            return plain.pictures(plan, preprocess, self.workers, step)
+            return plain.pictures(self.planner.plan, self.planner.preprocess, self.workers, step)
         from affect.engine.data import dali
 
-        order = self.planner.order
-        share = order.batch // order.world
-        return dali.pictures(plan, preprocess, self.planner.augment, self.workers, step, self.device, share)
+        return dali.pictures(self.planner, self.workers, step, self.device)
 
     def _batch(self, plan: Plan, inputs: Tensor, step: int) -> Batch:
         sample = torch.from_numpy(plan.sample)
@@ -114,6 +130,7 @@ class Loader:
             {name: move(values) for name, values in mask.items()},
             move(self.weight[sample]),
             plan.sample,
+            plan.start,
         )
         augment = self.planner.augment
         mix = draw_mix(augment, self.planner.seed, step, self.planner.preprocess.size) if augment else None
@@ -129,9 +146,9 @@ class Loader:
         dataset = self.planner.dataset
         bad = []
         for ahead in range(step, step + 4):
-            for sample in self.planner.order.step(ahead)[0]:
+            for sample in self.planner.samples_of(self.planner.order.step(ahead)[0]):
                 try:
-                    if pixel_sha256(decode(dataset.image(int(sample)))) == dataset.column("sha256")[sample]:
+                    if _sha256(dataset, int(sample)) == dataset.column("sha256")[sample]:
                         continue
                     reason = "its pixels have changed"
                 except BadImage as damage:
@@ -140,6 +157,12 @@ class Loader:
         if not bad:
             return error
         return InputError(f"{dataset.folder}: damaged since it was packed:\n{first(bad)}\nRun: affect verify {dataset.folder}")
+
+
+def _sha256(dataset: Dataset, sample: int) -> bytes:
+    """As it was when it was packed, of a picture or of all frames of a clip. Raises BadImage."""
+    each = [pixel_sha256(decode(frame)) for frame in dataset.frames(sample)]
+    return each[0] if len(dataset.times_s(sample)) == 0 else clip_sha256(each)
 
 
 def _choose(kind: str, planner: Planner) -> str:
@@ -156,7 +179,7 @@ def _choose(kind: str, planner: Planner) -> str:
 
 def _refuse_large(planner: Planner) -> None:
     """DALI has no area averaging as OpenCV's: pictures that need it must be packed smaller."""
-    dataset, rows = planner.dataset, planner.order.rows
+    dataset, rows = planner.dataset, planner.samples
     shapes = np.unique(dataset.column("height")[rows].astype(np.int64) << 32 | dataset.column("width")[rows])
     for h, w in zip((shapes >> 32).tolist(), (shapes & 0xFFFFFFFF).tolist(), strict=True):
         to = planner.preprocess.resized_shape(h, w)
@@ -170,6 +193,7 @@ def _refuse_large(planner: Planner) -> None:
 
 def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, ranks: Ranks) -> Loader:
     """Random views of the training rows, in the order that the sampler gives; of each update this process's share."""
+    _check_input(task, run.data.clip)
     rows = train_rows(run.data, dataset)
     weights = sampling_weights(run, task, dataset, rows)
     batch, settings, stream = run.data.batch_size, run.data.stream, None
@@ -184,11 +208,19 @@ def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, ranks: Ranks)
     if settings:
         order = StreamOrder(dataset, rows, seed=run.seed, batch=batch, buffer=settings.buffer)
         stream = StreamReader(dataset, order, settings.tars)
-    planner = Planner(dataset, order, run.preprocess, run.data.augment, run.seed, stream)
+    clip = clip_view(run.data.clip, dataset, rows)
+    planner = Planner(dataset, order, run.preprocess, run.data.augment, run.seed, stream, clip)
     loader = Loader(planner, task.outputs, ranks.device, run.data.loader, run.data.workers)
     if run.data.sampler == "weighted":
         loader.weight = torch.ones_like(loader.weight)  # the order has it already
     return loader
+
+
+def _check_input(task: TaskSpec, clip: ClipConfig | None) -> None:
+    if task.input == "clip" and clip is None:
+        raise InputError(f"data.clip: null, and {task.name} sees clips; say how many frames, e.g. --set data.clip.frames=32")
+    if task.input == "frame" and clip is not None:
+        raise InputError(f"data.clip: {task.name} sees single pictures; --set data.clip=null, or take a task of clips")
 
 
 def eval_loader(
@@ -198,17 +230,29 @@ def eval_loader(
     outputs: tuple[str, ...],
     device: torch.device,
     *,
-    batch: int = 128,
+    clip: ClipConfig | None = None,
+    batch: int | None = None,
     kind: str = "auto",
     workers: int = 0,
     most: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Loader:
-    """The evaluation view of a selection, a whole split or given rows, in their order; of at most `most`, evenly spread."""
+    """The evaluation view of a selection, a whole split or given rows, in their order; of at most `most`, evenly spread.
+
+    clip: which frames of clips are seen; every window of a clip is a row then, and `Loader.windows` says whose.
+    batch: rows; default: 128 pictures, and of clips as many as have 512 frames.
+    share: (rank, world), every world-th row from `rank` on; each of several processes takes its own.
+    """
     rows = wanted if isinstance(wanted, np.ndarray) else dataset.rows(wanted)
-    if most and len(rows) > most:
-        rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
-    order = Order(rows, seed=0, batch=min(batch, len(rows)), shuffle=False)
-    return Loader(Planner(dataset, order, preprocess, None, 0), outputs, device, kind, workers)
+    view = clip_view(clip, dataset, rows)
+    windows = view.windows(rows) if view else None
+    numbers = np.arange(len(windows.sample)) if windows else rows
+    if most and len(numbers) > most:
+        numbers = numbers[np.linspace(0, len(numbers) - 1, most).astype(np.int64)]
+    batch = batch or (max(1, EVALUATED_FRAMES // clip.frames) if clip else EVALUATED)
+    order = Order(numbers[share[0] :: share[1]], seed=0, batch=min(batch, len(numbers)), shuffle=False)
+    planner = Planner(dataset, order, preprocess, None, 0, clip=view, windows=windows)
+    return Loader(planner, outputs, device, kind, workers)
 
 
 def default_workers(device: torch.device) -> int:

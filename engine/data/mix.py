@@ -22,7 +22,9 @@ class Mix:
     box: tuple[int, int, int, int] | None
 
     def images(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8, picture i with picture B - 1 - i."""
+        """(B, H, W, 3) uint8, picture i with picture B - 1 - i; of clips, (B, T, H, W, 3), frame by frame and all alike."""
+        if images.ndim == 5:  # one after the other: floats of whole clips would take much memory
+            return torch.stack([self.images(frame) for frame in images.unbind(1)], 1)
         other = images.flip(0)
         if self.box is None:
             return torch.lerp(other.float(), images.float(), self.share).round_().to(torch.uint8)

@@ -104,7 +104,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     floating = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.rint(floating, out=floating).astype(np.uint8)
+    return cv2.convertScaleAbs(floating)  # to the nearest, of two the even one
 
 
 def equalised(image: np.ndarray, clip: float, tiles: int) -> np.ndarray:

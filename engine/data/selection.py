@@ -11,10 +11,11 @@ from affect.engine.config import DataConfig, RunConfig
 from affect.engine.log import say
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError, nearest
+from affect.shards.folds import FoldRule
 from affect.shards.merged import Merged
 from affect.shards.order import class_balanced_weights
 from affect.shards.read import Dataset
-from affect.shards.select import Fold, Selection, equals, present, select
+from affect.shards.select import Fold, Selection, equals, fold_list, present, select
 
 
 def open_dataset(paths: Path | list[Path]) -> Dataset:
@@ -41,9 +42,22 @@ def calib_selection(data: DataConfig) -> Selection:
 
 
 def _selection(data: DataConfig, split: str, confidence_min: float) -> Selection:
-    held_out, splits = split == data.val_split, (data.train_split, data.val_split)
-    fold = None if data.fold is None else Fold(data.fold, held_out, splits)
+    fold = None if data.fold is None else Fold(data.fold, split == data.val_split, _splits(data), fold_rule(data))
     return Selection(split, tuple(data.sources), confidence_min, {k: tuple(v) for k, v in data.where.items()}, fold)
+
+
+def fold_rule(data: DataConfig) -> FoldRule | None:
+    """None: the folds are those that the dataset was packed with."""
+    return FoldRule(**data.folds.model_dump(mode="json")) if data.folds else None
+
+
+def folds_of(data: DataConfig, dataset: Dataset) -> list[int]:
+    """The numbers that `data.fold` may be."""
+    return fold_list(dataset, fold_rule(data), _splits(data))
+
+
+def _splits(data: DataConfig) -> tuple[str, str]:
+    return data.train_split, data.val_split
 
 
 def train_rows(data: DataConfig, dataset: Dataset, tell: Callable[[str], None] = say) -> np.ndarray:

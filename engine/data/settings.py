@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -91,3 +91,27 @@ class AugmentConfig(Section):
     erase: EraseConfig | None = None
     mixup: float = Field(0.0, ge=0)  # alpha of the Beta distribution; 0: off
     cutmix: float = Field(0.0, ge=0)
+
+
+class ClipConfig(Section):
+    """Which stored frames of a clip the model sees, in the order of time: `frames` of those in [start_s, end_s).
+
+    uniform: spread evenly over all, the first and the last among them. window: every `stride`-th from a start that training
+    draws anew each epoch; evaluation takes a window every `hop` stored frames and a last one that ends with the clip.
+    """
+
+    frames: int = Field(ge=1, le=1024)
+    choice: Literal["uniform", "window"] = "uniform"
+    stride: int = Field(1, ge=1)
+    hop: int = Field(0, ge=0)  # 0: window beside window, frames * stride
+    start_s: float | None = Field(None, allow_inf_nan=False)  # seconds in the recording; null: open
+    end_s: float | None = Field(None, allow_inf_nan=False)
+    order: Literal["kept", "shuffled", "single"] = "kept"  # controls: the clip's frames at random, or its middle one throughout
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(f"end_s: {self.end_s:g} is not after start_s ({self.start_s:g})")
+        if self.choice == "uniform" and (self.stride != 1 or self.hop):
+            raise ValueError("stride, hop: are of windows; take choice: window, or leave them out")
+        return self

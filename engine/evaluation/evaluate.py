@@ -14,7 +14,7 @@ from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.beside import beside_validation, default_out, is_validation
 from affect.engine.evaluation.classes import matched
 from affect.engine.evaluation.outputs import further_metrics
-from affect.engine.evaluation.predictions import Predictions, collect, sources_of
+from affect.engine.evaluation.predictions import Predictions, collect, pooled, sources_of
 from affect.engine.evaluation.subject import Subject, open_subject
 from affect.engine.metrics import classification, macro_f1_interval, reliability
 from affect.engine.progress import Progress
@@ -56,10 +56,7 @@ def evaluate(
         raise InputError(f"{dataset.folder}: no row of {split} is labelled with a class of the model; nothing to evaluate")
     further = {name: values[rows] for name, values in further_targets(subject.layout, dataset).items()}
     wanted = known | np.any([~np.isnan(values).all(1) for values in further.values()] or [known], axis=0)
-    loader = eval_loader(dataset, rows[wanted], subject.preprocess, (), torch.device("cpu"))
-    with progress or Progress("evaluate", None, "images", shown=False) as shown:
-        shown.total = int(wanted.sum())
-        values = collect(subject.predict, loader, shown.advance)
+    values = _values(subject, dataset, rows[wanted], progress)
     logits = values[output.name][known[wanted]]
     found = Predictions(logits, target[known], sources_of(dataset, rows[known]), subject.output.names)
     beside = _beside(subject, values, {name: of[wanted] for name, of in further.items()})
@@ -80,10 +77,7 @@ def evaluate_numbers(
     if not known.any():
         names = ", ".join(output.name for output in subject.layout.outputs)
         raise InputError(f"{dataset.folder}: no row of {split} is labelled for {names}; nothing to evaluate")
-    loader = eval_loader(dataset, rows[known], subject.preprocess, (), torch.device("cpu"))
-    with progress or Progress("evaluate", None, "images", shown=False) as shown:
-        shown.total = int(known.sum())
-        values = collect(subject.predict, loader, shown.advance)
+    values = _values(subject, dataset, rows[known], progress)
     what: dict[str, Any] = {"model": str(model), "dataset": str(data), "split": split, "class_map": None}
     what["label_protocol"] = dataset.info.label_protocol
     metrics = what | {"rows": int(known.sum()), "left_out": {"not labelled": int((~known).sum())} if not known.all() else {}}
@@ -92,6 +86,15 @@ def evaluate_numbers(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / METRICS, metrics)
     return metrics | {"out": str(out)}
+
+
+def _values(subject: Subject, dataset: Dataset, rows: np.ndarray, progress: Progress | None) -> dict[str, np.ndarray]:
+    """output -> (N, C) of these samples; of clips the means over their windows."""
+    loader = eval_loader(dataset, rows, subject.preprocess, (), torch.device("cpu"), clip=subject.clip)
+    with progress or Progress("evaluate", None, "images", shown=False) as shown:
+        shown.total = len(loader.planner.order.rows)
+        values = collect(subject.predict, loader, shown.advance)
+    return pooled(loader.windows.sample, values)[1] if loader.windows else values
 
 
 def _beside(subject: Subject, values: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:

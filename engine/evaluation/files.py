@@ -59,7 +59,7 @@ def evaluate_csv(
     max_rejects: float = 0.001,
 ) -> dict[str, Any]:
     """As `evaluate`, of the rows of a CSV, or those of one split. Without a class map labels are names of the model's classes."""
-    subject = open_subject(model)
+    subject = _of_pictures(model)
     classes = None if class_map else subject.output.names
     source = ManifestSource([path], root, class_map, classes, val=0, delimiter=delimiter, leave_out=True)
     if source.labels.uncovered and class_map is None:
@@ -80,13 +80,20 @@ def evaluate_npz(
     max_rejects: float = 0.001,
 ) -> dict[str, Any]:
     """As `evaluate`, of all pictures of an npz: see `NpzSource`."""
-    subject, source = open_subject(model), NpzSource(path, protocol, class_map)
+    subject, source = _of_pictures(model), NpzSource(path, protocol, class_map)
     if source.uncovered and class_map is None:
         raise unknown_classes(dict(source.uncovered.most_common()), subject.output, str(path))
     if source.has_ids and class_map is None:
         order = ", ".join(f"{i} {name}" for i, name in enumerate(source.names))
         say(f"{path}: ids are read in FER+'s order, {order}; --class-map names another")
     return _evaluate(model, subject, Files(path, source, class_map, None, max_rejects), out, progress)
+
+
+def _of_pictures(model: Path) -> Subject:
+    subject = open_subject(model)
+    if subject.clip:
+        raise InputError(f"{model}: sees clips of {subject.clip.frames} frames; pack them, and evaluate with --data")
+    return subject
 
 
 def _evaluate(model: Path, subject: Subject, files: Files, out: Path | None, progress: Progress | None) -> dict[str, Any]:

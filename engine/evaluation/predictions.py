@@ -33,13 +33,17 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Of several outputs, labelled or not: output -> (N, C). rows: (N,) sample numbers."""
+    """Of several outputs, labelled or not: output -> (N, C). rows: (N,) sample numbers.
+
+    windows: where clips were seen through several windows, what was said of each; the values here are their means.
+    """
 
     outputs: tuple[Output, ...]
     values: dict[str, np.ndarray]
     targets: dict[str, np.ndarray]
     sources: np.ndarray
     rows: np.ndarray
+    windows: Predicted | None = None
 
     def of(self, output: Output) -> Predictions:
         """Of the rows that are labelled for it."""
@@ -62,11 +66,32 @@ def collect(predict: Predict, loader: Loader, advance: Advance = silent) -> dict
 
 
 def predicted(predict: Predict, loader: Loader, outputs: tuple[Output, ...], advance: Advance = silent) -> Predicted:
-    """Over the loader's rows. Raises InputError where none is labelled for the first output."""
-    dataset, rows = loader.planner.dataset, loader.planner.order.rows
-    targets = {output.name: loader.targets[output.name].numpy()[rows] for output in outputs}
-    check_labelled(dataset, outputs[0], targets[outputs[0].name], "of the split")
-    return Predicted(outputs, collect(predict, loader, advance), targets, sources_of(dataset, rows), rows)
+    """Of the loader's samples. Raises InputError where none is labelled for the first output."""
+    dataset, windows = loader.planner.dataset, loader.windows
+    rows = windows.sample if windows else loader.planner.order.rows
+    target = loader.targets[outputs[0].name].numpy()[rows]
+    check_labelled(dataset, outputs[0], target, "of the split")
+
+    def said_of(rows: np.ndarray, values: dict[str, np.ndarray], windows: Predicted | None = None) -> Predicted:
+        targets = {output.name: loader.targets[output.name].numpy()[rows] for output in outputs}
+        return Predicted(outputs, values, targets, sources_of(dataset, rows), rows, windows)
+
+    values = collect(predict, loader, advance)
+    if windows is None:
+        return said_of(rows, values)
+    samples, means = pooled(windows.sample, values)
+    return said_of(samples, means, said_of(rows, values) if len(samples) < len(rows) else None)
+
+
+def pooled(sample: np.ndarray, values: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The samples in their order, (N,), and output -> (N, C) means over the windows of each, of logits or scalars.
+
+    sample: (R,) whose window each row is; those of one stand side by side.
+    """
+    first = np.flatnonzero(np.diff(sample, prepend=-1))
+    count = np.diff(np.append(first, len(sample)))
+    means = {name: (np.add.reduceat(rows, first) / count[:, None]).astype(np.float32) for name, rows in values.items()}
+    return sample[first], means
 
 
 def check_labelled(dataset: Dataset, output: Output, target: np.ndarray, which: str) -> None:

@@ -7,17 +7,15 @@ import torch
 from torch import nn
 
 from affect.engine.config import RunConfig
-from affect.engine.data.loader import Loader
-from affect.engine.data.plan import Planner
+from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import train_rows, val_selection
 from affect.engine.device import autocast, choose_precision
 from affect.engine.evaluation.outputs import all_figures, labelled
-from affect.engine.evaluation.predictions import check_labelled, collect
+from affect.engine.evaluation.predictions import check_labelled, collect, pooled
 from affect.engine.log import silent
 from affect.engine.ranks import Ranks
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError, nearest
-from affect.shards.order import Order
 from affect.shards.read import Dataset
 
 TRAIN = "train_"  # before the figures of training rows
@@ -63,20 +61,25 @@ class Scorer:
                 _, outputs = model(images)
             return {name: values.float().cpu().numpy() for name, values in outputs.items()}
 
-        parts = ranks.gather(collect(predict, self._loader(which, ranks)))
-        rows, values = self.rows[which], {}
+        loader = self._loader(which, ranks)
+        parts = ranks.gather(collect(predict, loader))
+        rows, windows, values = self.rows[which], loader.planner.windows, {}
         for output in self.outputs:
-            values[output.name] = np.empty((len(rows), len(output.names)), np.float32)
+            values[output.name] = np.empty((len(windows.sample) if windows else len(rows), len(output.names)), np.float32)
             for rank, part in enumerate(parts):
                 values[output.name][rank :: ranks.world] = part[output.name]
+        if windows:
+            rows, values = pooled(windows.sample, values)
         return all_figures(self.outputs, values, {name: target[rows] for name, target in self.targets.items()})
 
     def _loader(self, which: str, ranks: Ranks) -> Loader:
         if which not in self.loaders:
             data, rows = self.run.data, self.rows[which]
-            share = Order(rows[ranks.rank :: ranks.world], seed=0, batch=min(data.batch_size, len(rows)), shuffle=False)
-            planner = Planner(self.dataset, share, self.run.preprocess, None, 0)
-            self.loaders[which] = Loader(planner, self.task.outputs, ranks.device, data.loader, data.workers)
+            self.loaders[which] = eval_loader(
+                self.dataset, rows, self.run.preprocess, self.task.outputs, ranks.device, clip=data.clip,
+                batch=None if data.clip else data.batch_size, share=(ranks.rank, ranks.world), kind=data.loader,
+                workers=data.workers,
+            )  # fmt: skip
         return self.loaders[which]
 
     def _check_metric(self) -> None:

@@ -16,6 +16,7 @@ from affect.engine.calibrate import read_calibration
 from affect.engine.checkpoint import BEST, load
 from affect.engine.config import RunConfig
 from affect.engine.data.preprocess import Preprocess
+from affect.engine.data.settings import ClipConfig
 from affect.engine.models.build import build_model
 from affect.engine.package import MODEL, ModelPackage, raw_name
 from affect.engine.run import CONFIG, open_run
@@ -37,6 +38,7 @@ class Subject:
     layout: TargetLayout
     calibration: dict[str, Any]
     run: Path | None
+    clip: ClipConfig | None = None  # which frames of clips it sees; None: it sees pictures
 
     @property
     def output(self) -> Output:
@@ -96,7 +98,7 @@ def _run(path: Path) -> Subject:
         return logits | ({first.name: calibration.apply(logits[first.name])} if first else {})
 
     is_best = path == folder or path.name in BEST_OF_A_RUN
-    return Subject(calibrated, run.preprocess, layout, calibration.to_json(), folder if is_best else None)
+    return Subject(calibrated, run.preprocess, layout, calibration.to_json(), folder if is_best else None, run.data.clip)
 
 
 def _package(path: Path) -> Subject:
@@ -109,4 +111,4 @@ def _package(path: Path) -> Subject:
 
     above = package.model.resolve().parents[:2] if package.model.name in BEST_OF_A_RUN else ()
     run = next((folder for folder in above if (folder / CONFIG).is_file()), None)
-    return Subject(predict, package.preprocess, package.layout, package.manifest.calibration, run)
+    return Subject(predict, package.preprocess, package.layout, package.manifest.calibration, run, package.clip)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,32 @@ from torch import nn
 
 from affect.engine.calibrate import Calibration, read_calibration
 from affect.engine.checkpoint import BEST, LAST, load
+from affect.engine.config import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
 from affect.engine.evaluation.predictions import collect
-from affect.engine.evaluation.subject import in_torch, trained_model
-from affect.engine.export.onnx import Deployed, write_onnx
+from affect.engine.evaluation.subject import Predict, in_torch, trained_model
+from affect.engine.export.onnx import Deployed, DeployedTemporal, names_of, write_onnx
 from affect.engine.export.parity import parity
+from affect.engine.models.clip import ClipModel
 from affect.engine.ort import session
-from affect.engine.package import MANIFEST, MODEL, Manifest, ModelPackage, raw_name
+from affect.engine.package import ENCODER, MANIFEST, MODEL, TEMPORAL, Manifest, ModelPackage, raw_name
 from affect.engine.run import write_json
 from affect.shards.errors import InputError
+from affect.shards.read import Dataset
 from affect.shards.schema import TargetLayout
 from affect.shards.select import present
 from affect.shards.writer import file_sha256
 
-PARITY_ROWS = 256
+PARITY_ROWS, PARITY_CLIPS = 256, 32
+CPU = ["CPUExecutionProvider"]
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """A run's graphs: `manifest` says all but the files, `loader` gives the pictures that parity is measured on."""
+    """A run's graphs: `manifest` says all but the files, `loader` gives the pictures or clips that parity is measured on."""
 
-    size: int
+    shape: tuple[int, ...]  # of one row of images
     layout: TargetLayout
     calibration: Calibration
     manifest: Manifest
@@ -46,8 +50,9 @@ class Exporter:
     def of(cls, folder: Path) -> tuple[Exporter, nn.Module]:
         """With the run's best model."""
         run, model, layout = trained_model(folder)
-        dataset = open_dataset(run.data.dataset)
+        dataset, clip = open_dataset(run.data.dataset), run.data.clip
         size = run.model.image_size
+        shape = (clip.frames, size, size, 3) if clip else (size, size, 3)
         calibration = read_calibration(folder)
         manifest = Manifest(
             name=folder.resolve().name,
@@ -59,36 +64,84 @@ class Exporter:
             fingerprint=load(folder / BEST)["fingerprint"],
             sources=present(dataset, "source", dataset.rows(train_selection(run.data))),
             label_protocol=dataset.info.label_protocol,
-            input={"name": "images", "dtype": "uint8", "shape": ["N", size, size, 3], "color": "RGB"},
+            input={"name": "images", "dtype": "uint8", "shape": ["N", *shape], "color": "RGB"},
+            clip=clip_facts(run, dataset),
         )
-        loader = eval_loader(dataset, val_selection(run.data), run.preprocess, (), torch.device("cpu"), most=PARITY_ROWS)
-        return cls(size, layout, calibration, manifest, loader), model
+        loader = eval_loader(
+            dataset, val_selection(run.data), run.preprocess, (), torch.device("cpu"), clip=clip,
+            most=PARITY_CLIPS if clip else PARITY_ROWS,
+        )  # fmt: skip
+        return cls(shape, layout, calibration, manifest, loader), model
 
     def write(self, model: nn.Module, path: Path) -> dict[str, Any]:
         """The graph of a model, and the facts of its file; raises InputError where the graph is not the model."""
         deployed = Deployed(model, self.layout, self.calibration.temperature)
-        write_onnx(deployed, self.size, path, self.manifest)
-        found = self._measure(deployed, path)
-        return {"size": path.stat().st_size, "sha256": file_sha256(path), "precision": "float32", "parity": found}
+        example = torch.zeros(2, *self.shape, dtype=torch.uint8)
+        write_onnx(deployed, example, ("images", names_of(self.layout)), path, self.manifest)
+        running = session(path, CPU)
 
-    def _measure(self, deployed: Deployed, graph: Path) -> dict[str, dict[str, float]]:
-        """output -> parity of its logits, model and graph in float32 on the same pictures."""
-        running = session(graph, ["CPUExecutionProvider"])
-        predict, first = in_torch(deployed.model), self.layout.first_classes
+        def by_graph(images: torch.Tensor) -> dict[str, np.ndarray]:
+            return self._run(running, "images", images.numpy())
+
+        return _facts(path) | {"parity": self._measured(model, by_graph)}
+
+    def write_parts(self, model: ClipModel, folder: Path) -> dict[str, dict[str, Any]]:
+        """encoder.onnx and temporal.onnx of a model of clips, the facts of both; together they are held to the whole model."""
+        frames = torch.zeros(2, *self.shape[1:], dtype=torch.uint8)
+        write_onnx(model.encoder, frames, ("images", ["features"]), folder / ENCODER, self.manifest)
+        features = torch.zeros(2, self.shape[0], model.encode(frames).shape[1])
+        temporal = DeployedTemporal(model.temporal, self.layout, self.calibration.temperature)
+        write_onnx(temporal, features, ("features", names_of(self.layout)), folder / TEMPORAL, self.manifest)
+        encoder, after = session(folder / ENCODER, CPU), session(folder / TEMPORAL, CPU)
+
+        def by_parts(images: torch.Tensor) -> dict[str, np.ndarray]:
+            (encoded,) = encoder.run(None, {"images": images.flatten(0, 1).numpy()})
+            return self._run(after, "features", encoded.reshape(*images.shape[:2], -1))
+
+        found = self._measured(model, by_parts)
+        return {name: _facts(folder / name) | {"parity": found} for name in (ENCODER, TEMPORAL)}
+
+    def _run(self, running: Any, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        answers = running.run([raw_name(output) for output in self.layout.outputs], {name: values})
+        return {output.name: value for output, value in zip(self.layout.outputs, answers, strict=True)}
+
+    def _measured(self, model: nn.Module, by_graph: Predict) -> dict[str, dict[str, float]]:
+        """output -> parity of its logits, model and graph in float32 on the same rows."""
+        predict, first = in_torch(model), self.layout.first_classes
 
         def by_model(images: torch.Tensor) -> dict[str, np.ndarray]:
             logits = predict(images)
             return logits | ({first.name: self.calibration.apply(logits[first.name])} if first else {})
-
-        def by_graph(images: torch.Tensor) -> dict[str, np.ndarray]:
-            values = running.run([raw_name(output) for output in self.layout.outputs], {"images": images.numpy()})
-            return {output.name: value for output, value in zip(self.layout.outputs, values, strict=True)}
 
         want, got = collect(by_model, self.loader), collect(by_graph, self.loader)
         return {
             output.name: parity(want[output.name], got[output.name], f"export: {output.name}", output.kind)
             for output in self.layout.outputs
         }
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": file_sha256(path), "precision": "float32"}
+
+
+def clip_facts(run: RunConfig, dataset: Dataset) -> dict[str, Any] | None:
+    """Of a model of clips, for the manifest: see `Manifest.clip`. Times are medians over the training clips."""
+    clip = run.data.clip
+    if clip is None:
+        return None
+    rows = dataset.rows(train_selection(run.data))[:256]
+    steps = np.concatenate([np.diff(dataset.times_s(row)) for row in rows.tolist()] or [np.zeros(0)])
+    step_s = float(np.median(steps)) if len(steps) else None
+    if step_s and clip.choice == "uniform":
+        step_s *= float(np.median([len(dataset.times_s(row)) for row in rows.tolist()])) / clip.frames
+    elif step_s:
+        step_s *= clip.stride
+    return {
+        "view": clip.model_dump(mode="json"),
+        "window_s": step_s and step_s * clip.frames,
+        "rate_hz": step_s and 1 / step_s,
+        "stored": asdict(dataset.info.clip) if dataset.info.clip else None,
+    }
 
 
 def export(folder: Path) -> ModelPackage:
@@ -98,8 +151,10 @@ def export(folder: Path) -> ModelPackage:
 
 def _package(folder: Path, exporter: Exporter, model: nn.Module) -> ModelPackage:
     with _put_in_place(folder / "package") as building:
-        facts = exporter.write(model, building / MODEL)
-        write_json(building / MANIFEST, replace(exporter.manifest, files={MODEL: facts}).to_json())
+        facts = {MODEL: exporter.write(model, building / MODEL)}
+        if isinstance(model, ClipModel):
+            facts |= exporter.write_parts(model, building)
+        write_json(building / MANIFEST, replace(exporter.manifest, files=facts).to_json())
     return ModelPackage.open(folder / "package")
 
 

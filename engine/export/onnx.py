@@ -1,4 +1,4 @@
-"""The graph: pixels in, logits and probabilities out, in one file with its manifest inside."""
+"""The graphs: pixels in, logits and probabilities out, each in one file with its manifest inside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,21 +17,20 @@ from affect.engine.package import METADATA_KEY, Manifest, graph_names
 from affect.shards.schema import TargetLayout
 
 
-class Deployed(nn.Module):
-    """What a consumer calls: temperature and softmax are inside, so that they cannot be forgotten.
+class Answers(nn.Module):
+    """What a consumer gets of outputs: temperature, softmax and sigmoid are inside, so that they cannot be forgotten.
 
     temperature: of the first output of classes, one or one a class.
     """
 
-    def __init__(self, model: nn.Module, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
+    def __init__(self, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
         super().__init__()
-        self.model, self.layout, self.calibrated = model, layout, layout.first_classes
+        self.layout, self.calibrated = layout, layout.first_classes
         self.register_buffer("temperature", torch.tensor(temperature))
         self.temperature: Tensor
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images (N, H, W, 3) uint8 -> what `names_of` names, (N, C) float32 each."""
-        _, outputs = self.model(images)
+    def forward(self, outputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """name -> (N, C) -> what `names_of` names, (N, C) float32 each."""
         results: list[Tensor] = []
         for output in self.layout.outputs:
             values = outputs[output.name]
@@ -42,18 +42,41 @@ class Deployed(nn.Module):
         return tuple(results)
 
 
+class Deployed(nn.Module):
+    """images (N, H, W, 3) or (N, T, H, W, 3) uint8 -> answers."""
+
+    def __init__(self, model: nn.Module, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model, self.answers = model, Answers(layout, temperature)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.answers(self.model(images)[1])
+
+
+class DeployedTemporal(nn.Module):
+    """features (N, T, D) -> answers: what is left of a model of clips once its frames are encoded."""
+
+    def __init__(self, temporal: nn.Module, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
+        super().__init__()
+        self.temporal, self.answers = temporal, Answers(layout, temperature)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        return self.answers(self.temporal(features)[1])
+
+
 def names_of(layout: TargetLayout) -> list[str]:
     return [name for output in layout.outputs for name in graph_names(output)]
 
 
-def write_onnx(deployed: Deployed, size: int, path: Path, manifest: Manifest) -> None:
-    """Through torch's dynamo exporter, any number of pictures a call; no external data."""
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+def write_onnx(
+    module: nn.Module, example: Tensor, names: tuple[str, Sequence[str]], path: Path, manifest: Manifest
+) -> None:  # fmt: skip
+    """Through torch's dynamo exporter, any number of rows a call; no external data. names: of the input, of the outputs."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its steps on stdout
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            deployed, (example,), dynamo=True, input_names=["images"], output_names=names_of(deployed.layout),
+            module, (example,), dynamo=True, input_names=[names[0]], output_names=list(names[1]),
             dynamic_shapes=({0: torch.export.Dim("n", min=1, max=65536)},), verbose=False,
         )  # fmt: skip
     assert program is not None

@@ -84,4 +84,4 @@ def moment_weights(dataset: Dataset, moments: dict[str, float]) -> Tensor:
     codes, names = dataset.coded("meta.moment")
     if unknown := sorted(set(moments) - set(names)):
         raise InputError(f"loss.scalars.moments: no row is of {', '.join(unknown)}; {dataset.folder} has {', '.join(names)}")
-    return torch.tensor([*(moments.get(name, 1.0) for name in names), 1.0])[torch.from_numpy(codes).long()]
+    return torch.tensor([*(moments.get(name, 1.0) for name in names), 1.0])[torch.tensor(codes).long()]

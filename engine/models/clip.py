@@ -195,6 +195,10 @@ class TwoTemporals(Head):
     def is_final(self, epoch: int) -> bool:
         return self.a.is_final(epoch) and self.b.is_final(epoch)
 
+    def start_at(self, output: str, values: Tensor) -> None:
+        self.a.start_at(output, values)
+        self.b.start_at(output, values)
+
 
 class TwoNetworks(ClipModel):
     """ReSup: two models of the same outputs that are trained side by side, each to be weighted by what the other thinks.

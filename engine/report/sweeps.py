@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -11,30 +12,37 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from affect.engine.names import VAL
+from affect.engine.report.criteria import found_at
 from affect.engine.report.folder import CHOSEN_MARK, EPOCH_MARK
 from affect.engine.report.render import NONE, Table
 
 matplotlib.use("Agg")
+PRESENT_F1 = "present_only.macro_f1"  # of a sweep that names no figure
 
 
 def sweep_table(found: dict[str, Any]) -> Table:
-    """A row a point: its score, and present-only macro-F1 and accuracy on every set; the chosen one is marked."""
+    """A row a point: its score, and on every set present-only macro-F1 and accuracy, or the figure that selects; the chosen one
+    is marked."""
     marks = {name: CHOSEN_MARK if name in found["select_on"] else EPOCH_MARK if name == VAL else "" for name in _sets(found)}
-    header = ["point", "score", *(head for _ in marks for head in ("macro-F1", "acc."))]
+    shown = {"macro-F1": "present_only.macro_f1", "acc.": "present_only.acc"}
+    if found.get("select_by") not in (None, *shown.values()):
+        shown = {found["select_by"].rpartition(".")[2]: found["select_by"]}
+    header = ["point", "score", *(head for _ in marks for head in shown)]
     cells = []
     for point in found["points"]:
         numbers = [_text([run["score"] for run in point["runs"] if "score" in run])]
-        numbers += [_text(_values(point, name, key)) for name in marks for key in ("macro_f1", "acc")]
+        numbers += [_text(_values(point, name, path)) for name in marks for path in shown.values()]
         cells.append([point["name"] + " (failed)" * any("error" in run for run in point["runs"]), *numbers])
     best = {(i, j) for i, point in enumerate(found["points"]) if point["name"] == found["chosen"] for j in (0, 1)}
-    seeds = max(len(found["seeds"]), 1)
+    seeds = max((len(point["runs"]) for point in found["points"]), default=1)
+    varied = " and ".join(name for name in ("seeds", "folds") if found.get(name))
     caption = [
         f"{found['sweep']}: {found['score']} ({', '.join(found['select_on'])}); bold: chosen. Sets: present-only.",
-        *([f"Mean ± deviation over {seeds} seeds."] if seeds > 1 else []),
+        *([f"Mean ± deviation over {seeds} {varied}."] if seeds > 1 else []),
         f"{CHOSEN_MARK}: used to choose, so flattered.",
         *([f"{EPOCH_MARK}: used to choose the epoch of each run."] if EPOCH_MARK in marks.values() else []),
     ]
-    groups = [("", 2), *((name + sign, 2) for name, sign in marks.items())]
+    groups = [("", 2), *((name + sign, len(shown)) for name, sign in marks.items())]
     return Table(header, cells, best, caption, groups=groups)
 
 
@@ -43,8 +51,9 @@ def _sets(found: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*found["select_on"], *found["report_on"], VAL]))
 
 
-def _values(point: dict[str, Any], name: str, key: str) -> list[float]:
-    return [run["figures"][name]["present_only"][key] for run in point["runs"] if "figures" in run]
+def _values(point: dict[str, Any], name: str, path: str) -> list[float]:
+    values = [found_at(run["figures"].get(name, {}), path) for run in point["runs"] if "figures" in run]
+    return [value for value in values if value is not None]
 
 
 def _text(values: list[float]) -> str:
@@ -66,6 +75,11 @@ def sweep_plot(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _figure(found: dict[str, Any]) -> str:
+    path = found.get("select_by", PRESENT_F1)
+    return "present-only macro-F1" if path == PRESENT_F1 else path.removeprefix("outputs.")
+
+
 def _swept(found: dict[str, Any], points: list[dict[str, Any]]) -> str | None:
     """The config key, where one is swept over numbers."""
     keys = {key for point in points for key in point["settings"]}
@@ -80,7 +94,7 @@ def _lines(axes: Axes, found: dict[str, Any], points: list[dict[str, Any]], key:
     values = [point["settings"][key] for point in points]
     for i, name in enumerate(_sets(found)):
         sign = CHOSEN_MARK if name in found["select_on"] else EPOCH_MARK if name == VAL else ""
-        means = [mean(_values(point, name, "macro_f1")) for point in points]
+        means = [mean(_values(point, name, found.get("select_by", PRESENT_F1)) or [math.nan]) for point in points]
         axes.plot(values, means, ".--", linewidth=1, color=f"C{i + 1}", label=name + sign)
     scores = [point["score"] for point in points]
     axes.errorbar(
@@ -93,7 +107,7 @@ def _lines(axes: Axes, found: dict[str, Any], points: list[dict[str, Any]], key:
         axes.set_xscale("log")
     else:
         axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.set(xlabel=key, ylabel="present-only macro-F1")
+    axes.set(xlabel=key, ylabel=_figure(found))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
@@ -106,9 +120,9 @@ def _bars(axes: Axes, found: dict[str, Any], points: list[dict[str, Any]]) -> No
     for place, score, deviation in zip(places, scores, spread, strict=True):
         at = (score + deviation, place)
         axes.annotate(f"{score:.4f}", at, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_xlim(0, max([*scores, 1e-3]) * 1.15)
+    axes.set_xlim(min([0.0, *scores]) * 1.15, max([*scores, 1e-3]) * 1.15)
     axes.set_yticks(places, [point["name"] for point in points])
     axes.set_ylim(len(points) - 0.4, -0.6)  # the first on top
     sets = ", ".join(f"{name}{CHOSEN_MARK}" for name in found["select_on"])
-    axes.set_xlabel(f"mean present-only macro-F1 over {sets}; blue: chosen")
+    axes.set_xlabel(f"mean {_figure(found)} over {sets}; blue: chosen")
     axes.spines[["top", "right"]].set_visible(False)

@@ -97,6 +97,10 @@ class Engine:
         if backend not in ("auto", "onnxruntime"):
             raise InputError(f"backend: {backend!r}; expected auto or onnxruntime")
         package = ModelPackage.open(path)
+        if package.clip and cls is Engine:
+            from affect.engine.runtime.clip import ClipEngine
+
+            return ClipEngine(package, _best_device() if device == "auto" else device)
         return cls(package, _best_device() if device == "auto" else device)
 
     def predict(self, pictures: Picture | Sequence[Picture], times_s: Sequence[float] | None = None) -> list[Frame]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from affect.shards.errors import InputError
 PREDICTIONS = "predictions.csv"
 
 
-def frames(source: Path) -> Iterator[tuple[str, float | None, np.ndarray]]:
+def frames(source: str | Path) -> Generator[tuple[str, float | None, np.ndarray], None, None]:
     """(name, seconds or None, (H, W, 3) uint8 RGB) of each frame of what `open_source` opens."""
     with Stream(open_source(source)) as stream:
         for shot in stream:
@@ -26,9 +27,12 @@ def frames(source: Path) -> Iterator[tuple[str, float | None, np.ndarray]]:
 
 
 def run_source(
-    engine: Engine, source: Path, out: Path, advance: Callable[[int], None] = lambda count: None
+    engine: Engine, source: str | Path, out: Path, advance: Callable[[int], None] = lambda count: None
 ) -> tuple[Path, Counter[str]]:
-    """Write a row per frame to `out`/predictions.csv; return its path and the frames of each label."""
+    """Write a row per frame to `out`/predictions.csv; return its path and the frames of each label.
+
+    Interrupted, it keeps the rows so far.
+    """
     counts: Counter[str] = Counter()
     stream = frames(source)
     head = list(islice(stream, 1))  # a source that cannot be read leaves nothing behind
@@ -38,17 +42,21 @@ def run_source(
     path = out / PREDICTIONS
     partial = path.with_name(f".{path.name}.partial")
     columns = columns_of(engine.package)
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["source", "frame", "time_s", "x", "y", "w", "h", "label", "sure", *columns])
-        number = 0
-        while head:
-            names, times, images = zip(*head, strict=True)
-            for name, time_s, frame in zip(names, times, engine.predict(images), strict=True):
-                table.writerow(_row(name, number, time_s, frame, counts))
-                number += 1
-            advance(len(head))
-            head = list(islice(stream, BATCH))
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as file, closing(stream):
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["source", "frame", "time_s", "x", "y", "w", "h", "label", "sure", *columns])
+            number = 0
+            while head:
+                names, times, images = zip(*head, strict=True)
+                for name, time_s, frame in zip(names, times, engine.predict(images), strict=True):
+                    table.writerow(_row(name, number, time_s, frame, counts))
+                    number += 1
+                advance(len(head))
+                head = list(islice(stream, BATCH))
+    except KeyboardInterrupt:
+        partial.replace(path)
+        raise
     partial.replace(path)
     return path, counts
 

@@ -24,6 +24,18 @@ def loss_of(targets, settings=(), task="emotion_student", width=8, teacher=None)
     return LossFunction(run, TASKS[task], loader, width, teacher)
 
 
+def scalar_loss(targets, moments, settings=()):
+    """A LossFunction over (N, S) scores of the training rows; moments: (N,) of meta.moment, '' unknown."""
+    names = sorted(set(moments) - {""})
+    run = load_config("pain_v2", ["task=score_clip", "loss.scalars.weights=off", *settings])
+    layout = TargetLayout((Output("score", "scalars", (*"ab", "total")[: targets.shape[1]]),))
+    codes = np.array([names.index(moment) if moment else -1 for moment in moments])
+    dataset = SimpleNamespace(info=SimpleNamespace(layout=layout), folder="drawn", coded=lambda column: (codes, names))
+    planner = SimpleNamespace(order=SimpleNamespace(rows=np.arange(len(targets))), dataset=dataset)
+    loader = SimpleNamespace(targets={"score": torch.from_numpy(targets)}, planner=planner, device=torch.device("cpu"))
+    return LossFunction(run, TASKS["score_clip"], loader, 4)
+
+
 def batch_of(target, mask=None, weight=None):
     count = len(target)
     mask = torch.ones_like(target) if mask is None else mask

@@ -15,7 +15,8 @@ from affect.engine.report.folder import chosen_on
 from affect.engine.report.paper import Sweep, write_all
 from affect.engine.report.render import markdown
 from affect.engine.report.sweeps import sweep_plot, sweep_table
-from affect.engine.sweep import state_of, sweep
+from affect.engine.run import state_of
+from affect.engine.sweep import sweep
 from affect.engine.sweep_config import plan
 from affect.shards.errors import InputError
 
@@ -251,7 +252,7 @@ def test_a_run_and_the_sweep_that_chose_its_settings(swept, tmp_path):
 
 def test_states(swept, tmp_path):
     planned = plan(swept[1], [], swept[0]).runs[0]
-    assert state_of(planned) == "finished" and state_of(plan(swept[1], [], tmp_path).runs[0]) == "new"
+    assert state_of(planned.folder) == "finished" and state_of(plan(swept[1], [], tmp_path).runs[0].folder) == "new"
 
 
 def test_the_shipped_sweeps_are_those_of_the_seed(tmp_path):

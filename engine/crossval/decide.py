@@ -1,0 +1,61 @@
+"""`affect evaluate CROSSVAL --fold 7`: one fold's model on the test animals, and what seed 002 would decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from affect.engine.crossval.folds import read_note, runs_in
+from affect.engine.crossval.held_out import kept
+from affect.engine.crossval.pain import is_pain, pain_answers
+from affect.engine.crossval.plan import ALL
+from affect.engine.crossval.report import TEST, general_data, told_of
+from affect.engine.data.selection import open_dataset, train_rows
+from affect.engine.log import silent
+from affect.engine.names import CROSSVAL, EVALUATED
+from affect.engine.report.pain.decision import decide, decision_text
+from affect.engine.report.pain.state import cut_off
+from affect.engine.report.pain.state import is_pain as holds
+from affect.engine.report.pain.texts import plain
+from affect.engine.run import write_json
+from affect.shards.errors import InputError
+
+TRAINED = "trained.npz"
+DECISION = "decision"
+
+
+def decide_fold(model: Path, fold: int, out: Path | None = None) -> tuple[str, dict[str, Any]]:
+    """The decision in words, and its figures, which are also written; pain is said from the total that tells the fold's own
+    training clips best.
+
+    model: the folder of a cross-validation, or of one of its strategies. Raises InputError where it is none, the fold is not
+    finished, or the dataset has no test animals.
+    """
+    folder, strategy = (model, ALL) if (model / CROSSVAL).is_file() else (model.parent, model.name)
+    read_note(folder)
+    runs = runs_in(folder)
+    if fold not in runs.get(strategy, {}):
+        there = "; ".join(f"{name}: {', '.join(map(str, own))}" for name, own in runs.items()) or "none"
+        raise InputError(f"{folder}: fold {fold} of {strategy} is not there or not finished; finished folds: {there}")
+    data = general_data(runs).model_copy(update={"fold": fold})
+    dataset = open_dataset(data.dataset)
+    if not dataset.info.counts.get("test"):
+        raise InputError(f"{dataset.folder}: has no split test; pack it with test animals, which no fold is trained on")
+    run, train = runs[strategy][fold], {fold: train_rows(data, dataset, silent)}
+    tested = kept(run, TEST, fold, dataset, dataset.rows("test"))
+    if not is_pain(tested.outputs):
+        raise InputError(
+            f"{folder}: --fold is for pain; evaluate {run} instead: affect evaluate {run} --data DATASET --split test"
+        )
+    own = pain_answers(kept(run, TRAINED, fold, dataset, train[fold]), dataset, train)
+    cut = cut_off(own.target[:, -1], own.said[:, -1], holds(own))
+    decision = decide(pain_answers(tested, dataset, train), cut.at if cut else np.nan, told_of(run)["epochs"])
+    where = out or run / EVALUATED / DECISION
+    where.mkdir(parents=True, exist_ok=True)
+    figures = {"model": str(run), "dataset": str(data.dataset), "split": "test", "verdict": decision.verdict, **decision.figures}
+    write_json(where / "decision.json", plain(figures))
+    said = decision_text(decision)
+    (where / "decision.md").write_text(said, encoding="utf-8")
+    return f"{strategy}, fold {fold}, on the test animals of {dataset.folder}\n{said}", plain(figures) | {"out": str(where)}

@@ -1,0 +1,77 @@
+"""Several models as one: the mean of folds, and a general model with a specialist for acute pain. Axes: N clips, S scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from affect.engine.report.pain.answers import ACUTE, ACUTE_MOMENT, PainAnswers
+from affect.shards.errors import InputError, first
+
+ORACLE = "oracle, uses the true moment"
+TOGETHER = -1  # the fold of an answer that several models gave
+
+
+def gated(general: np.ndarray, specialist: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """(1 - p) general + p specialist, (N, S). p: (N,) probability of acute pain, in [0, 1]."""
+    if p.shape != general.shape[:1] or not ((p >= 0) & (p <= 1)).all():
+        raise InputError(f"gate: expected ({len(general)},) probabilities in [0, 1], got {p.shape}, some outside or NaN")
+    p = p[:, None]
+    return np.where(p == 0, general, np.where(p == 1, specialist, (1 - p) * general + p * specialist))
+
+
+def mean_of(members: Sequence[PainAnswers]) -> PainAnswers:
+    """The members' mean answer to the clips of the first, and the mean of the training means that they are held against.
+
+    Meant for the folds of one cross-validation on test animals, which none of them was trained on. fold: -1 where they differ.
+    """
+    if not members:
+        raise InputError("no models to average; expected at least one")
+    members = [aligned(member, members[0]) for member in members]
+    means = {
+        name: np.mean([getattr(member, name) for member in members], axis=0)
+        for name in ("said", "state_probs", "train_mean", "train_moment_mean")
+    }
+    same = np.all([member.fold == members[0].fold for member in members], axis=0)
+    return replace(members[0], **means, fold=np.where(same, members[0].fold, TOGETHER))
+
+
+def with_specialist(general: PainAnswers, specialist: PainAnswers) -> PainAnswers:
+    """Each clip by the probability of acute pain that the general model itself gives it."""
+    p = general.state_probs[:, ACUTE].astype(np.float64)
+    if np.isnan(p).any():
+        raise InputError(f"the general model says no state of {np.isnan(p).sum()} clips: it needs a state head to gate with")
+    return replace(general, said=gated(general.said, aligned(specialist, general).said, p))
+
+
+def with_true_moment(general: PainAnswers, specialist: PainAnswers) -> PainAnswers:
+    """What a gate that is never wrong would give; to be printed as ORACLE, never as a result."""
+    p = (general.moment == ACUTE_MOMENT).astype(np.float64)
+    return replace(general, said=gated(general.said, aligned(specialist, general).said, p))
+
+
+def specialist_rows(general: PainAnswers, specialist: PainAnswers) -> dict[str, PainAnswers]:
+    """The general model, with the specialist, and with the oracle's gate: names and answers for `compare`."""
+    both = "general + specialist"
+    return {
+        "general": general,
+        both: with_specialist(general, specialist),
+        f"{both} ({ORACLE})": with_true_moment(general, specialist),
+    }
+
+
+def aligned(answers: PainAnswers, like: PainAnswers) -> PainAnswers:
+    """The rows of `like`, by sample. Raises InputError where one is missing or is labelled otherwise."""
+    place = {sample: row for row, sample in enumerate(answers.sample.tolist())}
+    missing = [sample for sample in like.sample.tolist() if sample not in place]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(like)} clips are answered by one model alone: samples\n{first(missing)}\n"
+            "evaluate both on the same"
+        )
+    found = answers.where(np.array([place[sample] for sample in like.sample.tolist()], np.int64))
+    if found.names != like.names or not np.array_equal(found.target, like.target, equal_nan=True):
+        raise InputError("the same samples have other labels: the models were evaluated on different datasets")
+    return found

@@ -1,0 +1,78 @@
+"""What FFmpeg reads, frame by frame: the right stream, upright pictures, past packets that cannot be decoded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+
+@dataclass
+class Tally:
+    """What came of a container. live: an error other than a damaged packet is raised, for the connection is lost."""
+
+    live: bool = False
+    packets: int = 0
+    frames: int = 0
+    damaged: int = 0  # frames that the decoder has patched
+    errors: list[str] = field(default_factory=list)
+
+    def failed(self, error: av.FFmpegError) -> None:
+        if self.live and not isinstance(error, av.error.InvalidDataError):
+            raise error
+        if not self.live:
+            self.errors.append(str(error.strerror))
+
+
+def video_of(container: Any) -> Any:
+    """The first stream of moving pictures, or None; the cover of an audio file is none."""
+    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+
+
+def length_s(stream: Any) -> float | None:
+    """The time at which the video ends, by its header: of Matroska the tag that its writers leave."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return None if clock is None else 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3])
+
+
+def decoded(container: Any, stream: Any, tally: Tally) -> Iterator[Any]:
+    """The frames that can be decoded, past packets that cannot, up to where the container breaks off."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            tally.failed(error)
+            packet = None
+        tally.packets += packet is not None and packet.size > 0
+        for frame in _frames(stream, packet, tally):
+            tally.frames += 1
+            tally.damaged += bool(frame.is_corrupt)
+            yield frame
+        if packet is None:
+            return
+
+
+def _frames(stream: Any, packet: Any, tally: Tally) -> list[Any]:
+    """Of a packet; None: those that the decoder still holds."""
+    try:
+        return list(stream.decode(packet))
+    except av.error.EOFError:  # it was emptied already
+        return []
+    except av.FFmpegError as error:
+        tally.failed(error)
+        return []
+
+
+def pixels(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned as the file asks for."""
+    image = frame.to_ndarray(format="rgb24")
+    quarters = round(frame.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
