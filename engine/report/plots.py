@@ -91,7 +91,7 @@ def units_plot(units: dict[str, dict[str, Any]], path: Path) -> None:
     for text, unit in zip(axes.set_xticks(place, labels, fontsize=8) and axes.get_xticklabels(), units.values(), strict=True):
         text.set_alpha(1.0 if unit["support"] else 0.4)
     axes.set(ylim=(0, 1), xlabel="unit, and how many rows it holds in")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
