@@ -131,6 +131,7 @@ class TemporalConfig(Section):
     layers: int = Field(4, gt=0)
     heads: int = Field(8, gt=0)
     feed: int = Field(2048, gt=0)
+    differences: bool = False  # the head also sees how far each frame's features moved since the one before
     networks: Literal[1, 2] = 1  # 2: side by side, each weighted by what the other thinks of a sample (ReSup)
     chunk: int = Field(0, ge=0)  # frames encoded at a time; 0: all
     checkpointing: bool = False  # activations are computed again on the way back: less memory, more time

@@ -10,7 +10,7 @@ from affect.engine.config import RunConfig
 from affect.engine.models.clip import ClipModel, FrameEncoder, TwoNetworks, frame_backbone, width_of
 from affect.engine.models.heads import HEADS, Head
 from affect.engine.models.normalise import Normalise
-from affect.engine.models.temporal import TEMPORALS
+from affect.engine.models.temporal import TEMPORALS, Differences
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError
 from affect.shards.schema import TargetLayout
@@ -49,5 +49,6 @@ def _clip_model(run: RunConfig, task: TaskSpec, counts: Mapping[str, int]) -> Cl
             "size": config.size, "layers": config.layers, "heads": config.heads, "feed": config.feed, "hidden": config.hidden,
         },
     }.get(kind, {})  # fmt: skip
-    head = TEMPORALS[kind](encoder.width, counts, clip.frames, run.model.dropout, **own)
-    return ClipModel(encoder, head, config.chunk, config.checkpointing)
+    width = encoder.width * (2 if config.differences else 1)
+    head = TEMPORALS[kind](width, counts, clip.frames, run.model.dropout, **own)
+    return ClipModel(encoder, Differences(head) if config.differences else head, config.chunk, config.checkpointing)

@@ -168,6 +168,25 @@ class Transformer(Temporal):
         return self.norm(self.layers(placed)).mean(1)
 
 
+class Differences(Head):
+    """Shows a head each frame's features and how far they moved since the frame before: f_t and |f_t - f_(t-1)|, 0 at first.
+
+    head: built for features of twice the width. Motion is a difference, which few clips do not teach.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head, self.width = head, head.width
+
+    def forward(self, frames: Tensor, side: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """As of the head; frames (B, T, F)."""
+        moved = torch.cat([torch.zeros_like(frames[:, :1]), (frames[:, 1:] - frames[:, :-1]).abs()], 1)
+        return self.head(torch.cat([frames, moved], 2), side)
+
+    def start_at(self, output: str, values: Tensor) -> None:
+        self.head.start_at(output, values)
+
+
 TEMPORALS: dict[str, type[Mean] | type[LstmAttention] | type[AttentionMil] | type[Transformer]] = {
     "mean": Mean,
     "lstm_attention": LstmAttention,

@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 import torch
 
-from affect.engine.models.normalise import Normalise
 from affect.engine.models.clip import ClipModel, FrameEncoder, TwoNetworks, frame_backbone
-from affect.engine.models.temporal import TEMPORALS, Block, Transformer
+from affect.engine.models.normalise import Normalise
+from affect.engine.models.temporal import TEMPORALS, Block, Differences, Transformer
 from affect.shards.errors import InputError
 
 ORDERED = {"mean": False, "attention_mil": False, "lstm_attention": True, "transformer": True}
@@ -197,6 +197,16 @@ def test_a_head_in_onnx_says_the_same(temporal, tmp_path):
 
 
 @pytest.mark.slow
+def test_differences_are_of_neighbours_and_nothing_of_a_still_clip():
+    mean = TEMPORALS["mean"](8, {"score": 1}, 6)
+    seen, frames = Differences(mean), torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    moved = seen(frames)[0][:, 4:]
+    assert torch.allclose(moved, (frames[:, 1:] - frames[:, :-1]).abs().sum(1) / 6, atol=1e-6)
+    assert torch.equal(seen(frames[:, :1].expand(-1, 6, -1))[0][:, 4:], torch.zeros(2, 4))
+    shuffled = seen(frames[:, [3, 0, 5, 1, 4, 2]])[0]
+    assert torch.allclose(shuffled[:, :4], seen(frames)[0][:, :4], atol=1e-6) and not torch.allclose(shuffled[:, 4:], moved)
+
+
 def test_two_networks_in_onnx_say_the_same(tmp_path):
     """Pixels in; chunks and checkpointing are for training and leave no trace in the graph."""
     net = TwoNetworks(model("mean", "small_cnn", 4, True), model("attention_mil", "small_cnn", seed=1)).eval()
