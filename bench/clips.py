@@ -206,6 +206,6 @@ def bench_clips(
         about = settings | {"mean_difference": round(differences[provider], 3)}
         lines.append(record.line(
             "loader.clips", provider, about, "clips_per_s", values, min(ratios.values()), figures={"ratio_to": ratios},
-            packages=("torch", "dali", "opencv"),
+            packages=("torch", "dali", "opencv", "av"),
         ))  # fmt: skip
     return lines

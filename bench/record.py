@@ -29,6 +29,7 @@ VERSIONS = {
     "timm": ("timm",),
     "dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
     "opencv": ("opencv-python-headless",),
+    "av": ("av",),
     "webdataset": ("webdataset",),
 }
 

@@ -49,21 +49,21 @@ def _choose(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> tuple[int, 
             break
         fits, size = size, size * 2
     if not fits:
-        return pieces, f"not even {FIRST} pictures at once fit"
+        return pieces, f"not even {FIRST} samples at once fit"
     return fits * pieces, f"{fits} at once fill at most {100 * SHARE:.0f} % of {total / 2**30:.0f} GiB"
 
 
 def probe(run: RunConfig, task: TaskSpec, layout: TargetLayout, device: torch.device, size: int) -> int | None:
-    """Bytes that an uncompiled step on `size` pictures holds at most; None where it runs out of memory."""
+    """Bytes that an uncompiled step on `size` pictures or clips holds at most; None where it runs out of memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
         model = build_model(run.model_copy(update={"model": run.model.model_copy(update={"pretrained": False})}), task, layout)
         model = model.to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters())
-        side = run.model.image_size
+        side, frames = run.model.image_size, (run.data.clip.frames,) if run.data.clip else ()
         with autocast(choose_precision(run.train, device)[0], device):
-            _, outputs = model(torch.zeros(size, side, side, 3, dtype=torch.uint8, device=device))
+            _, outputs = model(torch.zeros(size, *frames, side, side, 3, dtype=torch.uint8, device=device))
         torch.stack([logits.float().square().mean() for logits in outputs.values()]).sum().backward()
         optimizer.step()
         return torch.cuda.max_memory_allocated(device)

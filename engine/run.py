@@ -21,6 +21,7 @@ from affect.engine.config import RunConfig
 from affect.engine.names import ABLATION, CONFIG, FINGERPRINT, HISTORY
 from affect.engine.names import METRICS as METRICS
 from affect.engine.provenance import ablation, write_conda
+from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 from affect.shards.writer import file_sha256
@@ -89,7 +90,7 @@ def begin(out: Path, run: RunConfig, dataset: Dataset, *, resume: bool) -> dict[
     return state
 
 
-def taken_over(folder: Path, run: RunConfig, dataset: Dataset, select_by: str) -> dict[str, Any]:
+def taken_over(folder: Path, run: RunConfig, dataset: Dataset) -> dict[str, Any]:
     """The last state of another run, which ended after an epoch, to be gone on from under other settings.
 
     Raises: InputError where it is not of these rows, this task, optimiser or selecting figure: what it has learned and chosen
@@ -97,10 +98,11 @@ def taken_over(folder: Path, run: RunConfig, dataset: Dataset, select_by: str) -
     """
     before, state = open_run(folder)[0], load(folder / LAST)
     same_data(folder, state, run, dataset)
+    figure, figure_before = (one.optim.select_by or TASKS[one.task].select_by for one in (run, before))
     pairs = {
         "task": (before.task, run.task), "data.fold": (before.data.fold, run.data.fold),
         "data.folds": (before.data.folds, run.data.folds), "optim.optimizer": (before.optim.optimizer, run.optim.optimizer),
-        "optim.select_by": (before.optim.select_by or select_by, select_by),
+        "optim.select_by": (figure_before, figure),
         "optim.ema": (before.optim.ema > 0, run.optim.ema > 0), "model": (before.model.backbone, run.model.backbone),
     }  # fmt: skip
     if changed := [f"  {key}: {old} there, {new} here" for key, (old, new) in pairs.items() if old != new]:

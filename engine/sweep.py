@@ -217,8 +217,9 @@ def summary(plan: Plan, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     best = max(whole, key=lambda point: merit(key, point["score"]), default=None)
     return {
         "sweep": plan.name, "base": config.base, "settings": plan.shared, "grid": config.grid, "seeds": config.seeds,
-        "score": SCORE if config.select_by == PRESENT_F1 else f"mean {config.select_by} over select_on", "select_by": config.select_by,
-        "folds": config.folds, "select_on": list(config.select_on), "report_on": list(config.report_on),
+        "folds": config.folds, "select_by": config.select_by,
+        "score": SCORE if config.select_by == PRESENT_F1 else f"mean {config.select_by} over select_on",
+        "select_on": list(config.select_on), "report_on": list(config.report_on),
         "sets": {name: found.place for name, found in config.sets.items()},
         "points": points, "chosen": best["name"] if best else None,
     }  # fmt: skip

@@ -335,7 +335,7 @@ class Trainer:
 
         With another loss only what that one has learned is taken. An interrupt leaves a run that can be started again.
         """
-        saved = taken_over(folder, self.run, self.dataset, self.task.select_by)
+        saved = taken_over(folder, self.run, self.dataset)
         decay, own = [group["weight_decay"] for group in self.optimizer.param_groups], self.loss.state_dict()
         learned = dict(self.loss.named_parameters())
         if not saved["same_loss"]:

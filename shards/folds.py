@@ -61,14 +61,14 @@ def fold_numbers(dataset: Dataset, rule: FoldRule, divided: np.ndarray) -> np.nd
 
 
 def assigned(counts: np.ndarray, names: list[str], folds: int, most: int) -> np.ndarray:
-    """(G,) the fold of each group: the largest first, each to where the levels then lie most evenly over the folds.
+    """(G,) the fold of each group: the most one-sided and largest first, each to where the levels then lie most evenly.
 
     counts: (G, L) rows of a level in a group. names: (G,), which decide between equals. most: groups in a fold.
     Source: scikit-learn's StratifiedGroupKFold, here with a limit and without chance.
     """
     share = counts / np.maximum(counts.sum(0), 1)  # of each level's rows
     held, sizes, of_group = np.zeros((folds, counts.shape[1])), np.zeros(folds, np.int64), np.full(len(counts), -1)
-    order = sorted(range(len(counts)), key=lambda g: (-counts[g].sum(), -counts[g].std(), names[g]))
+    order = sorted(range(len(counts)), key=lambda g: (-counts[g].std(), -counts[g].sum(), names[g]))
     for group in order:
         uneven = np.array([_uneven(held, fold, share[group]) for fold in range(folds)])
         uneven[sizes >= most] = np.inf

@@ -6,9 +6,12 @@ import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from affect.bench.loader import Timing
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure alternatives side by side.", rich_markup_mode=None)
 
@@ -24,21 +27,23 @@ def loader(
         Literal["all", "photo-eval", "photo-crop", "gray"],
         typer.Option(help="256 px JPEG to 224 px, whole or a random part; 48 px gray to 64 px"),
     ] = "all",
+    clips: Annotated[bool, typer.Option("--clips", help="clips of 32 frames to 112 px, in place of pictures")] = False,
     data: Annotated[Path | None, typer.Option(help="the pictures are kept here; default: a temporary folder")] = None,
-    pictures: Annotated[int, typer.Option(min=16)] = 2000,
-    batch: Annotated[int, typer.Option(min=1)] = 64,
+    pictures: Annotated[int | None, typer.Option(min=16, help="or clips; default: 2000 and 64")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="default: 64, of clips 8")] = None,
     workers: Annotated[int, typer.Option(min=1, help="threads or processes of each provider")] = 2,
     seconds: Annotated[float, typer.Option(min=0.01, help="of a round")] = 3.0,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     results: Annotated[Path | None, typer.Option(help="where <machine>.jsonl grows; default: bench/results")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
-    """Images a second of our loader and of those that people use."""
+    """Images or clips a second of our loader and of those that people use."""
     from affect.bench import record
     from affect.bench.loader import CASES, Timing, bench_loader, packed, providers
     from affect.engine.progress import Progress
 
-    names = list(CASES) if case == "all" else [case]
+    names = [] if clips else list(CASES) if case == "all" else [case]
+    pictures, batch = pictures or (64 if clips else 2000), batch or (8 if clips else 64)
     lines: list[dict[str, Any]] = []
     with ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="affect-bench-")))
@@ -48,6 +53,8 @@ def loader(
                 measured = bench_loader(name, dataset, batch, workers, Timing(seconds, rounds), progress.advance)
             _show_loaders(f"{name}: images/s, {workers} workers", measured)
             lines += measured
+        if clips:
+            lines += _measured_clips(folder, pictures, batch, workers, Timing(seconds, rounds))
     print(record.append(lines, results or record.RESULTS))
     if as_json:
         print(json.dumps({"bench": "loader", "measurements": lines}))
@@ -126,6 +133,25 @@ def kernels(
     if as_json:
         print(json.dumps({"bench": "kernels", "measurements": report.lines, "not_measured": report.not_measured}))
     report.check()
+
+
+def _measured_clips(folder: Path, num_clips: int, batch: int, workers: int, timing: Timing) -> list[dict[str, Any]]:
+    from affect.bench.clips import FRAMES, PEERS, PREPROCESS, bench_clips, packed, providers
+    from affect.engine.progress import Progress
+
+    dataset = packed(num_clips, folder)
+    with Progress("bench clips", len(providers()) * (timing.rounds + 1), "rounds") as progress:
+        lines = bench_clips(dataset, batch, workers, timing, progress.advance)
+    rows = [
+        [
+            line["provider"], *(f"{line['clips_per_s'][p]:.1f}" for p in ("p20", "p50", "p80")),
+            *(f"{line['ratio_to'][peer]:.2f}x" for peer in PEERS), f"{line['settings']['mean_difference']:.3f}",
+        ]
+        for line in lines
+    ]  # fmt: skip
+    title = f"clips/s of {FRAMES} frames to {PREPROCESS.size} px, {workers} workers"
+    _show(title, ["provider", "p20", "p50", "p80", "to OpenCV", "to PyAV, mp4", "levels off"], rows)
+    return lines
 
 
 def _show_loaders(title: str, lines: list[dict[str, Any]]) -> None:

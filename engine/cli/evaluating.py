@@ -42,9 +42,15 @@ def evaluate(
         Path | None,
         typer.Option(help="where metrics.json and the plots go; default: the run, RUN/evaluated/SET or ./evaluation"),
     ] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="of a cross-validation of pain: its model on the test animals, acceptable or retrain")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy, macro-F1, balanced accuracy, NLL and the confusion of a model."""
+    if fold is not None:
+        _decide(model, fold, {"data": data, "csv": csv, "npz": npz, "split": split, "class-map": class_map or None}, out, as_json)
+        return
     given = {"data": data, "csv": csv, "npz": npz, "root": root, "delimiter": delimiter, "label_protocol": label_protocol}
     _check_usage({name for name, value in given.items() if value is not None}, split)
     from affect.engine.evaluation.evaluate import evaluate
@@ -76,6 +82,18 @@ def evaluate(
     _print_outputs(metrics)
     if as_json:
         print(json.dumps(metrics))
+
+
+def _decide(model: Path, fold: int, given: dict[str, object], out: Path | None, as_json: bool) -> None:
+    if unused := [name for name, value in given.items() if value is not None]:
+        raise typer.BadParameter(f"--fold is of a cross-validation's own test animals; leave --{unused[0]} out")
+    from affect.engine.crossval.decide import decide_fold
+
+    said, figures = decide_fold(model, fold, out)
+    print(said)
+    print(Path(figures["out"]) / "decision.json")
+    if as_json:
+        print(json.dumps(figures))
 
 
 def _print_outputs(metrics: dict[str, Any]) -> None:
@@ -167,18 +185,38 @@ def _print_beside(metrics: dict[str, Any]) -> None:
     print(f"{'drop, points':24s}   {drop['accuracy']:8.2f}  {drop['macro_f1']:8.2f}")
 
 
-def export(run: Annotated[Path, typer.Argument(help="the folder of a run")], as_json: Json = False) -> None:
+def export(
+    run: Annotated[Path, typer.Argument(help="the folder of a run")],
+    to: Annotated[str, typer.Option(help="onnx, or onnx,tensorrt: engines beside the graphs")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="also a file in INT8, calibrated on training samples")] = False,
+    max_drop: Annotated[float, typer.Option(min=0, help="points of the selection metric that a lower precision may cost")] = 0.5,
+    gpu: Annotated[
+        list[str] | None, typer.Option(help="of tensorrt: a compute capability, 8.9; default: this GPU's, without one all")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """A package: the graph with its manifest, its parity with the model measured."""
     from affect.engine.export.export import export
 
-    package = export(run)
+    package = export(run, to.split(","), int8=int8, max_drop=max_drop, gpus=gpu or ())
     files = package.manifest.files or {}
     for name, fact in files.items():
         print(f"{package.model.parent / name}: {fact['size'] / 2**20:.1f} MiB, {fact['precision']}")
-        for output, found in fact["parity"].items():
-            print(
-                f"  {output}: largest difference of a logit {found['max_abs_logit']:.1e}, "
-                f"labels equal {100 * found['label_agreement']:.1f} % of {found['rows']} rows"
-            )
+        _print_parity(fact)
+        for precision, of in fact.get("lower", {}).items():
+            print(f"  in {precision}:")
+            _print_parity(of)
+    for engine in sorted((package.model.parent / "engines").glob("*.engine")):
+        print(f"{engine}: {engine.stat().st_size / 2**20:.1f} MiB")
     if as_json:
         print(json.dumps({"package": str(package.model.parent), "files": files}))
+
+
+def _print_parity(fact: dict[str, Any]) -> None:
+    for output, found in fact["parity"].items():
+        print(
+            f"  {output}: largest difference of a logit {found['max_abs_logit']:.1e}, "
+            f"labels equal {100 * found['label_agreement']:.1f} % of {found['rows']} rows"
+        )
+    if metric := fact.get("metric"):
+        print(f"  {metric['name']} {metric['value']:.4f}, in float32 {metric['float32']:.4f}: {metric['drop_points']:.2f} points")

@@ -25,6 +25,7 @@ def train_folds(plan: CrossPlan) -> list[str]:
     """
     if world_size() > 1:
         raise InputError("crossval: trains in one process; start it without torchrun, or train the folds one by one: data.fold")
+    _same_rows(plan)
     failed = []
     for strategy in plan.strategies:
         runs = plan.runs(strategy)
@@ -63,27 +64,30 @@ def _check(strategy: str, runs: list[FoldRun]) -> None:
         )
 
 
+def _what(plan: CrossPlan) -> dict[str, Any]:
+    dataset = plan.config.model_dump(mode="json")["data"]["dataset"]
+    return {"dataset": dataset, "folds": list(plan.folds), "task": plan.config.task}
+
+
+def _same_rows(plan: CrossPlan) -> None:
+    """Raises InputError where the folder is of other data or folds."""
+    before = read_note(plan.out) if (plan.out / CROSSVAL).is_file() else {}
+    if changed := [
+        f"  {key}: {before[key]} there, {now} here" for key, now in _what(plan).items() if before and before[key] != now
+    ]:
+        raise InputError(f"{plan.out}: is another cross-validation:\n" + "\n".join(changed) + "\nName another folder: --out DIR")
+
+
 def _note(plan: CrossPlan, strategy: str, runs: list[FoldRun]) -> None:
     """In crossval.json, beside what is there of other strategies and folds."""
     before = read_note(plan.out) if (plan.out / CROSSVAL).is_file() else {}
-    what = {
-        "dataset": plan.config.model_dump(mode="json")["data"]["dataset"],
-        "folds": list(plan.folds),
-        "task": plan.config.task,
-    }
-    if changed := [f"  {key}: {before[key]} there, {now} here" for key, now in what.items() if before and before[key] != now]:
-        raise InputError(f"{plan.out}: is another cross-validation:\n" + "\n".join(changed) + "\nName another folder: --out DIR")
     held = before.get("runs", {})
     own = {str(one.fold): _place(one.folder, plan.out) for one in runs}
     kept = {} if strategy == FINETUNE else held.get(strategy, {})  # there is one best fold
     found = {**held, strategy: dict(sorted({**kept, **own}.items(), key=lambda pair: int(pair[0])))}
     plan.out.mkdir(parents=True, exist_ok=True)
-    value = {
-        "config": before.get("config", plan.name),
-        **what,
-        "runs": {name: found[name] for name in STRATEGIES if name in found},
-    }
-    write_json(plan.out / CROSSVAL, value)
+    ordered = {name: found[name] for name in STRATEGIES if name in found}
+    write_json(plan.out / CROSSVAL, {"config": before.get("config", plan.name), **_what(plan), "runs": ordered})
 
 
 def _place(folder: Path, out: Path) -> str:

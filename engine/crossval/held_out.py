@@ -97,7 +97,7 @@ def kept(folder: Path, name: str, fold: int, dataset: Dataset, rows: np.ndarray)
 
 
 def said(folder: Path, fold: int, dataset: Dataset, rows: np.ndarray) -> HeldOut:
-    """Of a run's best model, in float32 and calibrated as the run is; of a clip with several windows their mean. rows: ascending."""
+    """Of a run's best model, in float32 and calibrated as the run is; of clips the mean over windows. rows: ascending."""
     run, model, layout = trained_model(folder)
     calibration, first = read_calibration(folder), layout.first_classes
     device, outputs = choose_device(run.train.device), layout.outputs

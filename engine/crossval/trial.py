@@ -102,7 +102,8 @@ def _time(runs: list[FoldRun], trial: Trial) -> str:
     for one in ahead:
         done, rule = len(read_history(one.continue_from)) if one.continue_from else 0, one.run.optim.early_stopping
         most += max(one.run.optim.epochs - done, 0)
-        least += max((max(rule.min_epochs, rule.patience) if rule else one.run.optim.epochs) - done, 0)
+        soonest = max(rule.min_epochs, rule.patience + 1) if rule else one.run.optim.epochs
+        least += max(min(soonest, one.run.optim.epochs) - done, 0)
     said = f"{len(ahead)} folds, {least} to {most} epochs, {clock(least * trial.epoch_s)} to {clock(most * trial.epoch_s)}"
     return said + (f"; {len(runs) - len(ahead)} of {len(runs)} folds are there or stay" if len(ahead) < len(runs) else "")
 

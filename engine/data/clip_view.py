@@ -158,9 +158,9 @@ def _say_once(text: str) -> None:
 def _refuse_clips(dataset: Dataset, clips: np.ndarray, stored: np.ndarray) -> None:
     if len(clips):
         raise InputError(
-            f"{dataset.folder}: {len(clips):,} of {len(stored):,} samples are clips (of up to {stored.max()} frames), and data.clip "
-            "is null: pictures are expected. For a clip task say which frames are seen, e.g. --set data.clip.frames="
-            f"{min(int(stored.max()), 32)}; a task of pictures needs a dataset of pictures"
+            f"{dataset.folder}: {len(clips):,} of {len(stored):,} samples are clips (of up to {stored.max()} frames), and "
+            "data.clip is null: pictures are expected. For a task of clips say which frames are seen, e.g. "
+            f"--set data.clip.frames={min(int(stored.max()), 32)}; a task of pictures needs a dataset of pictures"
         )
 
 
@@ -169,9 +169,9 @@ def _refuse_pictures(config: ClipConfig, dataset: Dataset, singles: np.ndarray, 
     pictures = [row for row in singles.tolist() if len(dataset.times_s(row)) == 0]
     if pictures:
         raise InputError(
-            f"{dataset.folder}: {len(pictures):,} of {among:,} samples are pictures, and data.clip asks for {config.frames} frames "
-            f"of each:\n{_named(dataset, pictures)}\nPack clips (affect pack clips|pain|mouse), or train a task of pictures with "
-            "--set data.clip=null"
+            f"{dataset.folder}: {len(pictures):,} of {among:,} samples are pictures, and data.clip asks for {config.frames} "
+            f"frames of each:\n{_named(dataset, pictures)}\nPack clips (affect pack clips|pain|mouse), or train a task of "
+            "pictures with --set data.clip=null"
         )
 
 

@@ -83,7 +83,7 @@ def _parts(plan: Plan, size: int, names: list[str], part: int) -> list[tuple[Any
     """What is fed, a part a call; the frames of a clip have its numbers."""
     values = _values(plan, size)
     if plan.start is not None:
-        values = {name: value if name == "data" else np.repeat(value, plan.frames, 0) for name, value in values.items() if name in names}
+        values |= {name: np.repeat(values[name], plan.frames, axis=0) for name in names if name != "data"}
     return [tuple(values[name][i : i + part] for name in names) for i in range(0, len(plan.data), part)]
 
 

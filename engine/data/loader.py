@@ -39,8 +39,8 @@ EVALUATED, EVALUATED_FRAMES = 128, 512  # pictures a batch, and of clips frames
 class Batch:
     """B samples on the device.
 
-    inputs: (B, H, W, 3) uint8 RGB, of clips (B, T, H, W, 3); the model casts, normalises and turns it to channels-last, so nothing
-        is copied.
+    inputs: (B, H, W, 3) uint8 RGB, of clips (B, T, H, W, 3); the model casts, normalises and turns it to channels-last, so
+        nothing is copied.
     targets: output -> (B, C) float32, 0 where not labelled. mask: output -> (B, C) float32, 1 where labelled.
     weight: (B,) float32. sample: (B,) int64 on the CPU. start: None; of clips the stored frame that each view starts at.
     """
@@ -87,7 +87,7 @@ class Loader:
 
     def __init__(self, planner: Planner, outputs: tuple[str, ...], device: torch.device, kind: str, workers: int) -> None:
         self.planner, self.device, self.workers = planner, device, workers or default_workers(device)
-        self.kind = _choose(kind, planner)
+        self.kind = _choose(kind, planner, self.device)
         self.targets = {name: torch.from_numpy(planner.dataset.targets(name)) for name in outputs}
         self.weight = torch.tensor(planner.dataset.column("weight"))
 
@@ -165,9 +165,11 @@ def _sha256(dataset: Dataset, sample: int) -> bytes:
     return each[0] if len(dataset.times_s(sample)) == 0 else clip_sha256(each)
 
 
-def _choose(kind: str, planner: Planner) -> str:
+def _choose(kind: str, planner: Planner, device: torch.device) -> str:
     """`dali` or `plain`, saying why where the choice was ours."""
-    if kind == "auto":
+    if kind == "auto" and planner.clip and device.type == "cpu":
+        kind = "plain"  # DALI resizes small frames in colour more slowly than OpenCV: bench/clips.py
+    elif kind == "auto":
         has_dali = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
         kind = "dali" if has_dali else "plain"
         if not has_dali:

@@ -97,8 +97,8 @@ class Planner:
             if self.stream:
                 return [self.stream.image(*pair) for pair in zip(sample.tolist(), epoch.tolist(), strict=True)]
             return [self.dataset.image(s) for s in sample.tolist()]
-        data = list[np.ndarray]()
-        for s, e, chosen in zip(sample.tolist(), epoch.tolist(), self.clip.frames(self.seed, sample, start).tolist(), strict=True):
+        data, frames = list[np.ndarray](), self.clip.frames(self.seed, sample, start)
+        for s, e, chosen in zip(sample.tolist(), epoch.tolist(), frames.tolist(), strict=True):
             if self.stream:
                 stored = self.stream.frames(s, e)
                 data += [stored[i] for i in chosen]

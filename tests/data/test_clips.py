@@ -397,6 +397,13 @@ def test_several_datasets_are_read_as_one(packed, still):
     assert sorted(batch.sample) == [4, 5, 6, 7, 13, 14, 15, 16, 17] and batch.inputs.shape == (9, 3, 24, 24, 3)
 
 
+def test_the_choice_of_a_loader_is_the_faster_one_on_a_cpu(packed, synthetic):
+    pytest.importorskip("nvidia.dali")
+    run = load_config("smoke", [f"data.dataset={synthetic}"])
+    assert loader(packed, "auto", "{frames: 4}").kind == "plain"
+    assert eval_loader(Dataset(synthetic), "val", run.preprocess, (), CPU).kind == "dali"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_frame_names_its_clip(packed, kind, tmp_path):
     copy = shutil.copytree(packed, tmp_path / "copy")
