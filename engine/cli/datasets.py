@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,6 +26,9 @@ AllFrames = Annotated[bool, typer.Option("--all-frames", help="every frame")]
 StartS = Annotated[float | None, typer.Option(help="only frames from here, in seconds from the first frame")]
 EndS = Annotated[float | None, typer.Option(help="only frames before this")]
 Fps = Annotated[float | None, typer.Option(min=0.001, help="frames a second of folders of frames")]
+SharpestN = Annotated[int, typer.Option("--sharpest", min=0, help="keep this many frames a clip, the sharpest, in order; 0: all")]
+BackgroundOnly = Annotated[bool, typer.Option("--background", help="a control: paint the subject's box gray and keep the rest")]
+BoxText = Annotated[str, typer.Option("--box", metavar="X,Y,W,H", help="with --background: of clips without a box of their own")]
 Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
 
 WORKERS = min(8, os.cpu_count() or 1)
@@ -136,6 +140,9 @@ def clips(
     label_column: Annotated[str | None, typer.Option(help="where it is none of label, label_name, class_name, label_str")] = None,
     val: Annotated[float, typer.Option(min=0, max=1, help="share that becomes val where there is no split, by group")] = 0.1,
     delimiter: Annotated[str, typer.Option(help="one character, or tab")] = ",",
+    sharpest: SharpestN = 0,
+    background: BackgroundOnly = False,
+    box: BoxText = "",
     on_leak: OnLeak = "error",
     max_rejects: MaxRejects = 0.001,
     calib: Calib = 0,
@@ -155,7 +162,22 @@ def clips(
         class_map=ClassMap.load(class_map) if class_map else None, classes=names or None, clip_column=clip_column,
         group_column=group_column, label_column=label_column, fps=fps, val=val, delimiter=delimiter,
     )  # fmt: skip
-    _pack(source, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+    parts = _parts(source, sharpest, background, box)
+    _pack(parts, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+
+
+def _parts(source: Source, sharpest: int, background: bool, box: str) -> Source:
+    """The source, or one of a part of its clips."""
+    from affect.shards.errors import InputError
+    from affect.shards.sources.parts import Background, Sharpest
+
+    numbers = [float(text) for text in box.split(",")] if re.fullmatch(r"[\d.]+(,[\d.]+){3}", box) else []
+    if box and (not background or not numbers or min(numbers[2:]) <= 0):
+        raise InputError(f"--box {box}: expected X,Y,W,H in pixels, W and H above 0, together with --background")
+    if background:
+        x, y, width, height = numbers or [0.0] * 4
+        source = Background(source, (y, x, y + height, x + width) if numbers else None)
+    return Sharpest(source, sharpest) if sharpest else source
 
 
 def _pairs(columns: list[str]) -> dict[str, str]:
@@ -225,6 +247,63 @@ def pain(
 
     clip = chosen(0 if rate_hz or all_frames else frames, rate_hz, all_frames, start_s, end_s)
     _pack(PainSource(labels, root, splits, clip, fps), out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+
+
+@pack_app.command()
+def mouse(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="of labels.csv, a row a trial; or of dataset_df and fold0, ...")],
+    out: Out,
+    high: Annotated[int, typer.Option(min=1, help="of trials: the level from which one is stress, against 0")] = 3,
+    images: Annotated[Path | None, typer.Option(help="of dataset_df: where its paths start from; default: its folder")] = None,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[COHORT=]FOLDER", help="of dataset_df: another folder, all of it split test; repeat"),
+    ] = None,
+    test_cohort: Annotated[list[str] | None, typer.Option(help="of dataset_df: a value of its column cohort; repeat")] = None,
+    classes: Annotated[str, typer.Option(help="of dataset_df: what the labels 0 and 1 mean")] = "baseline,stress",
+    frames: Frames = 0,
+    start_s: StartS = None,
+    end_s: EndS = None,
+    fps: Fps = None,
+    sharpest: SharpestN = 0,
+    background: BackgroundOnly = False,
+    box: BoxText = "",
+    val: Annotated[float, typer.Option(min=0, max=1, help="of trials: share of animals that becomes val")] = 0,
+    on_leak: OnLeak = "error",
+    max_rejects: MaxRejects = 0.001,
+    calib: Calib = 0,
+    max_side: MaxSide = 0,
+    quality: Quality = 95,
+    workers: Workers = WORKERS,
+    as_json: Json = False,
+) -> None:
+    """Mice: a clip a trial or a video, all its frames; stress, and levels where there are some."""
+    from affect.shards.errors import InputError
+    from affect.shards.sources.frames import chosen
+    from affect.shards.sources.mouse import MouseSource
+    from affect.shards.sources.mouse_table import table_path
+    from affect.shards.sources.mouse_trials import TRIALS, TrialsSource
+
+    clip = chosen(frames, 0, not frames, start_s, end_s)
+    source: Source
+    if (root / TRIALS).is_file():
+        source = TrialsSource(root, root / TRIALS, clip, high=high, fps=fps, val=val)
+    elif table_path(root):
+        cohorts = {name or Path(place).resolve().name: Path(place) for name, place in map(_cohort, external or [])}
+        names = [name.strip() for name in classes.split(",") if name.strip()]
+        source = MouseSource(
+            root, clip, images=images, external=cohorts, test_cohorts=test_cohort or [], classes=names, fps=fps
+        )  # fmt: skip
+    else:
+        raise InputError(f"{root}: found no {TRIALS} and no dataset_df.csv, .json or .pkl; expected one of them")
+    parts = _parts(source, sharpest, background, box)
+    _pack(parts, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+
+
+def _cohort(text: str) -> tuple[str, str]:
+    """`COHORT=FOLDER`, or a folder whose name is the cohort's."""
+    name, given, place = text.partition("=")
+    return (name, place) if given else ("", text)
 
 
 @pack_app.command()

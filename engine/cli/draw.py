@@ -69,3 +69,38 @@ def cattle(
         f"features, {done.moment_r2:.3f} for the mean of each moment\n"
         f"Next: affect pack pain {done.labels} --root {folder} --splits {done.splits}{fps} --out DATASET"
     )
+
+
+@draw_app.command()
+def mouse(
+    folder: Annotated[Path, typer.Argument(help="the clips and labels.csv go here; must not be there yet")],
+    order: Annotated[bool, typer.Option("--order", help="only the order of a clip's frames tells of stress")] = False,
+    shortcut: Annotated[
+        bool, typer.Option("--shortcut", help="the background tells of stress, but not in a second cohort, split test")
+    ] = False,
+    flip_labels: Annotated[float, typer.Option(min=0, max=1, help="share of training labels that are wrong")] = 0,
+    clips: Annotated[int, typer.Option(min=4, help="of a cohort")] = 400,
+    animals: Annotated[int, typer.Option(min=2, help="of a cohort; a quarter of them is val")] = 8,
+    size: Annotated[int, typer.Option(min=32, max=512, help="pixels")] = 64,
+    frames: Annotated[int, typer.Option(min=2, help="of a clip")] = 16,
+    form: Annotated[Literal["jpg", "mp4"], typer.Option(help="folders of JPEGs, or videos")] = "jpg",
+    seed: int = 1337,
+) -> None:
+    """Mice under stimulation: trials of five levels, or with stress that only order or background tell."""
+    from affect.engine.progress import Progress
+    from affect.shards.errors import InputError
+    from affect.shards.sources.mice import head_box, write_mice
+
+    if order and shortcut:
+        raise InputError("--order, --shortcut: the label is to be told by one of them; give one")
+    cue: Literal["order", "shortcut", "levels"] = "order" if order else "shortcut" if shortcut else "levels"
+    with Progress("draw", clips * (1 + shortcut), "clips") as progress:
+        done = write_mice(
+            folder, clips, animals, cue=cue, flip_labels=flip_labels, size=size, frames=frames, form=form, seed=seed,
+            advance=progress.advance,
+        )  # fmt: skip
+    box = ",".join(map(str, head_box(size)))
+    print(
+        f"{done}: {clips * (1 + shortcut):,} clips. Next: affect pack mouse {folder} --out DATASET\n"
+        f"The background alone: affect pack mouse {folder} --background --box {box} --out DATASET"
+    )

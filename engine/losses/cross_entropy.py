@@ -38,6 +38,12 @@ def focal(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, class_we
     return -(weight[:, None] * q * miss.clamp_min(1e-7) ** gamma * log_p).sum()
 
 
+def neighbourhood(classes: int, sigma: float) -> Tensor:
+    """(C, C) rows of what a label of ordered classes becomes: exp(-(j - k)^2 / 2 sigma^2) over k, scaled to a sum of 1."""
+    step = torch.arange(classes, dtype=torch.float64)
+    return torch.softmax(-((step[:, None] - step) ** 2) / (2 * sigma * sigma), 1).float()
+
+
 def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     """(C,) weights (1 - beta) / (1 - beta^n), scaled to a mean of 1 over the classes that occur; 0 for one that does not.
 
@@ -64,22 +70,30 @@ def _class_weights(target: np.ndarray, labels: np.ndarray, run: RunConfig, hard:
 
 
 class CrossEntropy(LossTerm):
-    """With smoothing and class weights; of cosine logits with the margin of the epoch; focal where gamma > 0."""
+    """With smoothing and class weights; of cosine logits with the margin of the epoch; focal where gamma > 0.
+
+    ordered: the classes are levels; with loss.neighbours a label is a distribution over the levels around it, not smoothed.
+    """
 
     op = "arcface_ce"
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int, *, margin: bool = False) -> None:
+    def __init__(
+        self, term: Term, run: RunConfig, loader: Loader, width: int, *, margin: bool = False, ordered: bool = False
+    ) -> None:
         super().__init__(term.on)
-        self.smoothing, self.gamma = run.loss.label_smoothing, run.loss.focal_gamma
+        spread = run.loss.neighbours if ordered else 0.0
+        self.smoothing, self.gamma = 0.0 if spread else run.loss.label_smoothing, run.loss.focal_gamma
         self.arcface = run.loss.arcface if margin else None
         rows = loader.planner.order.rows
         target = loader.targets[term.on].numpy()[rows]
         labels = largest_share(target)
         mixes = run.data.augment.mixup > 0 or run.data.augment.cutmix > 0
-        self.hard = bool((target[labels >= 0].max(1) == 1).all()) and not mixes
+        self.hard = bool((target[labels >= 0].max(1) == 1).all()) and not mixes and not spread
         weights = _class_weights(target, labels, run, self.hard) if run.loss.class_weights == "balanced" else None
+        self.register_buffer("around", neighbourhood(target.shape[1], spread) if spread else None)
         self.register_buffer("class_weight", weights)
         self.register_buffer("margin", torch.zeros(()))  # a tensor: a new value recompiles nothing
+        self.around: Tensor | None
         self.class_weight: Tensor | None
         self.margin: Tensor
 
@@ -94,19 +108,34 @@ class CrossEntropy(LossTerm):
     def count(self, batch: Batch) -> Tensor:
         return (self.labelled(batch) * row_counts(batch.targets[self.on], self.class_weight, self.hard)).sum()
 
+    def target(self, batch: Batch) -> Tensor:
+        """(B, C) what the labels say, before smoothing."""
+        target = batch.targets[self.on]
+        return target if self.around is None else target @ self.around
+
+    def rows(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,) the loss of each row, without margin and focus."""
+        target = self.target(batch)
+        q = (1 - self.smoothing) * target + self.smoothing / target.shape[1]
+        return -((q if self.class_weight is None else q * self.class_weight) * logits.float().log_softmax(1)).sum(1)
+
     def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
         logits, scale = said.outputs[self.on], 1.0
         if self.gamma:
-            target, weight = batch.targets[self.on], self.labelled(batch)
+            target, weight = self.target(batch), self.labelled(batch)
             return focal(logits, target, weight, self.gamma, self.class_weight, self.smoothing)
         if self.arcface is not None:  # of the plain head too, before the margin starts: the scale cancels out
             scale = self.arcface.scale
             logits = logits.float() / scale
         return arcface_ce(
-            logits, batch.targets[self.on], scale=scale, margin=self.margin, class_weight=self.class_weight,
+            logits, self.target(batch), scale=scale, margin=self.margin, class_weight=self.class_weight,
             sample_weight=self.labelled(batch), label_smoothing=self.smoothing, reduction="sum",
         )  # fmt: skip
 
 
 def arcface(term: Term, run: RunConfig, loader: Loader, width: int) -> CrossEntropy:
     return CrossEntropy(term, run, loader, width, margin=True)
+
+
+def ordered(term: Term, run: RunConfig, loader: Loader, width: int) -> CrossEntropy:
+    return CrossEntropy(term, run, loader, width, ordered=True)

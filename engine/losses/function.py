@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from affect.engine.config import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.losses.cross_entropy import CrossEntropy, arcface
+from affect.engine.losses.cross_entropy import CrossEntropy, arcface, ordered
 from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse
 from affect.engine.losses.geometry import DGeo, ProtoKd
+from affect.engine.losses.resup import Resup, ordered_resup
 from affect.engine.losses.scalars import ScalarMse, SumConsistency
 from affect.engine.losses.term import LossTerm, Said, Teacher
 from affect.engine.losses.units import UnitsBce
@@ -29,6 +30,9 @@ TINY = torch.finfo(torch.float32).tiny
 TERMS: dict[str, Callable[[Term, RunConfig, Loader, int], LossTerm]] = {
     "cross_entropy": CrossEntropy,
     "arcface_ce": arcface,
+    "ordered_ce": ordered,
+    "resup": Resup,
+    "ordered_resup": ordered_resup,
     "au_bce": UnitsBce,
     "scalar_mse": ScalarMse,
     "sum_consistency": SumConsistency,
@@ -38,6 +42,7 @@ TERMS: dict[str, Callable[[Term, RunConfig, Loader, int], LossTerm]] = {
     "proto_kd": ProtoKd,
     "d_geo": DGeo,
 }
+OF_TWO = {"cross_entropy": "resup", "ordered_ce": "ordered_resup"}  # with loss.resup, in place of the loss of the networks' mean
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Losses:
 def terms_of(run: RunConfig, task: TaskSpec) -> list[Term]:
     """The task's own, and those that the configuration adds to its first output."""
     factors = {"cross_entropy": run.loss.cross_entropy, "arcface_ce": run.loss.cross_entropy, "au_bce": run.loss.au.weight}
-    factors["sum_consistency"] = run.loss.scalars.sum_weight
-    own = [Term(term.name, term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
+    factors |= {"sum_consistency": run.loss.scalars.sum_weight, "ordered_ce": run.loss.ordered}
+    names = OF_TWO if run.loss.resup else {}
+    own = [Term(names.get(term.name, term.name), term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
     added = [Term(name, config.weight, task.outputs[0]) for name, config in run.loss.distillation.items()]
     return [term for term in own if term.weight > 0] + added
 

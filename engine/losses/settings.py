@@ -148,9 +148,18 @@ class ScalarsConfig(Section):
     sum_weight: float = Field(0.1, ge=0)  # that the total be the sum of the others; 0: off
 
 
+class ResupConfig(Section):
+    """Two networks, each trained on a sample as far as they agree on it and the other one believes its label."""
+
+    warmup_epochs: float = Field(2.0, ge=0)  # over which the weights of samples go from 1 to what they are
+
+
 class LossConfig(Section):
     cross_entropy: float = Field(1.0, ge=0)  # weight of the task's own terms
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # of two classes x is the distribution [1 - x / 2, x / 2]
+    ordered: float = Field(1.0, ge=0)  # weight of the term of ordered classes (levels); 0: they are not learned
+    neighbours: float = Field(0.0, ge=0)  # of ordered classes: a label becomes a Gaussian of this deviation, in levels; 0: off
+    resup: ResupConfig | None = None  # of a model of two networks
     focal_gamma: float = Field(0.0, ge=0, le=10)  # cross-entropy times (1 - p)^gamma; 0: off
     au: AuConfig = AuConfig()  # of a task with action units
     scalars: ScalarsConfig = ScalarsConfig()  # of a task with scalars
@@ -186,6 +195,8 @@ class LossConfig(Section):
             raise ValueError("teacher: no term learns from it; add kd, dkd or kd_mse, or proto_kd with target: teacher")
         if self.focal_gamma and self.arcface:
             raise ValueError("focal_gamma: with the ArcFace margin there is no focal loss here; take one: arcface: null")
+        if self.focal_gamma and self.resup:
+            raise ValueError("focal_gamma: both it and resup weight samples by what the model thinks of them; take one")
         if not self.cross_entropy and not self.distillation:
             raise ValueError("cross_entropy: 0 leaves no loss")
         return self

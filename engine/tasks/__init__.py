@@ -2,6 +2,7 @@
 
 from affect.engine.tasks.emotion import EMOTION_STUDENT, EMOTION_TEACHER
 from affect.engine.tasks.emotion_au import EMOTION_AU
+from affect.engine.tasks.mouse import MOUSE_CLIP, MOUSE_SET
 from affect.engine.tasks.pain import PAIN_CLIP, SCORE_CLIP
 
-TASKS = {task.name: task for task in (EMOTION_STUDENT, EMOTION_TEACHER, EMOTION_AU, PAIN_CLIP, SCORE_CLIP)}
+TASKS = {task.name: task for task in (EMOTION_STUDENT, EMOTION_TEACHER, EMOTION_AU, PAIN_CLIP, SCORE_CLIP, MOUSE_SET, MOUSE_CLIP)}

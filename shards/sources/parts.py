@@ -1,0 +1,140 @@
+"""Sources of clips of which only a part is packed: their sharpest frames, or what is around the subject."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from affect.shards.errors import InputError
+from affect.shards.images import BadImage, Encoded, decode, pixels
+from affect.shards.schema import Box, Clip, Image, Recording, Sample
+from affect.shards.sources import Source, clip_of
+
+GRAY = 128  # of what is painted over
+
+
+def sharpness(rgb: np.ndarray) -> float:
+    """The variance of the Laplacian of the gray picture. Source: Pech-Pacheco et al., ICPR 2000."""
+    return float(cv2.Laplacian(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+
+
+class _Changed:
+    """A source of which each recording is read in another way."""
+
+    meta: dict[str, type]
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.layout, self.label_protocol, self.clip = source, source.layout, source.label_protocol, clip_of(source)
+        self.meta, self.filtered = source.meta, source.filtered
+        if self.clip is None:
+            raise InputError(f"{type(source).__name__}: its samples are pictures; expected clips")
+
+    @property
+    def notes(self) -> list[str]:
+        return list(getattr(self.source, "notes", ()))
+
+    def fingerprint(self) -> dict[str, str]:
+        digest = hashlib.sha256(repr(self.said).encode()).hexdigest()
+        return self.source.fingerprint() | {type(self).__name__: digest}
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """What it was told."""
+        raise NotImplementedError
+
+
+class Sharpest(_Changed):
+    """Of each clip the `count` sharpest frames, in their order; a clip of fewer is kept whole.
+
+    meta.sharpness: of the least sharp one that is kept. meta.left_out: frames.
+    """
+
+    def __init__(self, source: Source, count: int) -> None:
+        super().__init__(source)
+        self.count, self.meta = count, source.meta | {"sharpness": float, "left_out": float}
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        return (self.count,)
+
+    def samples(self) -> Iterator[Sample]:
+        for sample in self.source.samples():
+            yield replace(sample, image=SharpestFrames(_recording(sample), self.count))
+
+
+class Background(_Changed):
+    """Each clip whole, with the subject's box painted gray: what a model can tell without the subject.
+
+    box: of clips that have none of their own.
+    """
+
+    def __init__(self, source: Source, box: Box | None = None) -> None:
+        super().__init__(source)
+        self.box = box
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        return (self.box,)
+
+    def samples(self) -> Iterator[Sample]:
+        for sample in self.source.samples():
+            box = sample.box or self.box
+            if box is None:
+                raise InputError(
+                    f"{sample.path}: no box, so nothing tells the subject from its background; give one for all clips: "
+                    "--box X,Y,W,H, or the columns box_x, box_y, box_w, box_h"
+                )
+            yield replace(sample, image=AroundBox(_recording(sample), box), box=None)
+
+
+@dataclass(frozen=True)
+class SharpestFrames(Recording):
+    recording: Recording
+    count: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.recording.files
+
+    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
+        whole = self.recording.clip(keep)
+        found = np.array([sharpness(decode(frame.data)) for frame in whole.frames if isinstance(frame, Encoded)])
+        kept = np.sort(np.argsort(-found, kind="stable")[: self.count])
+        meta = {"sharpness": float(found[kept].min()), "left_out": float(len(found) - len(kept))}
+        return Clip(tuple(whole.frames[i] for i in kept), tuple(whole.times_s[i] for i in kept), {**whole.meta, **meta})
+
+
+@dataclass(frozen=True)
+class AroundBox(Recording):
+    recording: Recording
+    box: Box
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.recording.files
+
+    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
+        return self.recording.clip(lambda frame: keep(painted(pixels(frame), self.box)))
+
+
+def painted(rgb: np.ndarray, box: Box) -> np.ndarray:
+    """A copy whose box is gray. Raises BadImage where the box lies outside."""
+    top, left, bottom, right = (max(0, round(edge)) for edge in box)
+    covered = rgb.copy()
+    if 0 in covered[top:bottom, left:right].shape:
+        height, width = rgb.shape[:2]
+        raise BadImage(f"box {top}, {left}, {bottom}, {right} (top, left, bottom, right) lies outside of {width}x{height} pixels")
+    covered[top:bottom, left:right] = GRAY
+    return covered
+
+
+def _recording(sample: Sample) -> Recording:
+    if not isinstance(sample.image, Recording):
+        raise InputError(f"{sample.path}: not a recording; expected a video or a folder of frames")
+    return sample.image

@@ -1,0 +1,185 @@
+"""The instructions of pickles that make plain values. A pickle is a program; here nothing that it names is imported or called.
+
+Numbers, texts, lists, tuples and dicts are made. Of names only those are taken of which numpy's arrays and pandas' frames
+are made, and a call of one stays what it is: the name and its arguments. Any other name and any other instruction is refused.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+MARK = object()
+
+
+class Refused(ValueError):
+    """What stands in the pickle and is no plain value."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a pickle would import."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Made:
+    """What a pickle would make by calling a name; its state comes after, if at all."""
+
+    def __init__(self, name: Name, arguments: tuple[Any, ...]) -> None:
+        self.name, self.arguments = name, arguments
+        self.state: Any = None
+
+    @property
+    def kind(self) -> str:
+        return KNOWN[str(self.name)]
+
+
+def parse(data: bytes) -> Any:
+    """The pickle's one value, in which `Made` stands for what it would call. Raises Refused."""
+    machine = _Machine()
+    for code, argument, _ in pickletools.genops(data):
+        if code.name == "STOP":
+            return machine.stack.pop()
+        machine.run(code.name, argument)
+    raise Refused("it has no end")
+
+
+class _Machine:
+    """The stack and the memo of a pickle."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, code: str, argument: Any) -> None:
+        stack = self.stack
+        if code in VALUES:
+            stack.append(argument)
+        elif code in MAKES:
+            stack.append(MAKES[code]())
+        elif code in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self.memo[len(self.memo) if code == "MEMOIZE" else argument] = stack[-1]
+        elif code in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif code in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(code[-1])
+            stack[-count:] = [tuple(stack[-count:])]
+        elif code in DOES:
+            DOES[code](self, argument)
+        elif code not in ("PROTO", "FRAME"):
+            raise Refused(f"the instruction {code}")
+
+    def marked(self) -> list[Any]:
+        """What lies above the last mark; it and the mark are taken away."""
+        at = next((i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is MARK), None)
+        if at is None:
+            raise Refused("it goes back to a mark that it has not made")
+        above = self.stack[at + 1 :]
+        del self.stack[at:]
+        return above
+
+    def named(self, argument: Any) -> None:
+        """`module name` as text, or both on the stack."""
+        if argument is None:
+            name, module = self.stack.pop(), self.stack.pop()
+        else:
+            module, name = argument.split(" ", 1)
+        found = Name(str(module), str(name))
+        if str(found) not in KNOWN:
+            raise Refused(f"it calls {found}")
+        self.stack.append(found)
+
+    def called(self, _: Any) -> None:
+        arguments, name = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, Name) or not isinstance(arguments, tuple):
+            raise Refused(f"it calls {type(name).__name__}")
+        self.stack.append(Made(name, arguments))
+
+    def built(self, _: Any) -> None:
+        state, made = self.stack.pop(), self.stack[-1]
+        if not isinstance(made, Made) or made.state is not None:
+            raise Refused(f"it changes {made if isinstance(made, Name) else type(made).__name__}")
+        made.state = state
+
+    def extended(self, _: Any) -> None:
+        items = self.marked()
+        self.stack[-1].extend(items)
+
+    def appended(self, _: Any) -> None:
+        item = self.stack.pop()
+        self.stack[-1].append(item)
+
+    def filled(self, items: list[Any]) -> None:
+        held = self.stack[-1]
+        if not isinstance(held, dict):
+            raise Refused(f"it sets items of {type(held).__name__}")
+        held.update(zip(items[::2], items[1::2], strict=True))
+
+    def pair(self, _: Any) -> None:
+        self.filled([self.stack.pop(-2), self.stack.pop()])
+
+    def collected(self, make: Callable[[list[Any]], Any]) -> None:
+        self.stack.append(make(self.marked()))
+
+
+VALUES = {
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE",
+    "BINUNICODE8",
+}  # fmt: skip
+MAKES: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict, "MARK": lambda: MARK,
+}  # fmt: skip
+DOES: dict[str, Callable[[_Machine, Any], object]] = {
+    "POP": lambda machine, _: machine.stack.pop(),
+    "POP_MARK": lambda machine, _: machine.marked(),
+    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
+    "GLOBAL": _Machine.named,
+    "STACK_GLOBAL": _Machine.named,
+    "REDUCE": _Machine.called,
+    "NEWOBJ": _Machine.called,
+    "BUILD": _Machine.built,
+    "APPEND": _Machine.appended,
+    "APPENDS": _Machine.extended,
+    "SETITEM": _Machine.pair,
+    "SETITEMS": lambda machine, _: machine.filled(machine.marked()),
+    "LIST": lambda machine, _: machine.collected(list),
+    "TUPLE": lambda machine, _: machine.collected(tuple),
+    "DICT": lambda machine, _: machine.collected(lambda items: dict(zip(items[::2], items[1::2], strict=True))),
+}
+
+_INDEXES = ("Index", "RangeIndex", "Int64Index", "UInt64Index", "Float64Index", "NumericIndex")
+_NAMES = {
+    "frame": ("pandas.DataFrame", "pandas.core.frame.DataFrame"),
+    "blocks": ("pandas.core.internals.managers.BlockManager", "pandas.core.internals.BlockManager"),
+    "block": ("pandas._libs.internals._unpickle_block", "pandas.core.internals.blocks.new_block"),
+    "index": ("pandas.core.indexes.base._new_Index",),
+    "a kind of index": tuple(
+        f"{module}.{name}"
+        for module in ("pandas", "pandas.core.indexes.base", "pandas.core.indexes.range", "pandas.core.indexes.numeric")
+        for name in _INDEXES
+    ),
+    "texts": ("pandas.arrays.ArrowStringArray", "pandas.core.arrays.string_arrow.ArrowStringArray"),
+    "text type": ("pandas.StringDtype", "pandas.core.arrays.string_.StringDtype"),
+    "arrow": ("pyarrow.lib._restore_array",),
+    "arrow chunks": ("pyarrow.lib.chunked_array",),
+    "arrow type": ("pyarrow.lib.type_for_alias",),
+    "arrow buffer": ("pyarrow.lib.py_buffer",),
+    "array": ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+    "array of bytes": ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
+    "scalar": ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    "a kind of array": ("numpy.ndarray",),
+    "type": ("numpy.dtype",),
+    "slice": ("builtins.slice", "__builtin__.slice"),
+    "bytes": ("_codecs.encode",),
+    "buffer": ("builtins.bytearray", "__builtin__.bytearray"),
+}
+KNOWN = {name: kind for kind, names in _NAMES.items() for name in names}

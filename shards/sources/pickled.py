@@ -1,0 +1,189 @@
+"""Pickles of plain values, read without running them: nested numbers and texts, numpy's arrays, pandas' frames of such."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from affect.shards.errors import InputError
+from affect.shards.sources.pickle_machine import Made, Name, Refused, parse
+
+KINDS = "biufSU"  # of numpy's plain types: bool, whole, unsigned, real, bytes, text
+MOST_ROWS = 10_000_000  # an index says in a few bytes how long it is
+INSTEAD = "Store it as CSV or JSON where it was made, or as a frame of numbers and texts"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A pandas DataFrame: name -> its values, and the label of each row."""
+
+    columns: dict[str, list[Any]]
+    index: list[Any]
+
+
+def read_pickle(path: Path) -> Any:
+    """Plain values, arrays as lists, frames as `Frame`. Raises InputError naming what is none of these; nothing is run."""
+    try:
+        return plain(parse(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{path}: not readable: {error.strerror}") from error
+    except Refused as reason:
+        raise InputError(f"{path}: refused: {reason}. {INSTEAD}") from None
+    except RecursionError:
+        raise InputError(f"{path}: refused: values inside themselves, or too deep. {INSTEAD}") from None
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error, MemoryError, OverflowError) as error:
+        raise InputError(f"{path}: not readable as a pickle: {error or type(error).__name__}. {INSTEAD}") from error
+
+
+def plain(value: Any, read: dict[int, Any] | None = None) -> Any:
+    """The value with every `Made` read. read: what has been, by id: lists that hold one another often grow no larger here."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    read = {} if read is None else read
+    if id(value) not in read:
+        read[id(value)] = _read(value, read)
+    return read[id(value)]
+
+
+def _read(value: Any, read: dict[int, Any]) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item, read) for item in value)
+    if isinstance(value, dict):
+        return {plain(key, read): plain(item, read) for key, item in value.items()}
+    if isinstance(value, Made) and value.kind in READ:
+        return READ[value.kind](value)
+    raise Refused(f"{_what(value)} where a value should be")
+
+
+def array(value: Any) -> np.ndarray:
+    """Of numbers or texts; objects are plain values each."""
+    if isinstance(value, Made) and value.kind == "array of bytes":
+        data, dtype, shape, order = value.arguments
+        return _shaped(_bytes(data), _dtype(dtype), shape, order)
+    if isinstance(value, Made) and value.kind == "array" and isinstance(value.state, tuple):
+        _, shape, dtype, by_columns, data = value.state
+        return _shaped(data if isinstance(data, list) else _bytes(data), _dtype(dtype), shape, "F" if by_columns else "C")
+    if isinstance(value, Made) and value.kind == "texts":
+        return _texts(value)
+    raise Refused(f"{_what(value)} where an array should be")
+
+
+def _shaped(data: bytes | list[Any], dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    if dtype.kind != "O":
+        if not isinstance(data, bytes):
+            raise Refused(f"an array of {dtype} made of {_what(data)}")
+        return np.frombuffer(data, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+    if not isinstance(data, list):
+        raise Refused(f"an array of objects made of {_what(data)}")
+    values = np.empty(len(data), object)
+    values[:] = [plain(item) for item in data]
+    return values.reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+def _dtype(made: Any) -> np.dtype:
+    """Of a plain kind, or of objects."""
+    text = made.arguments[0] if isinstance(made, Made) and made.kind == "type" else made
+    order = made.state[1] if isinstance(made, Made) and made.state else "|"
+    if not isinstance(text, str) or not ((text[:1] in KINDS and text[1:].isdecimal()) or text in ("O8", "O")):
+        raise Refused(f"an array of {_what(text)}")
+    return np.dtype(object) if text[0] == "O" else np.dtype((order if order in "<>" else "") + text)
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, Made) and value.kind == "bytes" and value.arguments[1] in ("latin1", "latin-1"):
+        return str(value.arguments[0]).encode("latin1")
+    if isinstance(value, Made) and value.kind in ("buffer", "arrow buffer"):
+        return _bytes(value.arguments[0]) if value.arguments else b""
+    if not isinstance(value, bytes | bytearray):
+        raise Refused(f"{_what(value)} where bytes should be")
+    return bytes(value)
+
+
+def _texts(made: Made) -> np.ndarray:
+    """(N,) objects of pandas' own texts, which Arrow holds: where each begins, and all of them as UTF-8."""
+    state = made.state[0] if isinstance(made.state, tuple) else made.state
+    held = next(value for value in state.values() if isinstance(value, Made) and value.kind.startswith("arrow"))
+    chunks = held.arguments[0] if held.kind == "arrow chunks" else [held]
+    texts = [text for chunk in chunks for text in _chunk(chunk)]
+    values = np.empty(len(texts), object)
+    values[:] = texts
+    return values
+
+
+def _chunk(made: Made) -> list[str | None]:
+    kind, length, _, offset, (valid, starts, data), *_ = made.arguments[0]
+    wide = {"large_string": "<i8", "string": "<i4"}.get(str(kind.arguments[0]))
+    if wide is None:
+        raise Refused(f"an Arrow array of {kind.arguments[0]}")
+    edges = np.frombuffer(_bytes(starts), wide)[offset : offset + length + 1].tolist()
+    text = _bytes(data) if data is not None else b""
+    known = np.ones(length, bool)
+    if valid is not None:
+        known = np.unpackbits(np.frombuffer(_bytes(valid), np.uint8), bitorder="little")[offset : offset + length].astype(bool)
+    pairs = zip(edges, edges[1:], known.tolist(), strict=False)
+    return [text[start:end].decode() if there else None for start, end, there in pairs]
+
+
+def _index(made: Made) -> list[Any]:
+    """The labels of an axis."""
+    if made.kind != "index":
+        raise Refused(f"{_what(made)} where an index should be")
+    _, facts = made.arguments
+    if "data" in facts:
+        return array(facts["data"]).tolist()
+    labels = range(facts["start"], facts["stop"], facts["step"])
+    if len(labels) > MOST_ROWS:
+        raise Refused(f"an index of {len(labels):,} rows, more than {MOST_ROWS:,}")
+    return list(labels)
+
+
+def _frame(made: Made) -> Frame:
+    """Its columns lie in blocks (columns, rows) of one type each."""
+    state: dict[str, Any] = made.state if isinstance(made.state, dict) else {}
+    manager = state.get("_mgr", state.get("_data"))
+    if not isinstance(manager, Made) or manager.kind != "blocks" or not manager.arguments:
+        raise Refused("a DataFrame of another version of pandas")
+    blocks, (names, rows) = manager.arguments
+    names, index = _index(names), _index(rows)
+    columns: dict[str, list[Any]] = {}
+    for block in blocks:
+        values, places, _ = block.arguments
+        values = array(values)
+        at = range(*places.arguments) if isinstance(places, Made) else array(places).tolist()
+        for place, column in zip(at, values.reshape(len(at), -1), strict=True):
+            columns[names[place]] = column.tolist()
+    if len(columns) != len(names) or any(len(values) != len(index) for values in columns.values()):
+        raise Refused("a DataFrame whose blocks are not its columns, or two columns of one name")
+    if wrong := [name for name in columns if not isinstance(name, str)]:
+        raise Refused(f"a DataFrame with the column {wrong[0]!r}, which is no name")
+    return Frame({name: columns[name] for name in names}, index)
+
+
+def _scalar(made: Made) -> Any:
+    dtype, data = made.arguments
+    return _shaped(_bytes(data), _dtype(dtype), (1,), "C")[0].item()
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, Made | Name):
+        return str(value.name if isinstance(value, Made) else value)
+    return repr(value)[:40] if isinstance(value, str | int | float | bytes | None) else type(value).__name__
+
+
+READ: dict[str, Callable[[Made], Any]] = {
+    "frame": _frame,
+    "index": _index,
+    "array": lambda made: array(made).tolist(),
+    "array of bytes": lambda made: array(made).tolist(),
+    "texts": lambda made: array(made).tolist(),
+    "scalar": _scalar,
+    "bytes": _bytes,
+    "buffer": _bytes,
+}
