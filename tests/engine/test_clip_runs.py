@@ -72,8 +72,8 @@ def recordings(tmp_path_factory):
 def settings(recordings):
     values = {
         "data.dataset": recordings, "data.batch_size": 8, "data.clahe": "null", "model.image_size": 32,
-        "model.temporal.hidden": 16, "data.clip.frames": 4, "optim.epochs": 3, "optim.lr": 2e-3, "train.precision": "off", "train.track": [],
-        "optim.early_stopping": "null", "data.augment.blur": "null", "loss.scalars.moments": "{M2: 2.0}",
+        "model.temporal.hidden": 16, "data.clip.frames": 4, "optim.epochs": 3, "optim.lr": 2e-3, "train.precision": "off",
+        "train.track": [], "optim.early_stopping": "null", "data.augment.blur": "null", "loss.scalars.moments": "{M2: 2.0}",
     }  # fmt: skip
     return [f"{key}={value}" for key, value in values.items()]
 
