@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml .ci/pins-$(EXTRA).txt
 	@$(PYTHON) -c 'import ensurepip' || { echo "setup: Python has no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	@echo "setup: packages for CUDA $(CUDA)$(if $(DRIVER), (driver: CUDA $(DRIVER)), (no GPU driver found: everything runs on the CPU)) into $(VENV)"
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/pins-$(EXTRA).txt --editable ".[$(EXTRA),dev]"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/pins-$(EXTRA).txt --editable ".[$(EXTRA),openvino,dev]"
 	mkdir -p $(VENV)/namespace/affect
 	for name in engine kernels shards bench configs; do ln -sfn ../../../$$name $(VENV)/namespace/affect/$$name; done
 	touch $@
@@ -37,7 +37,7 @@ lint: setup
 # Written anew by hand when a dependency moves; names and versions only.
 pins: setup
 	for cuda in 12 13; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-		--extra cu$$cuda --extra dev --output-file .ci/pins-cu$$cuda.txt pyproject.toml; done
+		--extra cu$$cuda --extra openvino --extra dev --output-file .ci/pins-cu$$cuda.txt pyproject.toml; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo

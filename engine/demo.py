@@ -22,6 +22,8 @@ from affect.engine.progress import Progress
 from affect.engine.report.tables import RELIABILITY
 from affect.engine.run import read_history
 from affect.engine.runtime.frame import Engine
+from affect.engine.runtime.smooth import OFF
+from affect.engine.runtime.sources import open_source
 from affect.engine.runtime.video import run_source
 from affect.shards.errors import InputError
 from affect.shards.sources import faces
@@ -75,7 +77,8 @@ def demo(out: Path) -> None:
     shown = _write_video(video)
     engine = Engine.load(package.model.parent)
     with Progress("run", None, "frames") as progress:
-        predictions, _ = run_source(engine, video, out, progress.advance)
+        run_source([engine], open_source(video), out, smoothing=OFF, advance=progress.advance)
+    predictions = out / "predictions.csv"
     said = pd.read_csv(predictions)["label"]
     right = sum(label == said[frame] for frame, label in shown.items())
     text = f"a video of seven people: {right} of {len(shown)} frames at the apex named right, {progress.rate:,.0f} frames/s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator
+from importlib import metadata
 
 
 def _torch() -> str:
@@ -30,6 +31,17 @@ def _onnxruntime() -> str:
     return f"{ort.__version__}; {', '.join(ort.get_available_providers())}"
 
 
+def _openvino() -> str:
+    import openvino
+
+    abilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return f"{openvino.__version__.partition('-')[0]}; on this CPU " + ("bf16 and float32" if "BF16" in abilities else "float32")
+
+
+def _nncf() -> str:
+    return metadata.version("nncf")  # importing it takes seconds
+
+
 def _version(module: str) -> Callable[[], str]:
     return lambda: str(importlib.import_module(module).__version__)
 
@@ -40,6 +52,8 @@ CHECKS: dict[str, tuple[Callable[[], str], str]] = {
     "triton": (_version("triton"), "only for the fused losses on a GPU"),
     "nvidia.dali": (_dali, "without it nothing is decoded on a GPU"),
     "onnxruntime": (_onnxruntime, "needed to run packages"),
+    "openvino": (_openvino, "packages are faster with it on a CPU"),
+    "nncf": (_nncf, "only for affect export --int8"),
     "tensorrt_rtx": (_version("tensorrt_rtx"), "only for TensorRT engines"),
     "cv2": (_version("cv2"), "needed"),
     "av": (_version("av"), "needed for video"),

@@ -23,6 +23,13 @@ INTENDED_USE = (
     "inferring emotions at work or in education is prohibited in the EU (AI Act, article 5)."
 )
 
+SPECIES = {"emotion": "human", "pain_clip": "cattle", "mouse": "mouse"}  # what a task's name begins with -> whose faces
+
+
+def species_of(task: str) -> str:
+    """Empty where the name does not say."""
+    return next((species for start, species in SPECIES.items() if task.startswith(start)), "")
+
 
 def raw_name(output: Output) -> str:
     """Of what the model itself says: logits, or scalars in their units."""
@@ -39,6 +46,7 @@ class Manifest:
     """name: of the run. layout: outputs and their names, in column order. input: of the graph, `images`.
 
     subject: what the pictures show: `full`, a picture already cropped to the face.
+    species: whose faces: human, cattle, mouse, or empty where nobody has said; without it by the task's name.
     clip: of a model of clips: `view`, which frames it sees (ClipConfig); window_s, the time that they span; rate_hz, frames a
         second among them; stored, which frames its training clips had (ClipFacts).
     calibration: temperature inside the graph, and where it was fitted. files: name -> {size, sha256, parity}.
@@ -57,6 +65,11 @@ class Manifest:
     intended_use: str = INTENDED_USE
     clip: dict[str, Any] | None = None
     files: dict[str, dict[str, Any]] | None = None
+    species: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.species:
+            object.__setattr__(self, "species", species_of(self.task))
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self) | {"layout": [asdict(output) for output in self.layout.outputs]}

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from affect.engine.runtime.clip import ClipEngine
+    from affect.engine.runtime.frame import Engine
+    from affect.engine.runtime.prepare import Search
+    from affect.engine.runtime.stream import Source
+
+SUBJECT = (
+    "who is looked for: human_face, yunet:FILE.onnx, full (each picture is one face, cropped already), boxes:FILE.csv, "
+    "onnx:FILE.onnx; default: human_face in a video or a camera where all packages read people, else full"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -13,16 +26,93 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    source: Annotated[str, typer.Argument(help="a picture, a folder, an image sequence, a video, a camera number or rtsp://...")],
-    package: Annotated[Path, typer.Option(help="a package folder, an exported run or one of our .onnx files")],
-    out: Annotated[Path, typer.Option(help="predictions.csv goes here")] = Path("predictions"),
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="a picture, a folder, an image sequence, a video, a camera number or rtsp://..."
+        ),
+    ],
+    package: Annotated[
+        list[Path], typer.Option(help="a package folder, an exported run or one of our .onnx files; may be given several times")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="a folder for the tables, the timeline and the summary; of several sources one in it for each")
+    ] = Path("predictions"),
+    subject: Annotated[str | None, typer.Option(help=SUBJECT)] = None,
+    detect_every: Annotated[int, typer.Option(help="look for faces in every so many frames, follow them between")] = 1,
+    align: Annotated[bool, typer.Option("--align", help="turn faces upright by YuNet's five points")] = False,
+    smoothing: Annotated[bool, typer.Option(help="steady probabilities and labels of each face over time")] = True,
+    sure: Annotated[float, typer.Option(help="probability from which a label is called sure")] = 0.5,
+    rate: Annotated[float | None, typer.Option(help="pictures a second of a folder or a sequence that is a recording")] = None,
+    video: Annotated[bool, typer.Option(help="write annotated.mp4, with the source's sound; else no frame is stored")] = False,
+    anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in annotated.mp4")] = False,
+    backend: Annotated[str, typer.Option(help="what computes; auto: the fastest here")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(help="of the graph, and of OpenCV; 0: as many as there are cores")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
-    """Answer for every frame of a source. A frame is taken as one face, cropped already."""
-    from affect.engine.progress import Progress
+    """Answer for every frame of a source, and each face in it."""
+    from affect.engine.runtime.clip import ClipEngine
     from affect.engine.runtime.frame import Engine
+    from affect.engine.runtime.prepare import Search
+    from affect.engine.runtime.smooth import OFF, Smoothing
+    from affect.engine.runtime.sources import open_source
+
+    Search(subject or "full", detect_every)  # before anything is loaded
+    engines = [
+        Engine.load(path, backend=backend, device=device, sure=sure, threads=threads, smoothing=Smoothing() if smoothing else OFF)
+        for path in package
+    ]
+    opened = [open_source(source, rate) for source in sources]
+    of_clips = [engine for engine in engines if isinstance(engine, ClipEngine)]
+    of_frames = [engine for engine in engines if not isinstance(engine, ClipEngine)]
+    for source, folder in zip(opened, _folders(sources, out), strict=True):
+        found: dict[str, Any] = {"out": str(folder)}
+        if of_frames:
+            search = Search(subject or _subject(of_frames, source), detect_every, align=align)
+            found |= _run_frames(of_frames, source, folder, search, video, anonymize)
+        if of_clips:
+            found["clips"] = _run_clips(of_clips, source, folder)
+        if as_json:
+            print(json.dumps(found))
+
+
+def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search, video: bool, anonymize: bool) -> dict[str, Any]:
+    from affect.engine.progress import Progress
     from affect.engine.runtime.video import run_source
 
-    engine = Engine.load(package)
     with Progress("run", None, "frames") as progress:
-        path, counts = run_source(engine, source, out, progress.advance)
-    print(f"{path}: {sum(counts.values()):,} frames; " + ", ".join(f"{name} {count}" for name, count in counts.most_common()))
+        found = run_source(engines, source, out, search=search, video=video, anonymize=anonymize, advance=progress.advance)
+    dropped = f", {found['dropped']:,} dropped" if found["dropped"] else ""
+    print(
+        f"{out / 'predictions.csv'}: {found['frames']:,} frames{dropped}, {found['faces']:,} faces, {found['fps']:,.0f} frames/s"
+    )
+    for name, of in found["packages"].items():
+        labels = ", ".join(f"{label or 'none'} {count:,}" for label, count in of["labels"].items())
+        print(f"{name}: {labels or 'no label'}; {of['flips_per_minute']:g} changes a minute")
+    return found
+
+
+def _run_clips(engines: list[ClipEngine], source: Source, out: Path) -> int:
+    from affect.engine.runtime.recordings import CLIPS, run_clips
+
+    count = run_clips(engines, source, out)
+    print(f"{out / CLIPS}: {count:,} clips")
+    return count
+
+
+def _subject(engines: list[Engine], source: Source) -> str:
+    from affect.engine.log import say
+    from affect.engine.runtime.video import default_subject
+
+    chosen, why = default_subject(engines, source)
+    say(f"{source.name}: subject {chosen}, for {why}; --subject names another")
+    return chosen
+
+
+def _folders(sources: list[str], out: Path) -> list[Path]:
+    """Of one source `out` itself; of several one in it for each, named like the source."""
+    if len(sources) == 1:
+        return [out]
+    names = [re.sub(r"[^\w.-]+", "_", Path(source).name) or "source" for source in sources]
+    return [out / (name if names.count(name) == 1 else f"{i}_{name}") for i, name in enumerate(names)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,13 +20,18 @@ from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
 from affect.engine.evaluation.predictions import collect
 from affect.engine.evaluation.subject import Predict, in_torch, trained_model
+from affect.engine.export import tensorrt
+from affect.engine.export.judge import Judge, openvino_in_bf16
 from affect.engine.export.onnx import Deployed, DeployedTemporal, names_of, write_onnx
 from affect.engine.export.parity import parity
+from affect.engine.export.quantize import INT8, quantize
+from affect.engine.log import say
 from affect.engine.models.clip import ClipModel
 from affect.engine.ort import session
 from affect.engine.package import ENCODER, MANIFEST, MODEL, TEMPORAL, Manifest, ModelPackage, raw_name
-from affect.engine.run import write_json
-from affect.shards.errors import InputError
+from affect.engine.run import open_run, write_json
+from affect.engine.runtime.backends import OnnxRuntime
+from affect.shards.errors import InputError, nearest
 from affect.shards.read import Dataset
 from affect.shards.schema import TargetLayout
 from affect.shards.select import present
@@ -34,6 +39,8 @@ from affect.shards.writer import file_sha256
 
 PARITY_ROWS, PARITY_CLIPS = 256, 32
 CPU = ["CPUExecutionProvider"]
+TARGETS = ("onnx", "tensorrt")
+MAX_DROP = 0.5  # points
 
 
 @dataclass(frozen=True)
@@ -144,16 +151,68 @@ def clip_facts(run: RunConfig, dataset: Dataset) -> dict[str, Any] | None:
     }
 
 
-def export(folder: Path) -> ModelPackage:
-    """Write `folder`/package; parity is measured on the run's validation rows before anything is put in place."""
-    return _package(folder, *Exporter.of(folder))
+def export(
+    folder: Path, to: Sequence[str] = ("onnx",), *, int8: bool = False, max_drop: float = MAX_DROP, gpus: Sequence[str] = ()
+) -> ModelPackage:
+    """Write `folder`/package; parity is measured on the run's validation rows before anything is put in place.
+
+    What bf16 costs is measured where this machine has it. int8: also a file in INT8. Either is kept where the selection metric
+    drops by at most `max_drop` points. to: `onnx`, which is always written; `tensorrt`, engines beside it. gpus: compute
+    capabilities that they are for, `8.9`; default: this machine's GPU, without one all that TensorRT-RTX builds for.
+    """
+    for name in to:
+        if name not in TARGETS:
+            raise InputError(f"--to: {name!r}{nearest(name, TARGETS)}; expected {', '.join(TARGETS)}")
+    trt = tensorrt.library() if "tensorrt" in to else None
+    exporter, model = Exporter.of(folder)
+
+    def lower(building: Path) -> dict[str, dict[str, Any]]:
+        judge = Judge(open_run(folder)[0], exporter.layout, OnnxRuntime(building / MODEL))
+        return _lower(judge, building, max_drop, int8=int8)
+
+    package = _package(folder, exporter, model, lower)
+    for graph in sorted(package.model.parent.glob("*.onnx")) if trt else ():
+        tensorrt.engine_of(graph, tensorrt.gpu_for(trt, gpus), precision=(package.manifest.files or {})[graph.name]["precision"])
+    return package
 
 
-def _package(folder: Path, exporter: Exporter, model: nn.Module) -> ModelPackage:
+def _lower(judge: Judge, building: Path, max_drop: float, *, int8: bool) -> dict[str, dict[str, Any]]:
+    """File -> facts that are added to it: `lower` of the float32 graph, and all of the INT8 one."""
+    found: dict[str, dict[str, Any]] = {}
+    in_bf16 = openvino_in_bf16(building / MODEL)
+    if in_bf16 and (facts := judge.facts(in_bf16)) and _accepted("bf16", facts, max_drop):
+        found[MODEL] = {"lower": {"bf16": facts}}
+    if int8:
+        path = building / INT8
+        quantize(building / MODEL, judge.samples(), path)
+        facts = judge.facts(OnnxRuntime(path))
+        if _accepted(INT8, facts, max_drop):
+            found[INT8] = _facts(path) | {"precision": "int8"} | facts
+        else:
+            path.unlink()
+    return found
+
+
+def _accepted(name: str, facts: dict[str, Any], max_drop: float) -> bool:
+    metric = facts["metric"]
+    accepted = bool(metric["drop_points"] <= max_drop)
+    what = "kept" if accepted else f"not kept; --max-drop {metric['drop_points']:.2f} would keep it"
+    say(
+        f"export: {name}: {metric['name']} {metric['value']:.4f}, in float32 {metric['float32']:.4f}: a drop of "
+        f"{metric['drop_points']:.2f} points, at most {max_drop:g} allowed: {what}"
+    )
+    return accepted
+
+
+def _package(
+    folder: Path, exporter: Exporter, model: nn.Module, lower: Callable[[Path], dict[str, dict[str, Any]]] = lambda _: {}
+) -> ModelPackage:
     with _put_in_place(folder / "package") as building:
         facts = {MODEL: exporter.write(model, building / MODEL)}
         if isinstance(model, ClipModel):
             facts |= exporter.write_parts(model, building)
+        for name, more in lower(building).items():
+            facts[name] = facts.get(name, {}) | more
         write_json(building / MANIFEST, replace(exporter.manifest, files=facts).to_json())
     return ModelPackage.open(folder / "package")
 

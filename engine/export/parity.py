@@ -16,15 +16,21 @@ def parity(want: np.ndarray, got: np.ndarray, where: str, kind: Kind = "classes"
 
     A label is the largest logit of classes, the sign of each logit of units; scalars have none.
     """
-    difference = float(np.abs(want - got).max())
+    found = agreement(want, got, kind)
+    difference = found["max_abs_logit"]
     agree, clear = _labels(want, got, kind)
-    found = {"rows": len(want), "max_abs_logit": difference, "label_agreement": float(agree.mean())}
     if not difference <= MAX_DIFFERENCE or not agree[clear].all():
         raise InputError(
             f"{where}: the graph is not the model: largest difference {difference:.2e} (allowed {MAX_DIFFERENCE}), "
             f"{int((~agree & clear).sum())} clear labels changed of {len(want)}; nothing was written"
         )
     return found
+
+
+def agreement(want: np.ndarray, got: np.ndarray, kind: Kind = "classes") -> dict[str, float]:
+    """What is said of two (N, C), whatever it is."""
+    agree, _ = _labels(want, got, kind)
+    return {"rows": len(want), "max_abs_logit": float(np.abs(want - got).max()), "label_agreement": float(agree.mean())}
 
 
 def _labels(want: np.ndarray, got: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ import numpy as np
 from affect.engine.data.clip_view import all_starts, seen
 from affect.engine.log import say
 from affect.engine.package import ModelPackage
-from affect.engine.runtime.frame import Engine, Output, Picture, _image, outputs_of
+from affect.engine.runtime.answers import Output, outputs_of
+from affect.engine.runtime.frame import Engine, Picture, _image
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, Encoded
 from affect.shards.schema import Clip as Stored
@@ -60,7 +61,7 @@ class ClipEngine(Engine):
         clips: list[Clip] = []
         for first in range(0, len(chosen), CLIPS):
             some = chosen[first : first + CLIPS]
-            values = self._backend.run(np.stack([np.stack([images[i] for i in numbers]) for numbers in some]))
+            values = self.answer(np.stack([np.stack([images[i] for i in numbers]) for numbers in some]))
             for i, numbers in enumerate(some):
                 outputs = outputs_of(self.package, {name: rows[i] for name, rows in values.items()})
                 clips.append(Clip(float(times[numbers[0]]), float(times[numbers[-1]]), {self.manifest.name: outputs}))

@@ -123,9 +123,9 @@ def subject_of(text: str) -> Detector:
 def check_species(asked: str, species: str, package: str) -> None:
     """Raises InputError where a detector of human faces is asked for with a package about animals.
 
-    species: of the package, `human` or another. package: its name, for the message.
+    species: of the package, `human` or another; empty where it does not say. package: its name, for the message.
     """
-    if asked.partition(":")[0] in HUMAN and species != "human":
+    if asked.partition(":")[0] in HUMAN and species not in ("human", ""):
         raise InputError(
             f"subject {asked!r}: finds human faces, {package} reads {species}; pass full for pictures already cropped, "
             "boxes:FILE.csv or onnx:FILE.onnx"

@@ -2,177 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
 
+import cv2
 import numpy as np
 
-from affect.engine.log import say
-from affect.engine.package import ModelPackage, graph_names
-from affect.engine.runtime.backends import OnnxBackend
-from affect.engine.runtime.facs import PSPI_PROXY, pspi_proxy
+from affect.engine.package import ModelPackage
+from affect.engine.runtime.answers import SURE, Face, Frame, Frames, Output, columns_of, outputs_of
+from affect.engine.runtime.backends import Backend, best_device, open_backend
+from affect.engine.runtime.boxes import Detector
+from affect.engine.runtime.crop import MARGIN
+from affect.engine.runtime.prepare import Search
+from affect.engine.runtime.reader import Reader
+from affect.engine.runtime.smooth import STEADY, Smoothing
+from affect.engine.runtime.sources import open_source
+from affect.engine.runtime.stream import Channel, Shot, Source
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, decode
-from affect.shards.schema import Kind
+
+__all__ = ["BATCH", "Engine", "Face", "Frame", "Frames", "Output", "Picture", "columns_of", "outputs_of"]
 
 BATCH = 32  # pictures a call of the graph
-SURE = 0.5  # probability of the first label from which it is called sure
-UNIT_MARGIN = 0.1  # units are sure where each is at least so far from its threshold
+WARM = 2  # calls before the first answer: the first one allocates, and may compile
 
 Picture = np.ndarray | str | Path
-
-
-@dataclass(frozen=True)
-class Output:
-    """One output of one face. Classes and multilabel: values are probabilities in the order of names, labels what holds.
-
-    Scalars: values in the units of the manifest, no labels.
-    """
-
-    names: tuple[str, ...]
-    values: np.ndarray
-    labels: tuple[str, ...]
-    sure: bool
-    kind: Kind = "scalars"
-
-
-@dataclass(frozen=True)
-class Face:
-    """box: x, y, width, height in pixels from the top left. score: of the detector. track: its identity over frames.
-
-    outputs: package -> output name -> Output. probs, label, sure: shortcuts to the first Classes output.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float
-    track: int | None
-    outputs: dict[str, dict[str, Output]]
-
-    @property
-    def _first(self) -> Output:
-        found = (output for of_package in self.outputs.values() for output in of_package.values() if output.kind == "classes")
-        output = next(found, None)
-        if output is None:
-            raise InputError("probs, label, sure: the package has no output of classes; take face.outputs[package][output]")
-        return output
-
-    @property
-    def probs(self) -> dict[str, float]:
-        return dict(zip(self._first.names, self._first.values.tolist(), strict=True))
-
-    @property
-    def label(self) -> str:
-        return self._first.labels[0]
-
-    @property
-    def sure(self) -> bool:
-        return self._first.sure
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A picture's faces; time_s is None where the source has no clock."""
-
-    time_s: float | None
-    faces: list[Face]
 
 
 class Engine:
     """A package that answers.
 
-        engine = Engine.load("runs/smoke/package")
-        print(engine.predict("face.jpg")[0].faces[0].label)
+        with Engine.load("runs/smoke/package") as engine:
+            print(engine.predict("face.jpg")[0].faces[0].label)
+        for frame in Engine.load("runs/smoke/package", subject="human_face").stream("clip.mp4"):
+            print(frame.time_s, [face.label for face in frame.faces])
 
     Pictures are RGB. The subject `full` takes each picture as one face, already cropped.
+    Threads may share an engine: one call of the graph runs at a time. After a fork the child opens a backend of its own when
+    it first asks, ONNX Runtime on the CPU; where another one was named an InputError says so.
     """
 
-    def __init__(self, package: ModelPackage, device: str = "cpu") -> None:
-        self.package, self.manifest = package, package.manifest
-        self._backend = OnnxBackend(package, device)
+    def __init__(
+        self,
+        package: ModelPackage,
+        device: str = "cpu",
+        *,
+        backend: str = "auto",
+        search: Search | None = None,
+        smoothing: Smoothing = STEADY,
+        sure: float = SURE,
+        threads: int = 0,
+        warm: bool = False,
+    ) -> None:
+        """search: without it the package's own subject. warm: make the session, and call it WARM times, at once."""
+        if threads < 0:
+            raise InputError(f"threads: found {threads}; expected a number of threads, or 0 for as many as there are cores")
+        if not 0 <= sure <= 1:
+            raise InputError(f"sure: found {sure}; expected a probability from 0 to 1")
+        self.package, self.manifest, self.backend = package, package.manifest, backend
+        self.device = best_device() if device == "auto" else device
+        self.search = search or Search(package.manifest.subject)
+        self.smoothing, self.sure, self.threads, self.name = smoothing, sure, threads, package.manifest.name
+        self._local = threading.local()
+        self._lock, self._process = threading.Lock(), os.getpid()
+        self._made: Backend | None = None
+        self._closed = False
+        if warm:
+            self.warm_up()
 
     @classmethod
-    def load(cls, path: str | Path, *, backend: str = "auto", device: str = "auto") -> Engine:
-        """A package folder, a run that was exported, or one of our .onnx files. Raises InputError, a ValueError."""
-        if backend not in ("auto", "onnxruntime"):
-            raise InputError(f"backend: {backend!r}; expected auto or onnxruntime")
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        subject: str | Detector | None = None,
+        detect_every: int = 1,
+        margin: float = MARGIN,
+        align: bool = False,
+        smoothing: Smoothing = STEADY,
+        sure: float = SURE,
+        threads: int = 0,
+        warm: bool = True,
+    ) -> Engine:
+        """A package folder, a run that was exported, or one of our .onnx files. Raises InputError, a ValueError.
+
+        backend, device: of `open_backend`. subject, detect_every, margin, align: of `Search`; the subject is the package's, if
+        none is named. smoothing: of the answers of a track in `stream`, OFF for none. sure: probability from which a label is.
+        threads: of the graph, and of all that OpenCV does in this process; 0: as many as there are cores. warm: the first
+        answer is as fast as the tenth; without it the backend is opened when it is first needed.
+        """
         package = ModelPackage.open(path)
+        search = Search(package.manifest.subject if subject is None else subject, detect_every, margin, align)
         if package.clip and cls is Engine:
             from affect.engine.runtime.clip import ClipEngine
 
-            return ClipEngine(package, _best_device() if device == "auto" else device)
-        return cls(package, _best_device() if device == "auto" else device)
+            cls = ClipEngine
+        return cls(
+            package, device, backend=backend, search=search, smoothing=smoothing, sure=sure, threads=threads, warm=warm
+        )  # fmt: skip
 
-    def predict(self, pictures: Picture | Sequence[Picture], times_s: Sequence[float] | None = None) -> list[Frame]:
-        """One Frame for each picture.
+    def predict(self, pictures: Picture | Sequence[Picture], times_s: Sequence[float] | None = None) -> Frames:
+        """One Frame for each picture, each read by itself; where a subject is looked for and not found it has no faces.
 
         pictures: one or many of: (H, W, 3) RGB or (H, W) gray uint8 arrays, or files; also one (N, H, W, 3) array.
         times_s: seconds of each, where they are frames of a video.
         Raises: InputError naming the picture that is neither.
         """
-        images = [_image(picture, i) for i, picture in enumerate(_several(pictures))]
-        if times_s is not None and len(times_s) != len(images):
-            raise InputError(f"times_s: {len(times_s)} times for {len(images)} pictures")
-        frames: list[Frame] = []
-        for start in range(0, len(images), BATCH):
-            frames += self._frames(images[start : start + BATCH])
-        return frames if times_s is None else [Frame(t, frame.faces) for t, frame in zip(times_s, frames, strict=True)]
+        several = _several(pictures)
+        if times_s is not None and len(times_s) != len(several):
+            raise InputError(f"times_s: {len(times_s)} times for {len(several)} pictures")
 
-    def _frames(self, images: list[np.ndarray]) -> list[Frame]:
-        values = self._backend.run(np.stack([self.package.preprocess(image) for image in images]))
-        frames = []
-        for i, image in enumerate(images):
-            height, width = image.shape[:2]
-            outputs = outputs_of(self.package, {name: of_all[i] for name, of_all in values.items()})
-            frames.append(Frame(None, [Face((0.0, 0.0, float(width), float(height)), 1.0, None, {self.manifest.name: outputs})]))
+        def shots(channel: Channel) -> Iterator[Shot]:
+            for i, picture in enumerate(several):
+                name = str(picture) if isinstance(picture, str | Path) else "array"
+                yield Shot(name, i, None, _image(picture, i))
+
+        source = Source("pictures", shots, threaded=False)
+        with Reader([self], source, self.search, together=BATCH, detector=self._detector()) as reader:
+            frames = Frames(answer.frame for answer in reader)
+        if times_s is not None:
+            frames = Frames(replace(frame, time_s=t) for t, frame in zip(times_s, frames, strict=True))
         return frames
 
+    def stream(
+        self, source: str | Path | int | np.ndarray | Iterable[Any], rate_hz: float | None = None
+    ) -> Generator[Frame, None, None]:
+        """Frame after frame of what `open_source` opens, in constant memory; faces keep their track, answers are smoothed.
 
-def outputs_of(package: ModelPackage, values: Mapping[str, np.ndarray]) -> dict[str, Output]:
-    """Of one face, by name; with the action units of the pain index also its proxy. values: of the graph, (C,) each."""
-    found: dict[str, Output] = {}
-    for output in package.layout.outputs:
-        if output.kind == "scalars":
-            found[output.name] = Output(output.names, values[f"{output.name}.values"], (), True)
-        elif output.kind == "multilabel":
-            found[output.name] = units = _units(output.names, values[f"{output.name}.probs"], package.thresholds)
-            proxy = pspi_proxy({name: name in units.labels for name in output.names})
-            if proxy is not None:
-                found[PSPI_PROXY] = Output((output.name,), np.array([proxy], np.float32), (), units.sure)
-        else:
-            found[output.name] = _classes(output.names, values[f"{output.name}.probs"])
-    return found
+        rate_hz: of pictures that have no clock; without it they are read one by one, as in `predict`.
+        """
+        with Reader([self], open_source(source, rate_hz), self.search) as reader:
+            for answer in reader:
+                yield answer.frame
+
+    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """What the graph says: preprocessed (N, H, W, 3) uint8 -> name -> (N, C) float32; N is cut into BATCH."""
+        self._check_process()
+        with self._lock:
+            backend = self._backend
+            parts = [backend.run(images[first : first + BATCH]) for first in range(0, len(images), BATCH)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def warm_up(self) -> None:
+        """The session is made, and has answered WARM times."""
+        shape = [size if isinstance(size, int) else 1 for size in self.manifest.input["shape"]]
+        for _ in range(WARM):
+            self.answer(np.zeros(shape, np.uint8))
+
+    @property
+    def _backend(self) -> Backend:
+        if self._closed:
+            raise InputError(f"{self.name}: the engine is closed; load it anew")
+        if self._made is None:
+            if self.threads:
+                cv2.setNumThreads(self.threads)
+            self._made = open_backend(self.package, self.backend, self.device, self.threads or None)
+        return self._made
+
+    def _check_process(self) -> None:
+        """In the child of a fork: the parent's session has threads that are not there, and its lock may be held for ever."""
+        if os.getpid() == self._process:
+            return
+        if self._made is not None:
+            if self.device != "cpu" or self.backend not in ("auto", "onnxruntime"):
+                raise InputError(
+                    f"{self.name}: {self._made.note} does not survive a fork; load the engine in the child, or with warm=False"
+                )
+            LEFT_ALONE.append(self._made)
+            self.backend = "onnxruntime"  # what loads in a child whatever its parent has loaded
+        self._made, self._lock, self._process = None, threading.Lock(), os.getpid()
+
+    def _detector(self) -> Detector:
+        """One for each thread."""
+        if not hasattr(self._local, "detector"):
+            self._local.detector = self.search.detector()
+        return cast(Detector, self._local.detector)
+
+    def close(self) -> None:
+        """Free the session; may be called twice. What is asked afterwards is an InputError."""
+        with self._lock:
+            if self._made is not None and os.getpid() == self._process:
+                self._made.close()
+            self._made, self._closed = None, True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
 
-def columns_of(package: ModelPackage) -> tuple[str, ...]:
-    """Of the values of `outputs_of`, in its order, `<output>.<name>`."""
-    zeros = {name: np.zeros(len(o.names), np.float32) for o in package.layout.outputs for name in graph_names(o)}
-    return tuple(f"{name}.{of}" for name, output in outputs_of(package, zeros).items() for of in output.names)
+LEFT_ALONE: list[Backend] = []  # sessions of a parent process: ending one would wait for threads that are not there
 
 
-def _classes(names: tuple[str, ...], probs: np.ndarray) -> Output:
-    best = int(probs.argmax())
-    return Output(names, probs, (names[best],), bool(probs[best] >= SURE), "classes")
-
-
-def _units(names: tuple[str, ...], probs: np.ndarray, thresholds: Mapping[str, float]) -> Output:
-    at = np.array([thresholds.get(name, 0.5) for name in names])
-    holds = probs >= at
-    labels = tuple(name for name, there in zip(names, holds.tolist(), strict=True) if there)
-    return Output(names, probs, labels, bool((np.abs(probs - at) >= UNIT_MARGIN).all()), "multilabel")
-
-
-def _best_device() -> str:
-    """CUDA where ONNX Runtime has it and there is a GPU, else the CPU; the choice is said."""
-    import onnxruntime as ort
-
-    has_gpu = Path("/proc/driver/nvidia/version").is_file() and "CUDAExecutionProvider" in ort.get_available_providers()
-    device = "cuda" if has_gpu else "cpu"
-    say(f"engine: ONNX Runtime on {device} ({'the GPU driver and the CUDA provider are there' if has_gpu else 'no GPU'})")
-    return device
-
-
-def _several(pictures: Picture | Sequence[Picture]) -> Iterable[Picture]:
+def _several(pictures: Picture | Sequence[Picture]) -> Sequence[Picture]:
     if isinstance(pictures, str | Path):
         return [pictures]
     if isinstance(pictures, np.ndarray):

@@ -64,12 +64,14 @@ class Clock:
 def camera(number: int | str, retry: Retry = Retry(), capture: Callable[[Any], Any] = cv2.VideoCapture) -> Source:
     """A camera by its number or device file."""
     name = f"camera {number}"
-    return Source(name, lambda channel: reconnecting(name, lambda: _captured(number, capture), channel, retry), live=True)
+    return Source(
+        name, lambda channel: reconnecting(name, lambda: _captured(number, capture), channel, retry), live=True, moving=True
+    )
 
 
 def network(url: str, retry: Retry = Retry()) -> Source:
     """rtsp://, http://, tcp://, udp://, srt://, rtmp://: what FFmpeg opens."""
-    return Source(url, lambda channel: reconnecting(url, lambda: _received(url), channel, retry), live=True)
+    return Source(url, lambda channel: reconnecting(url, lambda: _received(url), channel, retry), live=True, moving=True)
 
 
 def reconnecting(name: str, connect: Callable[[], Pictures], channel: Channel, retry: Retry) -> Iterator[Shot]:

@@ -34,6 +34,7 @@ class Smoothing:
                 raise InputError(f"smoothing: {name}: found {value!r}; expected a number from 0 on")
 
 
+STEADY = Smoothing()
 OFF = Smoothing(0.0, 0.0, 0.0)
 
 

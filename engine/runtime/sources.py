@@ -42,7 +42,7 @@ def open_source(what: str | Path | int | np.ndarray | Iterable[Picture], rate_hz
     text, path = str(what), Path(what).expanduser()
     if re.match(r"\w+://", text):
         finite = text.startswith("http") and Path(text.partition("?")[0]).suffix.lower() in VIDEOS
-        return Source(text, lambda channel: _video(text, channel)) if finite else network(text)
+        return Source(text, lambda channel: _video(text, channel), moving=True) if finite else network(text)
     if path.is_char_device() or (text.isdigit() and not path.exists()):
         return camera(int(text) if text.isdigit() else text)
     return _on_disk(path, rate_hz)
@@ -53,11 +53,12 @@ def _on_disk(path: Path, rate_hz: float | None) -> Source:
         files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES | VIDEOS]
         if not files:
             raise InputError(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))}) and no video")
-        return Source(str(path), lambda channel: _files(sorted(files, key=_natural), channel, rate_hz))
+        moving = any(file.suffix.lower() in VIDEOS for file in files)
+        return Source(str(path), lambda channel: _files(sorted(files, key=_natural), channel, rate_hz), moving=moving)
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
             return Source(str(path), lambda channel: iter([Shot(path.name, 0, None, _picture(path))]))
-        return Source(str(path), lambda channel: _video(path, channel), sound=path)
+        return Source(str(path), lambda channel: _video(path, channel), sound=path, moving=True)
     files = _sequence(path)
     if not files:
         raise InputError(f"{path}: no such file or folder; {EXPECTED}")

@@ -100,7 +100,8 @@ class Source:
     """Where frames come from.
 
     shots: gives them one by one, within the stream's thread. live: frames that come too fast are dropped, not kept.
-    threaded: there is something to decode. sound: the file whose sound belongs to the frames.
+    threaded: there is something to decode. sound: the file whose sound belongs to the frames. moving: a video or a camera, not
+    pictures.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Source:
     live: bool = False
     threaded: bool = True
     sound: Path | None = None
+    moving: bool = False
 
 
 class Stream:

@@ -1,68 +1,178 @@
-"""Sources as frames with times, and their answers as rows."""
+"""A source's answers as files: tables, events, a timeline, a summary and, when asked for, the annotated video."""
 
 from __future__ import annotations
 
-import csv
+import json
+import time
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import closing
-from itertools import islice
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-import numpy as np
-
-from affect.engine.runtime.frame import BATCH, Engine, Frame, columns_of
-from affect.engine.runtime.sources import open_source
-from affect.engine.runtime.stream import Stream
+from affect.engine.runtime.answers import Face, Output, columns_of, named, rows_of
+from affect.engine.runtime.boxes import Box
+from affect.engine.runtime.draw import Mark, annotated, anonymised
+from affect.engine.runtime.frame import Engine
+from affect.engine.runtime.mp4 import Mp4
+from affect.engine.runtime.plot import Timeline
+from affect.engine.runtime.prepare import FULL, Search
+from affect.engine.runtime.reader import Answer, Reader, check
+from affect.engine.runtime.smooth import Events, Smoothing
+from affect.engine.runtime.stream import Source
+from affect.engine.runtime.table import EventTable, Predictions
 from affect.shards.errors import InputError
 
-PREDICTIONS = "predictions.csv"
+SUMMARY, TIMELINE, ANNOTATED = "summary.json", "timeline.png", "annotated.mp4"
 
 
-def frames(source: str | Path) -> Generator[tuple[str, float | None, np.ndarray], None, None]:
-    """(name, seconds or None, (H, W, 3) uint8 RGB) of each frame of what `open_source` opens."""
-    with Stream(open_source(source)) as stream:
-        for shot in stream:
-            yield shot.name, shot.time_s, shot.image
+def default_subject(engines: Sequence[Engine], source: Source) -> tuple[str, str]:
+    """Who is looked for when nobody says, and why: a video shows more than a face, a picture may be one that was cut out."""
+    if not source.moving:
+        return "full", "pictures are taken as cropped already"
+    others = [engine for engine in engines if engine.manifest.species != "human"]
+    if others:
+        return "full", f"{others[0].name} reads {others[0].manifest.species or 'nobody knows whom'}"
+    return "human_face", "it is a video or a camera, and the package reads people"
 
 
 def run_source(
-    engine: Engine, source: str | Path, out: Path, advance: Callable[[int], None] = lambda count: None
-) -> tuple[Path, Counter[str]]:
-    """Write a row per frame to `out`/predictions.csv; return its path and the frames of each label.
+    engines: Sequence[Engine],
+    source: Source,
+    out: Path,
+    *,
+    search: Search = FULL,
+    smoothing: Smoothing | None = None,
+    video: bool = False,
+    anonymize: bool = False,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """Write what the packages say of each frame into the folder `out`; return what summary.json holds.
 
-    Interrupted, it keeps the rows so far.
+    predictions.csv and .parquet, events.csv, timeline.png of a source with a clock, summary.json. video: annotated.mp4 too, with
+    the source's sound; anonymize: with the faces in it blurred. Without it no frame is kept. smoothing: of all engines, instead
+    of their own. Interrupted, the files hold the frames so far. A source that cannot be read leaves nothing behind.
     """
-    counts: Counter[str] = Counter()
-    stream = frames(source)
-    head = list(islice(stream, 1))  # a source that cannot be read leaves nothing behind
-    if not head:
-        raise InputError(f"{source}: has no frames")
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / PREDICTIONS
-    partial = path.with_name(f".{path.name}.partial")
-    columns = columns_of(engine.package)
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file, closing(stream):
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["source", "frame", "time_s", "x", "y", "w", "h", "label", "sure", *columns])
-            number = 0
-            while head:
-                names, times, images = zip(*head, strict=True)
-                for name, time_s, frame in zip(names, times, engine.predict(images), strict=True):
-                    table.writerow(_row(name, number, time_s, frame, counts))
-                    number += 1
-                advance(len(head))
-                head = list(islice(stream, BATCH))
-    except KeyboardInterrupt:
-        partial.replace(path)
-        raise
-    partial.replace(path)
-    return path, counts
+    if anonymize and not video:
+        raise InputError("anonymize: blurs faces in the annotated video, and none is asked for; add --video, or leave it out")
+    check(engines, search)
+    with Reader(engines, source, search, smoothing) as reader:
+        first = next(reader, None)
+        if first is None:
+            raise InputError(f"{source.name}: has no frames")
+        with Record(engines, source, out, video, anonymize, reader) as record:
+            record.add(first)
+            advance(1)
+            for answer in reader:
+                record.add(answer)
+                advance(1)
+    return record.summary
 
 
-def _row(name: str, number: int, time_s: float | None, frame: Frame, counts: Counter[str]) -> list[object]:
-    face = frame.faces[0]
-    counts[face.label] += 1
-    values = [f"{value:.4f}" for outputs in face.outputs.values() for output in outputs.values() for value in output.values]
-    return [name, number, "" if time_s is None else f"{time_s:.4f}", *face.box, face.label, face.sure, *values]
+class Record:
+    """The files of one pass; they are complete whatever ends the block."""
+
+    def __init__(
+        self, engines: Sequence[Engine], source: Source, out: Path, video: bool, anonymize: bool, reader: Reader
+    ) -> None:
+        self.source, self.out, self.anonymize, self.reader = source, out, anonymize, reader
+        self.frames = self.faces = self.without = 0
+        self.labels: dict[str, Counter[str]] = {engine.name: Counter() for engine in engines}
+        self.events = {engine.name: Events() for engine in engines}
+        self.summary: dict[str, Any] = {}
+        self._began = time.perf_counter()
+        self._clocked = False
+        self._timelines: dict[str, Timeline] = {}
+        columns = dict.fromkeys(name for engine in engines for name in columns_of(engine.package))
+        self._files = ExitStack()
+        self._table = self._files.enter_context(Predictions(out, list(columns)))
+        self._event_table = self._files.enter_context(EventTable(out))
+        self._video = self._files.enter_context(Mp4(out / ANNOTATED, source.sound)) if video else None
+
+    def add(self, answer: Answer) -> None:
+        frame = answer.frame
+        with self.reader.stages.of("write"):
+            self._table.write(rows_of(frame))
+            for face in frame.faces:
+                self._said(face, frame.time_s)
+            for name, events in self.events.items():
+                self._event_table.write(name, events.end(answer.ended))
+            if self._video is not None:
+                self._video.write(self._drawn(answer), frame.time_s)
+        self.frames += 1
+        self.faces += len(frame.faces)
+        self.without += not frame.faces
+        self._clocked = self._clocked or frame.time_s is not None
+
+    def _said(self, face: Face, time_s: float | None) -> None:
+        for name, outputs in face.outputs.items():
+            output = named(outputs)
+            if output is None:
+                continue
+            self.labels[name]["+".join(output.labels)] += 1
+            if face.track is not None and time_s is not None:
+                self._event_table.write(name, self.events[name].step(face.track, output.labels, time_s))
+                self._in_time(name, output, face.track, time_s)
+
+    def _in_time(self, name: str, output: Output, track: int, time_s: float) -> None:
+        label = output.names.index(output.labels[0]) if output.labels else None
+        self._timelines.setdefault(name, Timeline(output.names)).add(track, time_s, output.values, label)
+
+    def _drawn(self, answer: Answer) -> Any:
+        faces = answer.frame.faces
+        boxes = [Box.at(face.box, face.score) for face in faces]
+        image = anonymised(answer.image, [*boxes, *answer.missed]) if self.anonymize else answer.image
+        return annotated(image, [_mark(face, box) for face, box in zip(faces, boxes, strict=True)])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            for name, events in self.events.items():
+                self._event_table.write(name, events.end())
+        finally:
+            self._files.__exit__(kind, error, trace)
+        self.summary = self._summary(interrupted=kind is not None)
+        (self.out / SUMMARY).write_text(json.dumps(self.summary, indent=1) + "\n")
+        self._plot()
+
+    def _summary(self, interrupted: bool) -> dict[str, Any]:
+        seconds, search = time.perf_counter() - self._began, self.reader.search
+        return {
+            "source": self.source.name,
+            "subject": search.subject if isinstance(search.subject, str) else type(search.subject).__name__,
+            "detect_every": search.detect_every,
+            "frames": self.frames,
+            "frames_without_a_face": self.without,
+            "faces": self.faces,
+            "dropped": self.reader.dropped,
+            "interrupted": interrupted,
+            "fps": round(self.frames / max(seconds, 1e-9), 2),
+            "stages": self.reader.stages.to_json(),
+            "packages": {
+                name: {"labels": dict(of.most_common()), "flips_per_minute": round(self.events[name].flips_per_minute, 2)}
+                for name, of in self.labels.items()
+            },
+            "notes": self.reader.notes,
+        }
+
+    def _plot(self) -> None:
+        """timeline.png of the first package that has labels, timeline_NAME.png of each other one."""
+        if not self._clocked:
+            return
+        timelines = self._timelines or {next(iter(self.labels)): Timeline(())}
+        for i, (name, timeline) in enumerate(timelines.items()):
+            path = self.out / (TIMELINE if i == 0 else f"timeline_{name}.png")
+            timeline.plot(path, f"{name}, {Path(self.source.name).name}")
+
+
+def _mark(face: Face, box: Box) -> Mark:
+    """Of the first package: its label, and the probabilities as bars."""
+    output = next((output for outputs in face.outputs.values() if (output := named(outputs))), None)
+    if output is None:
+        return Mark(box, face.track)
+    probs = dict(zip(output.names, output.values.tolist(), strict=True))
+    prob = probs[output.labels[0]] if output.kind == "classes" else None
+    return Mark(box, face.track, "+".join(output.labels), prob, output.sure, probs)

@@ -36,10 +36,10 @@ def test_from_faces_to_answers(affect, settings, tmp_path, synthetic):
         for picture in faces.video(0, 0, "fear", 40, 64)[0]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-    code, out, _ = affect("run", video, "--package", run, "--out", tmp_path / "answers")
+    code, out, _ = affect("run", video, "--package", run, "--subject", "full", "--out", tmp_path / "answers")
     lines = (tmp_path / "answers" / "predictions.csv").read_text().splitlines()
     assert code == 0 and "40 frames" in out and len(lines) == 41
-    assert lines[0].startswith("source,frame,time_s,x,y,w,h,label,sure,emotion.neutral")
+    assert lines[0].startswith("package,frame,time_s,source,face,track,x,y,w,h,det_score,face_px,blur,label,sure,emotion.neutral")
     assert lines[26].split(",")[1:3] == ["25", "1.0000"]
 
 

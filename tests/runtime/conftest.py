@@ -84,3 +84,59 @@ def yunet(real):
     from affect.engine.runtime.detect import subject_of
 
     return lambda: subject_of(f"yunet:{real}/weights/yunet_n_320_320.onnx")
+
+
+LEVELS = ("dark", "middle", "bright")
+
+
+class Brightness:
+    """A backend that reads how bright a view is: .8 for one of three levels. calls: how many rows each call had."""
+
+    name, note = "brightness", "brightness of pixels"
+
+    def __init__(self):
+        self.calls = []
+        self.closed = False
+
+    def run(self, images):
+        self.calls.append(len(images))
+        level = np.minimum(images.reshape(len(images), -1).mean(1) * 3 // 256, 2).astype(int)
+        probs = np.full((len(images), 3), 0.1, np.float32)
+        probs[np.arange(len(images)), level] = 0.8
+        return {"emotion.logits": np.log(probs), "emotion.probs": probs}
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def backends(monkeypatch):
+    """Those that engines open from now on: each is a Brightness."""
+    opened = []
+
+    def open_backend(package, backend, device, threads):
+        opened.append(Brightness())
+        return opened[-1]
+
+    monkeypatch.setattr("affect.engine.runtime.frame.open_backend", open_backend)
+    return opened
+
+
+@pytest.fixture
+def bright(backends):
+    """bright(name, ...) -> an engine of 16 px that answers by brightness."""
+    from affect.engine.data.preprocess import Preprocess
+    from affect.engine.package import Manifest, ModelPackage
+    from affect.engine.runtime.clip import ClipEngine
+    from affect.engine.runtime.frame import Engine
+    from affect.shards.schema import Output, TargetLayout
+
+    def make(name="bright", task="emotion_student", clip=None, **options):
+        layout = TargetLayout((Output("emotion", "classes", LEVELS),))
+        frames = [clip["view"]["frames"]] if clip else []
+        manifest = Manifest(
+            name, task, layout, Preprocess(16), "full", {}, {}, [], "", {"shape": ["N", *frames, 16, 16, 3]}, clip=clip
+        )
+        return (ClipEngine if clip else Engine)(ModelPackage(manifest, None), "cpu", **options)
+
+    return make

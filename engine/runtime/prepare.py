@@ -1,0 +1,91 @@
+"""A frame's subjects as what the models see: found, followed, cut out, equalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from affect.engine.data.preprocess import Preprocess
+from affect.engine.runtime.boxes import Box, Detector
+from affect.engine.runtime.crop import MARGIN, crop, sharpness
+from affect.engine.runtime.detect import Full, subject_of
+from affect.engine.runtime.stages import Stages
+from affect.engine.runtime.stream import Shot
+from affect.engine.runtime.track import Tracked, Tracker
+from affect.shards.errors import InputError
+
+
+@dataclass(frozen=True)
+class Search:
+    """How subjects are found.
+
+    subject: `human_face`, `yunet:FILE.onnx`, `full`, `boxes:FILE.csv`, `onnx:FILE.onnx` or a detector of the caller's.
+    detect_every: in how many frames it is looked for once, and followed between. margin: room around a box on each side, as a
+    share of its longer side. align: turned by the five points of YuNet.
+    """
+
+    subject: str | Detector = "full"
+    detect_every: int = 1
+    margin: float = MARGIN
+    align: bool = False
+
+    def __post_init__(self) -> None:
+        if self.detect_every < 1:
+            raise InputError(f"detect_every: found {self.detect_every}; expected 1 (each frame) or more")
+        if not 0 <= self.margin <= 2:
+            raise InputError(f"margin: found {self.margin}; expected a share of the box from 0 to 2, such as {MARGIN}")
+
+    def detector(self) -> Detector:
+        """A new one, where the subject is named: a detector serves one thread."""
+        return subject_of(self.subject) if isinstance(self.subject, str) else self.subject
+
+
+FULL = Search()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared(Shot):
+    """A shot with who is in it.
+
+    found: those to be read, the best first; blur: of each. missed: boxes of those that were seen just before, to be hidden
+    like the others. ended: tracks that are over. views: what the packages see of `found`, (N, H, W, 3) uint8.
+    """
+
+    found: list[Tracked] = field(default_factory=list)
+    blur: list[float] = field(default_factory=list)
+    missed: list[Box] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    views: dict[Preprocess, np.ndarray] = field(default_factory=dict)
+
+
+class Preparer:
+    """Shots in, prepared shots out; one for each pass over a source, called in one thread."""
+
+    def __init__(
+        self, search: Search, preprocessing: Sequence[Preprocess], stages: Stages, detector: Detector | None = None
+    ) -> None:
+        self.search, self.preprocessing, self.stages = search, tuple(dict.fromkeys(preprocessing)), stages
+        self.tracker = Tracker(detector or search.detector(), search.detect_every)
+        self._whole = isinstance(self.tracker.detector, Full)
+
+    def __call__(self, shot: Shot) -> Prepared:
+        if shot.image.ndim == 2 and not self._whole:
+            shot = replace(shot, image=cv2.cvtColor(shot.image, cv2.COLOR_GRAY2RGB))
+        with self.stages.of("detect"):
+            all_ = self.tracker.step(shot)
+        found = sorted((tracked for tracked in all_ if tracked.seen), key=lambda tracked: -tracked.box.score)
+        with self.stages.of("crop"):
+            cut = [self._cut(shot.image, tracked.box) for tracked in found]
+            views = {pre: np.stack([pre(image) for image in cut]) for pre in self.preprocessing if cut}
+            blur = [sharpness(image) for image in cut]
+        missed = [tracked.box for tracked in all_ if not tracked.seen]
+        return Prepared(
+            shot.name, shot.number, shot.time_s, shot.image, found, blur, missed, list(self.tracker.ended), views
+        )  # fmt: skip
+
+    def _cut(self, image: np.ndarray, box: Box) -> np.ndarray:
+        """A picture that is cropped already stays whole."""
+        return image if self._whole else crop(image, box, self.search.margin, self.search.align)

@@ -1,0 +1,47 @@
+"""How long each stage takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WIDTH = math.log(1.02)  # of a bin, in logarithms of seconds: percentiles are right to 1 %
+PERCENTILES = (50, 95, 99)
+
+
+class Stages:
+    """Seconds a frame, by stage, as histograms: of constant memory. Each stage is timed in one thread."""
+
+    def __init__(self) -> None:
+        self._bins: dict[str, Counter[int]] = {}
+
+    def add(self, stage: str, seconds: float, frames: int = 1) -> None:
+        """seconds: for all of the frames together, which share them."""
+        if frames:
+            each = max(seconds / frames, 1e-9)
+            self._bins.setdefault(stage, Counter())[round(math.log(each) / WIDTH)] += frames
+
+    @contextmanager
+    def of(self, stage: str, frames: int = 1) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.add(stage, time.perf_counter() - began, frames)
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """stage -> p50_ms, p95_ms, p99_ms of a frame."""
+        return {
+            stage: {f"p{q}_ms": round(1e3 * _percentile(bins, q), 4) for q in PERCENTILES} for stage, bins in self._bins.items()
+        }
+
+
+def _percentile(bins: Counter[int], percent: float) -> float:
+    """The smallest value that so many do not exceed, in seconds."""
+    due = math.ceil(bins.total() * percent / 100)
+    for bin_, count in sorted(bins.items()):
+        due -= count
+        if due <= 0:
+            return math.exp(bin_ * WIDTH)
+    raise AssertionError("no bins")
