@@ -43,6 +43,14 @@ def run(
     align: Annotated[bool, typer.Option("--align", help="turn faces upright by YuNet's five points")] = False,
     smoothing: Annotated[bool, typer.Option(help="steady probabilities and labels of each face over time")] = True,
     sure: Annotated[float, typer.Option(help="probability from which a label is called sure")] = 0.5,
+    hop: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="of clips: a window every so many frames of it, as a live source has; default: "
+            "a recording's clips as in training",
+        ),
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="pictures a second of a folder or a sequence that is a recording")] = None,
     video: Annotated[bool, typer.Option(help="write annotated.mp4, with the source's sound; else no frame is stored")] = False,
     anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in annotated.mp4")] = False,
@@ -72,7 +80,7 @@ def run(
             search = Search(subject or _subject(of_frames, source), detect_every, align=align)
             found |= _run_frames(of_frames, source, folder, search, video, anonymize)
         if of_clips:
-            found["clips"] = _run_clips(of_clips, source, folder)
+            found["clips"] = _run_clips(of_clips, source, folder, hop, Search(subject or "full", detect_every, align=align))
         if as_json:
             print(json.dumps(found))
 
@@ -93,10 +101,10 @@ def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search
     return found
 
 
-def _run_clips(engines: list[ClipEngine], source: Source, out: Path) -> int:
+def _run_clips(engines: list[ClipEngine], source: Source, out: Path, hop: int | None, search: Search) -> int:
     from affect.engine.runtime.recordings import CLIPS, run_clips
 
-    count = run_clips(engines, source, out)
+    count = run_clips(engines, source, out, hop=hop, search=search)
     print(f"{out / CLIPS}: {count:,} clips")
     return count
 

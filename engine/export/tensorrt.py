@@ -191,8 +191,12 @@ def _for_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
 def _cast_first(path: Path) -> bytes:
     """The graph with its pixels made float32 before anything else: TensorRT moves no uint8. The numbers stay the same."""
     import onnx
+    from google.protobuf.message import DecodeError
 
-    model = onnx.load(path)
+    try:
+        model = onnx.load(path)
+    except DecodeError as error:
+        raise InputError(f"{path}: TensorRT cannot read it: no ONNX graph ({error}); export the model anew") from error
     for given in model.graph.input:
         if given.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             for node in model.graph.node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from affect.engine.log import say
 from affect.engine.package import ModelPackage
 from affect.engine.runtime.answers import Output, outputs_of
 from affect.engine.runtime.frame import Engine, Picture, _image
+from affect.engine.runtime.sources import open_source
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, Encoded
 from affect.shards.schema import Clip as Stored
@@ -28,12 +29,13 @@ CLIPS = 8  # a call of the graph
 class Clip:
     """What is said of a stretch of a recording. start_s, end_s: seconds of the first and the last frame that was seen.
 
-    outputs: package -> output name -> Output.
+    outputs: package -> output name -> Output. track: of the subject, in a stream; None of a recording that is seen whole.
     """
 
     start_s: float
     end_s: float
     outputs: dict[str, dict[str, Output]]
+    track: int | None = None
 
 
 class ClipEngine(Engine):
@@ -44,7 +46,7 @@ class ClipEngine(Engine):
             print(clip.start_s, clip.end_s, clip.outputs["pain"]["pain"].values)
 
     Frames are chosen as in training: spread evenly over the recording, one Clip; or window after window at the rate of the
-    training clips.
+    training clips. `stream` slides: at that rate a window ends at each frame, which is encoded once, not once a window.
     """
 
     def predict(  # type: ignore[override]
@@ -66,6 +68,19 @@ class ClipEngine(Engine):
                 outputs = outputs_of(self.package, {name: rows[i] for name, rows in values.items()})
                 clips.append(Clip(float(times[numbers[0]]), float(times[numbers[-1]]), {self.manifest.name: outputs}))
         return clips
+
+    def stream(  # type: ignore[override]
+        self, source: str | Path | int | np.ndarray | Iterable[Any], rate_hz: float | None = None, hop: int = 1
+    ) -> Generator[Clip, None, None]:
+        """Clip after clip of what `open_source` opens, in constant memory; each subject has windows of its own.
+
+        rate_hz: of pictures that have no clock. hop: frames that the model sees from a clip to the next.
+        Raises: InputError where the package lacks the graphs of its parts, or its training clips had no times.
+        """
+        from affect.engine.runtime.clip_reader import ClipReader
+
+        with ClipReader([self], open_source(source, rate_hz), self.search, hop) as reader:
+            yield from reader
 
     @property
     def _view(self) -> Any:

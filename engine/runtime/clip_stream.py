@@ -6,6 +6,7 @@ Axes: T frames of a window, F features of a frame.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,8 @@ class ClipStream:
     def __init__(self, encoder: Backend, temporal: Backend, frames: int, rate_hz: float, hop: int = 1) -> None:
         if frames < 1 or hop < 1 or not 0 < rate_hz < float("inf"):
             raise InputError(
-                f"clip stream: frames {frames}, rate_hz {rate_hz}, hop {hop}; expected at least 1 frame, a rate above 0, a hop of 1 on"
+                f"clip stream: frames {frames}, rate_hz {rate_hz}, hop {hop}; expected at least 1 frame, a rate above 0, "
+                "a hop of 1 on"
             )
         self.encoder, self.temporal = encoder, temporal
         self.frames, self.step_s, self.hop = frames, 1 / rate_hz, hop
@@ -54,8 +56,11 @@ class ClipStream:
         self._since, self._said = 0, False  # frames since the last window, and whether there was one
         self.resets += 1
 
-    def push(self, time_s: float, image: np.ndarray, *, cut: bool = False) -> Window | None:
-        """image: (H, W, 3) uint8, preprocessed. cut: it is the first of a new shot. Raises InputError where time runs back."""
+    def push(self, time_s: float, view: Callable[[], np.ndarray], *, cut: bool = False) -> Window | None:
+        """The next frame. Raises InputError where time runs back.
+
+        view: makes (H, W, 3) uint8, preprocessed; it is called for frames that are taken alone. cut: the first of a new shot.
+        """
         if not np.isfinite(time_s):
             raise InputError(f"clip stream: time {time_s}; expected seconds")
         if self._start_s is not None and time_s < self._last_s:
@@ -68,7 +73,7 @@ class ClipStream:
         if time_s + EARLY < self._start_s + self._points * self.step_s:
             return None
         self._points = np.floor((time_s + EARLY - self._start_s) / self.step_s) + 1
-        self._features.append(self.encoder.run(image[None])["features"][0])
+        self._features.append(self.encoder.run(view()[None])["features"][0])
         self._times.append(time_s)
         return self._window()
 

@@ -78,7 +78,7 @@ class Preparer:
             all_ = self.tracker.step(shot)
         found = sorted((tracked for tracked in all_ if tracked.seen), key=lambda tracked: -tracked.box.score)
         with self.stages.of("crop"):
-            cut = [self._cut(shot.image, tracked.box) for tracked in found]
+            cut = [self.cut(shot.image, tracked.box) for tracked in found]
             views = {pre: np.stack([pre(image) for image in cut]) for pre in self.preprocessing if cut}
             blur = [sharpness(image) for image in cut]
         missed = [tracked.box for tracked in all_ if not tracked.seen]
@@ -86,6 +86,6 @@ class Preparer:
             shot.name, shot.number, shot.time_s, shot.image, found, blur, missed, list(self.tracker.ended), views
         )  # fmt: skip
 
-    def _cut(self, image: np.ndarray, box: Box) -> np.ndarray:
+    def cut(self, image: np.ndarray, box: Box) -> np.ndarray:
         """A picture that is cropped already stays whole."""
         return image if self._whole else crop(image, box, self.search.margin, self.search.align)

@@ -164,14 +164,15 @@ class Reader:
         return steady, holding
 
 
-def check(engines: Sequence[Engine], search: Search) -> None:
-    """Raises InputError where packages cannot be run together, or with this search."""
+def check(engines: Sequence[Engine], search: Search, *, clips: bool = False) -> None:
+    """Raises InputError where packages cannot be run together, or with this search. clips: they are to see clips, not frames."""
     twice = [name for name, count in Counter(engine.name for engine in engines).items() if count > 1]
     if twice:
         raise InputError(f"two packages are called {twice[0]!r}; rename the folder of one run, and export it anew")
     for engine in engines:
-        if engine.package.clip:
-            raise InputError(f"{engine.name}: sees clips, not frames; take its predict on the recording")
+        if bool(engine.package.clip) != clips:
+            sees, other = ("frames", "clips") if clips else ("clips", "frames")
+            raise InputError(f"{engine.name}: sees {sees}, not {other}; take its own predict or stream")
         if isinstance(search.subject, str):
             check_species(search.subject, engine.manifest.species, engine.name)
 

@@ -1,50 +1,76 @@
-"""What models of clips say of recordings, as clips.csv."""
+"""What models of clips say of recordings and of streams, as clips.csv."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from affect.engine.runtime.answers import columns_of, named, values_of
-from affect.engine.runtime.clip import ClipEngine
+from affect.engine.runtime.clip import Clip, ClipEngine
+from affect.engine.runtime.clip_reader import ClipReader
+from affect.engine.runtime.prepare import FULL, Search
 from affect.engine.runtime.stream import Source
+from affect.engine.runtime.table import kept, partial_of
 from affect.shards.errors import InputError
 
 CLIPS = "clips.csv"
-FIXED = ["package", "source", "start_s", "end_s", "label", "sure"]
+FIXED = ["package", "source", "track", "start_s", "end_s", "label", "sure"]
 
 
-def run_clips(engines: Sequence[ClipEngine], source: Source, out: Path) -> int:
-    """Write a row for each package and clip of a recording, a file or a folder of its frames, to `out`/clips.csv; how many.
+def run_clips(engines: Sequence[ClipEngine], source: Source, out: Path, *, hop: int | None = None, search: Search = FULL) -> int:
+    """Write a row for each package and clip of a source to `out`/clips.csv; how many.
 
-    Times are seconds of the first and the last frame that was seen.
+    Of a recording, a file or a folder of its frames, the clips are those of training. hop: instead windows that slide by so
+    many frames, over all packages at once; so is a live source read. Times are seconds of the first and the last frame that was
+    seen. Interrupted, the file holds the rows so far; a source that gives no clip leaves nothing behind.
     """
+    if source.live or hop is not None:
+        with ClipReader(engines, source, search, hop or 1) as reader:
+            return _write(engines, reader, source, out)
+    return _write(engines, _whole(engines, source), source, out)
+
+
+def _whole(engines: Sequence[ClipEngine], source: Source) -> Iterator[Clip]:
     path, name = Path(source.name).expanduser(), engines[0].name
-    if source.live or not path.exists():
+    if not path.exists():
         raise InputError(f"{source.name}: {name} sees clips of a recording; expected a video file or a folder of its frames")
     if path.is_file() and not source.moving:
         raise InputError(
             f"{path}: a single picture, and {name} sees clips; expected a video file, or a folder that holds the frames of one "
             "recording in order"
         )
-    columns = list(dict.fromkeys(column for engine in engines for column in columns_of(engine.package)))
-    rows = [row for engine in engines for row in _rows(engine, path, columns)]
+    for engine in engines:
+        yield from engine.predict(path)
+
+
+def _write(engines: Sequence[ClipEngine], clips: Iterator[Clip] | ClipReader, source: Source, out: Path) -> int:
+    columns, name = list(dict.fromkeys(column for engine in engines for column in columns_of(engine.package))), source.name
+    rows, path = (_row(clip, Path(name).name or name, columns) for clip in clips), out / CLIPS
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{name}: too short for a clip of {', '.join(engine.name for engine in engines)}")
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{CLIPS}.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerows([[*FIXED, *columns], *rows])
-    partial.replace(out / CLIPS)
-    return len(rows)
+    count, partial = 1, partial_of(path)
+    file = partial.open("w", newline="", encoding="utf-8")
+    try:
+        with closing(file):
+            table = csv.writer(file, lineterminator="\n")
+            kept(path, table.writerows, [[*FIXED, *columns], first])
+            for row in rows:
+                kept(path, table.writerow, row)
+                count += 1
+            kept(path, file.flush)
+    finally:
+        partial.replace(path)
+    return count
 
 
-def _rows(engine: ClipEngine, path: Path, columns: list[str]) -> list[list[object]]:
-    rows: list[list[object]] = []
-    for clip in engine.predict(path):
-        outputs = clip.outputs[engine.name]
-        values, said = values_of(outputs), named(outputs)
-        label = ["+".join(said.labels), said.sure] if said else ["", ""]
-        cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
-        rows.append([engine.name, path.name, f"{clip.start_s:.4f}", f"{clip.end_s:.4f}", *label, *cells])
-    return rows
+def _row(clip: Clip, source: str, columns: list[str]) -> list[object]:
+    ((package, outputs),) = clip.outputs.items()
+    values, said = values_of(outputs), named(outputs)
+    label = ["+".join(said.labels), said.sure] if said else ["", ""]
+    cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
+    track = "" if clip.track is None else clip.track
+    return [package, source, track, f"{clip.start_s:.4f}", f"{clip.end_s:.4f}", *label, *cells]

@@ -88,16 +88,16 @@ class Predictions:
         self._formats: list[Callable[..., str]] = [text.format for _, text in self._kinds]
         self._schema = pa.schema(list(zip([*FIXED, *columns], [kind for kind, _ in self._kinds], strict=True)))
         self._waiting: list[list[Any]] = []
-        self._file = _partial(self.paths[0]).open("w", newline="", encoding="utf-8")
+        self._file = partial_of(self.paths[0]).open("w", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file, lineterminator="\n")
-        self._parquet = pq.ParquetWriter(_partial(self.paths[1]), self._schema) if parquet else None
+        self._parquet = pq.ParquetWriter(partial_of(self.paths[1]), self._schema) if parquet else None
         self._csv.writerow(self._schema.names)
 
     def write(self, rows: Iterable[Row]) -> None:
         for row in rows:
             cells = row.cells(self.columns)
             texts = ["" if cell is None else text(cell) for text, cell in zip(self._formats, cells, strict=True)]
-            _kept(self.paths[0], self._csv.writerow, texts)
+            kept(self.paths[0], self._csv.writerow, texts)
             self.rows += 1
             if self._parquet is not None:
                 self._waiting.append(cells)
@@ -109,25 +109,25 @@ class Predictions:
         arrays = [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
         self._waiting = []
         assert self._parquet is not None
-        _kept(self.paths[1], self._parquet.write_batch, pa.record_batch(arrays, schema=self._schema))
+        kept(self.paths[1], self._parquet.write_batch, pa.record_batch(arrays, schema=self._schema))
 
     def close(self) -> None:
         """May be called twice. The CSV is kept with the rows that went in; a Parquet file without its end is removed."""
         if self._file.closed:
             return
         try:
-            _kept(self.paths[0], self._file.close)
+            kept(self.paths[0], self._file.close)
         finally:
-            _partial(self.paths[0]).replace(self.paths[0])
+            partial_of(self.paths[0]).replace(self.paths[0])
         if self._parquet is None:
             return
         try:
             if self._waiting:
                 self._flush()
-            _kept(self.paths[1], self._parquet.close)
-            _partial(self.paths[1]).replace(self.paths[1])
+            kept(self.paths[1], self._parquet.close)
+            partial_of(self.paths[1]).replace(self.paths[1])
         finally:
-            _partial(self.paths[1]).unlink(missing_ok=True)
+            partial_of(self.paths[1]).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -142,21 +142,21 @@ class EventTable:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.rows = folder / EVENTS, 0
-        self._file = _partial(self.path).open("w", newline="", encoding="utf-8")
+        self._file = partial_of(self.path).open("w", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(["package", "track", "label", "start_s", "end_s"])
 
     def write(self, package: str, events: Iterable[Event]) -> None:
         for event in events:
             cells = [package, event.track, event.label, f"{event.start_s:.4f}", f"{event.end_s:.4f}"]
-            _kept(self.path, self._csv.writerow, cells)
+            kept(self.path, self._csv.writerow, cells)
             self.rows += 1
 
     def close(self) -> None:
         """May be called twice."""
         if not self._file.closed:
-            _kept(self.path, self._file.close)
-            _partial(self.path).replace(self.path)
+            kept(self.path, self._file.close)
+            partial_of(self.path).replace(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -165,11 +165,11 @@ class EventTable:
         self.close()
 
 
-def _partial(path: Path) -> Path:
+def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _kept(path: Path, write: Callable[..., Any], *given: Any) -> None:
+def kept(path: Path, write: Callable[..., Any], *given: Any) -> None:
     try:
         write(*given)
     except OSError as error:

@@ -1,0 +1,102 @@
+"""Packages of clips over one stream: frames are decoded, searched and followed once, and encoded once by each package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from affect.engine.runtime.answers import outputs_of
+from affect.engine.runtime.backends import Backend, open_parts
+from affect.engine.runtime.boxes import Box
+from affect.engine.runtime.clip_stream import ClipStream
+from affect.engine.runtime.prepare import FULL, Preparer, Search
+from affect.engine.runtime.reader import check
+from affect.engine.runtime.stages import Stages
+from affect.engine.runtime.stream import Shot, Source, Stream
+from affect.shards.errors import InputError
+
+if TYPE_CHECKING:
+    from affect.engine.runtime.clip import Clip, ClipEngine
+
+
+class ClipReader:
+    """One pass of packages of clips over a source: a Clip of each package and subject whenever its window is full.
+
+        with ClipReader([pain], open_source("rtsp://..."), hop=8) as reader:
+            for clip in reader: ...
+
+    hop: frames that a package sees from one of its clips to the next. Each subject has windows of its own, which begin anew
+    after a cut, a lost track or a gap. Raises InputError where a package has no rate or no graphs of its parts, or the source
+    no clock.
+    """
+
+    def __init__(self, engines: Sequence[ClipEngine], source: Source, search: Search = FULL, hop: int = 1) -> None:
+        check(engines, search, clips=True)
+        self.engines, self.source, self.hop = tuple(engines), source, hop
+        self._preparer = Preparer(search, (), Stages())
+        self._files = ExitStack()
+        self._parts = [self._opened(engine) for engine in self.engines]
+        self._streams: dict[int, list[ClipStream]] = {}
+        self._stream = self._files.enter_context(Stream(source))
+        self._clips = self._read()
+
+    def _opened(self, engine: ClipEngine) -> tuple[Backend, Backend]:
+        parts = open_parts(engine.package, engine.backend, engine.device, engine.threads or None)
+        for part in parts:
+            self._files.enter_context(closing(part))
+        return parts
+
+    @property
+    def dropped(self) -> int:
+        """Frames of a live source that came too fast."""
+        return self._stream.dropped
+
+    def __iter__(self) -> Iterator[Clip]:
+        return self._clips
+
+    def _read(self) -> Iterator[Clip]:
+        for shot in self._stream:
+            if shot.time_s is None:
+                raise InputError(f"{self.source.name}: its frames have no times; say how many come in a second: --rate, rate_hz")
+            prepared = self._preparer(shot)
+            for track in prepared.ended:
+                self._streams.pop(track, None)
+            for found in prepared.found:
+                assert found.track is not None
+                yield from self._seen(prepared, shot.time_s, found.track, found.box)
+
+    def _seen(self, shot: Shot, time_s: float, track: int, box: Box) -> Iterator[Clip]:
+        from affect.engine.runtime.clip import Clip
+
+        if track not in self._streams:
+            self._streams[track] = [self._started(*of) for of in zip(self.engines, self._parts, strict=True)]
+        for engine, stream in zip(self.engines, self._streams[track], strict=True):
+            window = stream.push(time_s, partial(self._view, engine, shot.image, box))
+            if window:
+                outputs = outputs_of(engine.package, window.values, engine.sure)
+                yield Clip(window.start_s, window.end_s, {engine.name: outputs}, track)
+
+    def _started(self, engine: ClipEngine, parts: tuple[Backend, Backend]) -> ClipStream:
+        view, rate = engine.package.clip, (engine.manifest.clip or {})["rate_hz"]
+        assert view
+        if not rate:
+            raise InputError(f"{engine.name}: its training clips have no times, so windows of a stream cannot be cut")
+        return ClipStream(*parts, view.frames, rate, self.hop)
+
+    def _view(self, engine: ClipEngine, image: np.ndarray, box: Box) -> np.ndarray:
+        return engine.package.preprocess(self._preparer.cut(image, box))
+
+    def close(self) -> None:
+        """End the thread, free the sessions; may be called twice."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
