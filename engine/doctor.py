@@ -34,7 +34,9 @@ def _onnxruntime() -> str:
 def _openvino() -> str:
     import openvino
 
-    abilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    from affect.engine import ov
+
+    abilities = ov.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return f"{openvino.__version__.partition('-')[0]}; on this CPU " + ("bf16 and float32" if "BF16" in abilities else "float32")
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from affect.engine import ov
 from affect.engine.export.quantize import INT8
 from affect.engine.log import say
 from affect.engine.ort import session
@@ -98,14 +99,13 @@ class OpenVino:
 
     def __init__(self, graph: Path, precision: Precision = "float32", threads: int | None = None) -> None:
         try:
-            import openvino
+            core = ov.core()
         except ImportError as error:
             raise InputError(f"OpenVINO: {error}; pip install 'affect-engine[openvino]'") from error
         wanted = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
         if threads:
             wanted["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            core = openvino.Core()
             if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
                 raise InputError("OpenVINO: this CPU does not compute in bf16; take openvino")
             compiled = core.compile_model(str(graph), "CPU", wanted)

@@ -133,6 +133,25 @@ def test_a_cache_that_cannot_be_written_is_no_error(opened, capsys, monkeypatch,
     assert open_backend(opened, device="cpu").name == "onnxruntime" and "not remembered" in capsys.readouterr().err
 
 
+SIGNALS = """
+import signal, subprocess, sys
+from affect.engine.package import ModelPackage
+from affect.engine.runtime.backends import OpenVino
+opened = [OpenVino(ModelPackage.open(sys.argv[1]).model, threads=1) for _ in range(2)]
+for backend in opened:
+    backend.close()
+del backend, opened
+signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch's DataLoader does
+subprocess.run(["true"])
+"""
+
+
+@needs_openvino
+def test_a_child_that_ends_after_openvino_does_not_kill(package):
+    done = subprocess.run([sys.executable, "-c", SIGNALS, str(package)], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+
+
 ALONE = """
 import sys, numpy
 from affect.engine.package import ModelPackage
