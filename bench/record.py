@@ -31,6 +31,9 @@ VERSIONS = {
     "opencv": ("opencv-python-headless",),
     "av": ("av",),
     "webdataset": ("webdataset",),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt-rtx", "tensorrt"),
 }
 
 

@@ -135,6 +135,91 @@ def kernels(
     report.check()
 
 
+@bench_app.command()
+def latency(
+    part: Annotated[
+        Literal["all", "graph", "clips", "video", "memory"],
+        typer.Option(help="a call; a clip model over a stream; a video end to end; memory over a long source"),
+    ] = "all",
+    package: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="an exported run; default: an untrained one is drawn")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="of the run that is drawn for a call")] = "resnet18",
+    video_backbone: Annotated[str, typer.Option(help="of the run that is drawn for a video")] = "mobilenetv3_large_100",
+    image_size: Annotated[int, typer.Option(min=16, max=1024)] = 224,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="pictures a call; default: 1, on a GPU also 64")] = None,
+    frames: Annotated[list[int] | None, typer.Option(min=2, help="of a clip; default: 10 and 32")] = None,
+    video: Annotated[Path | None, typer.Option(help="with a face in it; without one videos are not measured")] = None,
+    subject: Annotated[str, typer.Option(help="who finds the face: human_face, yunet:FILE.onnx")] = "human_face",
+    long: Annotated[int, typer.Option(min=4000, help="frames of the long source")] = 20_000,
+    int8: Annotated[bool, typer.Option("--int8", help="also a file in INT8, where NNCF is installed")] = False,
+    compile: Annotated[bool, typer.Option(help="measure torch.compile, too; on a CPU it takes a minute or more")] = True,
+    seconds: Annotated[float, typer.Option(min=0.001, help="of a round")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    data: Annotated[Path | None, typer.Option(help="what is drawn is kept here; default: a temporary folder")] = None,
+    results: Annotated[Path | None, typer.Option(help="where <machine>.jsonl grows; default: bench/results")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+) -> None:
+    """Milliseconds of an answer and frames a second, beside the libraries called directly."""
+    from affect.bench import record
+    from affect.bench.latency import bench_graph, exported, ready
+    from affect.bench.streaming import SPARSE, bench_clips, bench_memory, bench_overhead, bench_video
+    from affect.bench.timing import Timing
+    from affect.engine.progress import Progress
+    from affect.engine.runtime.backends import best_device
+
+    place, timing, lines = best_device() if device == "auto" else device, Timing(seconds, rounds), list[dict[str, Any]]()
+    skipped: dict[str, str] = {}
+    with ExitStack() as stack:
+        folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="affect-bench-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        if part in ("all", "graph"):
+            run = package or exported(backbone, image_size, folder, int8=int8)
+            built = ready(run, place, compile=compile)
+            skipped |= built.skipped
+            for count in batch or ([1, 64] if place == "cuda" else [1]):
+                with Progress(f"bench batch {count}", len(built.providers) * (rounds + 1), "rounds") as progress:
+                    lines += bench_graph(run, place, count, timing, progress.advance, built)
+        if part in ("all", "clips"):
+            for count in frames or [10, 32]:
+                with Progress(f"bench clips of {count}", 3 * (rounds + 1), "rounds") as progress:
+                    lines += bench_clips(count, backbone, timing, folder, progress.advance)
+        if part in ("all", "video") and video:
+            run = package or exported(video_backbone, image_size, folder)
+            with Progress("bench video", 4 * (rounds + 1), "rounds") as progress:
+                lines += bench_video(run, video, subject, timing, folder, progress.advance)
+                lines += bench_overhead(run, video, subject, timing, progress.advance)
+        elif part in ("all", "video"):
+            skipped |= {
+                "video": f"name one with --video, and --subject; detection every {SPARSE}th frame is measured beside every"
+            }
+        if part in ("all", "memory"):
+            with Progress("bench memory", long, "frames") as progress:
+                lines += bench_memory(exported("test_resnet", 32, folder), long, folder, progress.advance)
+    for op in dict.fromkeys(line["op"] for line in lines):
+        _show_latency(op, [line for line in lines if line["op"] == op])
+    for name, reason in skipped.items():
+        print(f"{name}: not measured: {reason}")
+    print(record.append(lines, results or record.RESULTS))
+    if as_json:
+        print(json.dumps({"bench": "latency", "measurements": lines, "not_measured": skipped}))
+
+
+def _show_latency(op: str, lines: list[dict[str, Any]]) -> None:
+    unit = next(name for name in ("ms", "frames_per_s", "mb") if name in lines[0])
+    digits = 1 if unit != "ms" else 3
+    extra = [name for name in ("gflop_per_s", "share_of_matmul", "growth_mb") if name in lines[0]]
+    rows = []
+    for line in lines:
+        what = ", ".join(f"{line['settings'][key]} {key}" for key in ("batch", "frames") if key in line["settings"])
+        tail = f"{line['ms_p95']:.{digits}f}" if unit == "ms" else ""
+        figures = ["" if line[name] is None else f"{line[name]:g}" for name in extra]
+        times = [f"{line[unit][p]:.{digits}f}" for p in ("p20", "p50", "p80")]
+        rows.append([what, line["provider"], *times, tail, f"{line['ratio_to_best_peer']:.2f}x", *figures])
+    _show(f"{op}: {unit}", ["", "provider", "p20", "p50", "p80", "p95", "to best peer", *extra], rows)
+
+
 def _measured_clips(folder: Path, num_clips: int, batch: int, workers: int, timing: Timing) -> list[dict[str, Any]]:
     from affect.bench.clips import FRAMES, PEERS, PREPROCESS, bench_clips, packed, providers
     from affect.engine.progress import Progress

@@ -157,6 +157,11 @@ class Engine:
             self.answer(np.zeros(shape, np.uint8))
 
     @property
+    def note(self) -> str:
+        """What computes, on what, in which precision."""
+        return self._backend.note
+
+    @property
     def _backend(self) -> Backend:
         if self._closed:
             raise InputError(f"{self.name}: the engine is closed; load it anew")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,10 +17,12 @@ class Stages:
 
     def __init__(self) -> None:
         self._bins: dict[str, Counter[int]] = {}
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     def add(self, stage: str, seconds: float, frames: int = 1) -> None:
         """seconds: for all of the frames together, which share them."""
         if frames:
+            self._sums[stage] += seconds
             each = max(seconds / frames, 1e-9)
             self._bins.setdefault(stage, Counter())[round(math.log(each) / WIDTH)] += frames
 
@@ -29,6 +31,10 @@ class Stages:
         began = time.perf_counter()
         yield
         self.add(stage, time.perf_counter() - began, frames)
+
+    def seconds(self, stage: str) -> float:
+        """Of all frames so far; 0 of a stage that there was not."""
+        return self._sums.get(stage, 0.0)
 
     def to_json(self) -> dict[str, dict[str, float]]:
         """stage -> p50_ms, p95_ms, p99_ms of a frame."""

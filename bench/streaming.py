@@ -1,0 +1,206 @@
+"""Frames a second of a video end to end, what the engine itself costs a frame, a clip model over a stream, and memory.
+
+Beside the engine runs the loop that people write: OpenCV reads, finds, cuts and equalises, a library answers, in turn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from affect.bench import record
+from affect.bench.latency import PACKAGES, line, rounds
+from affect.bench.timing import Timing
+from affect.engine.data.preprocess import Preprocess
+from affect.engine.export.onnx import Deployed, DeployedTemporal, write_onnx
+from affect.engine.models.clip import ClipModel, FrameEncoder, frame_backbone
+from affect.engine.models.normalise import Normalise
+from affect.engine.models.temporal import LstmAttention
+from affect.engine.package import Manifest, graph_names
+from affect.engine.runtime.backends import Backend, Choice, open_graph
+from affect.engine.runtime.boxes import Box, Listed
+from affect.engine.runtime.clip_stream import ClipStream
+from affect.engine.runtime.crop import crop
+from affect.engine.runtime.detect import subject_of
+from affect.engine.runtime.frame import Engine
+from affect.engine.runtime.prepare import Search
+from affect.engine.runtime.reader import Reader
+from affect.engine.runtime.sources import open_source
+from affect.engine.runtime.stream import Stream
+from affect.engine.runtime.video import run_source
+from affect.shards.errors import InputError
+from affect.shards.schema import Output, TargetLayout
+
+SPARSE = 5  # frames from one detection to the next
+SOLO = ("detect", "crop", "infer")  # stages that are not the engine's own cost
+HELD = 200  # frames that are kept in memory to measure it
+STATE = TargetLayout((Output("state", "classes", ("no", "yes")),))
+RATE_HZ = 10.0
+SIZE, WIDTH = 112, 256  # of frames, and of the temporal head
+WARM, EVERY = 2_000, 500  # frames before memory is looked at, and between two looks
+FACE = Box(200.0, 120.0, 160.0, 160.0)
+
+
+def bench_video(
+    package: Path, video: Path, subject: str, timing: Timing, folder: Path, advance: Callable[[int], None]
+) -> list[dict[str, Any]]:
+    """Frames a second of whole passes over a video, tables written. Raises InputError without a face."""
+    engine = Engine.load(package)
+    name = next(graph_names(o)[-1] for o in engine.package.layout.outputs if o.kind == "classes")
+    every = {"Engine": 1, f"Engine, detection every {SPARSE}th frame": SPARSE}
+    passes: dict[str, Callable[[], int]] = {
+        who: partial(_run, engine, video, Search(subject, n), folder / f"every{n}") for who, n in every.items()
+    }
+    peer = "OpenCV and the fastest library, in a loop"
+    passes[peer] = partial(_loop, engine, video, subject, name)
+    found: dict[str, list[float]] = {who: [] for who in passes}
+    for _ in range(timing.rounds + 1):
+        for who, one in passes.items():
+            frames, began = 0, time.perf_counter()
+            while not frames or time.perf_counter() - began < timing.seconds:
+                frames += one()
+            found[who].append(frames / (time.perf_counter() - began))
+            advance(1)
+    about = {"video": video.name, "subject": subject.partition(":")[0], "backend": engine.note, **asdict(timing)}
+    lines = []
+    for who, values in found.items():
+        ratio = float(np.median(np.array(values[1:]) / np.array(found[peer][1:])))
+        lines.append(record.line("latency.video", who, about, "frames_per_s", values[1:], ratio, packages=PACKAGES))
+    return lines
+
+
+def _run(engine: Engine, video: Path, search: Search, out: Path) -> int:
+    found = run_source([engine], open_source(str(video)), out, search=search)
+    if not found["faces"]:
+        raise InputError(f"bench: {video}: no face found by {search.subject}; name a video with one")
+    return int(found["frames"])
+
+
+def _loop(engine: Engine, video: Path, subject: str, name: str) -> int:
+    """What people write; detector, cut and preprocessing are ours, called one after the other."""
+    detector, capture, frames = subject_of(subject), cv2.VideoCapture(str(video)), 0
+    while True:
+        there, bgr = capture.read()
+        if not there:
+            return frames
+        image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        views = [engine.package.preprocess(crop(image, box)) for box in detector.detect(image, frames)]
+        if views:
+            engine.answer(np.stack(views))[name].argmax(1)
+        frames += 1
+
+
+def bench_overhead(
+    package: Path, video: Path, subject: str, timing: Timing, advance: Callable[[int], None]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Milliseconds a frame of all but decoding, detection, crop and inference, over frames in memory, in one thread."""
+    engine = Engine.load(package)
+    with Stream(open_source(str(video))) as stream:
+        images = [shot.image for shot, _ in zip(stream, range(HELD), strict=False)]
+    times, stages = list[np.ndarray](), dict[str, dict[str, float]]()
+    for _ in range(timing.rounds + 1):
+        with Reader([engine], open_source(iter(images), 30.0), Search(subject)) as reader:
+            began = time.perf_counter()
+            seen = sum(1 for _ in reader)
+            whole = time.perf_counter() - began
+            stages = reader.stages.to_json()
+            times.append(np.array([1e3 * (whole - sum(reader.stages.seconds(stage) for stage in SOLO)) / seen]))
+        advance(1)
+    figures = {"stages_p50_ms": {name: of["p50_ms"] for name, of in stages.items()}}
+    about = {"video": video.name, "subject": subject.partition(":")[0], "frames": len(images), **asdict(timing)}
+    return [line("latency.overhead", "Engine", about, times[1:], times[1:], figures)]
+
+
+def bench_clips(
+    num_frames: int, backbone: str, timing: Timing, folder: Path, advance: Callable[[int], None]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A new frame of a stream: by the engine, at least (one encoding and the head), and by the whole window anew.
+
+    ratio_to_best_peer is to the least.
+    """
+    encoder, temporal, whole = _parts(num_frames, backbone, folder)
+    window = np.random.default_rng(0).integers(0, 256, (num_frames, SIZE, SIZE, 3), np.uint8)
+    features = encoder.run(window)["features"][None]
+    stream, clock = ClipStream(encoder, temporal, num_frames, RATE_HZ), itertools.count()
+
+    def new_frame() -> Any:
+        number = next(clock)
+        return stream.push(number / RATE_HZ, lambda: window[number % num_frames])
+
+    for _ in range(num_frames):
+        said = new_frame()
+    want = whole.run(window[None])["state.probs"][0]
+    if said is None or np.abs(said.values["state.probs"] - want).max() > 1e-3:
+        raise InputError("bench: a stream says something else than the whole window; nothing was timed")
+    least, plain = "one encoding and the head", "the window anew"
+    found = rounds(
+        {
+            "Engine": new_frame,
+            least: lambda: (encoder.run(window[:1]), temporal.run(features)),
+            plain: lambda: whole.run(window[None]),
+        },
+        timing, advance,
+    )  # fmt: skip
+    about = {"frames": num_frames, "backbone": backbone, "image_size": SIZE, "backend": encoder.note.partition(",")[0]}
+    return [line("latency.clip", who, about | asdict(timing), times, found[least]) for who, times in found.items()]
+
+
+def _parts(num_frames: int, backbone: str, folder: Path) -> tuple[Backend, Backend, Backend]:
+    """Encoder, head and both together, of a model that was not trained; whichever backend encodes a frame fastest here."""
+    torch.manual_seed(0)
+    net = FrameEncoder(Normalise(), frame_backbone(backbone))
+    head = LstmAttention(net.width, {"state": 2}, num_frames, hidden=WIDTH)
+    model = ClipModel(net, head).eval()
+    shape, names = (num_frames, SIZE, SIZE, 3), [name for output in STATE.outputs for name in graph_names(output)]
+    manifest = Manifest("drawn", "pain_clip", STATE, Preprocess(SIZE), "full", {}, {}, [], "", {"shape": ["N", *shape]})
+    paths = [folder / f"{part}-{num_frames}.onnx" for part in ("encoder", "temporal", "whole")]
+    clips = torch.zeros(2, *shape, dtype=torch.uint8)
+    write_onnx(model.encoder, clips[:, 0], ("images", ["features"]), paths[0], manifest)
+    features = torch.zeros(2, num_frames, net.width)
+    write_onnx(DeployedTemporal(head, STATE, (1.0,) * 2), features, ("features", names), paths[1], manifest)
+    write_onnx(Deployed(model, STATE, (1.0,) * 2), clips, ("images", names), paths[2], manifest)
+    choice = _fastest(paths[0], shape[1:])
+    encoder, temporal, whole = (open_graph(path, choice, "cpu") for path in paths)
+    return encoder, temporal, whole
+
+
+def _fastest(graph: Path, row: tuple[int, ...]) -> Choice:
+    from affect.engine.runtime.choose import Candidates
+
+    chosen = Candidates(graph, row, "cpu").open(lambda choice: open_graph(graph, choice, "cpu"))
+    chosen.close()
+    return Choice(chosen.name)
+
+
+def bench_memory(package: Path, num_frames: int, folder: Path, advance: Callable[[int], None]) -> list[dict[str, Any]]:
+    """MB that the process holds over a long source, from WARM frames on; tables are written."""
+    engine = Engine.load(package)
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (480, 640, 3), np.uint8) for _ in range(4)]
+    held, seen = list[float](), itertools.count(1)
+
+    def look(count: int) -> None:
+        advance(count)
+        number = next(seen)
+        if number >= WARM and number % EVERY == 0:
+            held.append(resident_mb())
+
+    source = open_source((images[i // 100 % 4] for i in range(num_frames)), 30.0)
+    search = Search(Listed({i: [FACE] for i in range(num_frames)}))
+    run_source([engine], source, folder / "memory", search=search, advance=look)
+    figures = {"growth_mb": round(max(held) - held[0], 2), "spread_mb": round(max(held) - min(held), 2)}
+    return [record.line("latency.memory", "Engine", {"frames": num_frames}, "mb", held, 1.0, packages=PACKAGES, figures=figures)]
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
