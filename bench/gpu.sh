@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.." || exit 1
 TOTAL_S=465
 TESTS=$(cd tests/kernels && ls test_*.py | sed 's/\.py$//')
 OPS="arcface_head arcface_ce dkd proto_kd"
-SECTIONS=$(echo $TESTS $OPS train)
+SECTIONS=$(echo $TESTS $OPS train latency)
 NOTES=bench/results/.gpu-done
 
 fail() { echo "bench/gpu.sh: $2" >&2; exit "$1"; }
@@ -84,6 +84,7 @@ run() {  # SECTION SECONDS COMMAND...
 for test in $TESTS; do run "$test" 150 "$python" -m pytest -p no:cacheprovider --maxfail=20 "tests/kernels/$test.py"; done
 for op in $OPS; do run "$op" 180 "$python" -m affect.bench.kernels --op "$op" --save; done
 run train 120 "$python" -m affect.engine.cli.main bench train --batch 256 --pictures 1024 --seconds 1 --rounds 3
+run latency 150 "$python" -m affect.engine.cli.main bench latency --part graph --seconds 0.5 --rounds 3
 
 [ -z "$left_out" ] || echo "left out, for want of packages:$left_out"
 [ -z "$waiting" ] || echo "not begun within $TOTAL_S s, call again:$waiting"

@@ -20,11 +20,11 @@ from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
 from affect.engine.evaluation.predictions import collect
 from affect.engine.evaluation.subject import Predict, in_torch, trained_model
-from affect.engine.export import tensorrt
+from affect.engine.export import quantize, tensorrt
 from affect.engine.export.judge import Judge, openvino_in_bf16
 from affect.engine.export.onnx import Deployed, DeployedTemporal, names_of, write_onnx
 from affect.engine.export.parity import parity
-from affect.engine.export.quantize import INT8, quantize
+from affect.engine.export.quantize import INT8
 from affect.engine.log import say
 from affect.engine.models.clip import ClipModel
 from affect.engine.ort import session
@@ -164,6 +164,8 @@ def export(
         if name not in TARGETS:
             raise InputError(f"--to: {name!r}{nearest(name, TARGETS)}; expected {', '.join(TARGETS)}")
     trt = tensorrt.library() if "tensorrt" in to else None
+    if int8:
+        quantize.library()
     exporter, model = Exporter.of(folder)
 
     def lower(building: Path) -> dict[str, dict[str, Any]]:
@@ -184,7 +186,7 @@ def _lower(judge: Judge, building: Path, max_drop: float, *, int8: bool) -> dict
         found[MODEL] = {"lower": {"bf16": facts}}
     if int8:
         path = building / INT8
-        quantize(building / MODEL, judge.samples(), path)
+        quantize.quantize(building / MODEL, judge.samples(), path)
         facts = judge.facts(OnnxRuntime(path))
         if _accepted(INT8, facts, max_drop):
             found[INT8] = _facts(path) | {"precision": "int8"} | facts

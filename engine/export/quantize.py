@@ -30,7 +30,7 @@ def quantize(model: Path, samples: Sequence[np.ndarray], out: Path) -> None:
     samples: what the graph is given, one call each: (1, H, W, 3) or (1, T, H, W, 3) uint8.
     Raises: InputError where NNCF is not installed or cannot do it.
     """
-    nncf = _nncf()
+    nncf = library()
     import onnx
 
     graph = onnx.load(model)
@@ -47,7 +47,8 @@ def quantize(model: Path, samples: Sequence[np.ndarray], out: Path) -> None:
     onnx.save(made, out)
 
 
-def _nncf() -> Any:
+def library() -> Any:
+    """NNCF. Raises InputError where it is not installed."""
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
     try:
         import nncf
