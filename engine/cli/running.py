@@ -46,6 +46,13 @@ def run(
     rate: Annotated[float | None, typer.Option(help="pictures a second of a folder or a sequence that is a recording")] = None,
     video: Annotated[bool, typer.Option(help="write annotated.mp4, with the source's sound; else no frame is stored")] = False,
     anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in annotated.mp4")] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="a set of labels that holds the right one in this share of faces, as affect calibrate RUN --coverage fitted it; "
+            "sure: it is one label"
+        ),
+    ] = None,
     backend: Annotated[str, typer.Option(help="what computes; auto: the fastest here")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="of the graph, and of OpenCV; 0: as many as there are cores")] = 0,
@@ -103,8 +110,10 @@ def _run_clips(engines: list[ClipEngine], source: Source, out: Path) -> int:
 
 def _subject(engines: list[Engine], source: Source) -> str:
     from affect.engine.log import say
+    from affect.engine.runtime.outside import warn_if_slow
     from affect.engine.runtime.video import default_subject
 
+    warn_if_slow(engines, source)
     chosen, why = default_subject(engines, source)
     say(f"{source.name}: subject {chosen}, for {why}; --subject names another")
     return chosen

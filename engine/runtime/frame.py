@@ -57,6 +57,7 @@ class Engine:
         smoothing: Smoothing = STEADY,
         sure: float = SURE,
         threads: int = 0,
+        coverage: float | None = None,
         warm: bool = False,
     ) -> None:
         """search: without it the package's own subject. warm: make the session, and call it WARM times, at once."""
@@ -68,6 +69,7 @@ class Engine:
         self.device = best_device() if device == "auto" else device
         self.search = search or Search(package.manifest.subject)
         self.smoothing, self.sure, self.threads, self.name = smoothing, sure, threads, package.manifest.name
+        self.conformal = None if coverage is None else package.conformal_at(coverage)
         self._local = threading.local()
         self._lock, self._process = threading.Lock(), os.getpid()
         self._made: Backend | None = None
@@ -89,6 +91,7 @@ class Engine:
         smoothing: Smoothing = STEADY,
         sure: float = SURE,
         threads: int = 0,
+        coverage: float | None = None,
         warm: bool = True,
     ) -> Engine:
         """A package folder, a run that was exported, or one of our .onnx files. Raises InputError, a ValueError.
@@ -105,7 +108,8 @@ class Engine:
 
             cls = ClipEngine
         return cls(
-            package, device, backend=backend, search=search, smoothing=smoothing, sure=sure, threads=threads, warm=warm
+            package, device, backend=backend, search=search, smoothing=smoothing, sure=sure, coverage=coverage, threads=threads,
+            warm=warm,
         )  # fmt: skip
 
     def predict(self, pictures: Picture | Sequence[Picture], times_s: Sequence[float] | None = None) -> Frames:

@@ -34,7 +34,7 @@ FIXED: dict[str, tuple[pa.DataType, str]] = {  # column -> its type, and how the
     "label": (pa.string(), "{}"),
     "sure": (pa.bool_(), "{}"),
 }
-VALUE = (pa.float32(), "{:.4f}")
+VALUE, SET = (pa.float32(), "{:.4f}"), (pa.string(), "{}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Row:
 
     face: its number in the frame, best detection first. box: x, y, w, h in pixels from the top left. face_px: the shorter
     side of the box. blur: the variance of the Laplacian (`crop.sharpness`): near 0 where blurred. label: of several, joined
-    by `+`. values: `<output>.<name>` -> value.
+    by `+`. values: `<output>.<name>` -> value. sets: `<output>.set` -> the labels of its conformal set, joined by `|`.
     """
 
     package: str
@@ -58,13 +58,15 @@ class Row:
     label: str | None = None
     sure: bool | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    sets: Mapping[str, str] = field(default_factory=dict)
 
-    def cells(self, columns: Sequence[str]) -> list[Any]:
-        """In the order of FIXED, then the values of `columns`; None where there is nothing."""
+    def cells(self, columns: Sequence[str], sets: Sequence[str] = ()) -> list[Any]:
+        """In the order of FIXED, then the values of `columns`, then the `sets`; None where there is nothing."""
         x, y, w, h = self.box or (None,) * 4
         px = None if w is None or h is None else min(w, h)
         place = (self.face, self.track, x, y, w, h, self.det_score, px, self.blur, self.label, self.sure)
-        return [self.package, self.frame, self.time_s, self.source, *place, *(self.values.get(name) for name in columns)]
+        behind = [*(self.values.get(name) for name in columns), *(self.sets.get(name) for name in sets)]
+        return [self.package, self.frame, self.time_s, self.source, *place, *behind]
 
 
 class Predictions:
@@ -73,20 +75,22 @@ class Predictions:
         with Predictions(folder, ["emotion.neutral", ...]) as table:
             table.write(rows)
 
-    columns: `<output>.<name>` of all packages. Both files bear a dot and `.partial` until they are closed; whatever ends the
-    block, the rows written so far are kept. Raises InputError where the disk is full.
+    columns: `<output>.<name>` of all packages. sets: `<output>.set` of those that have one, the last columns. Both files bear
+    a dot and `.partial` until they are closed; whatever ends the block, the rows written so far are kept. Raises InputError where
+    the disk is full.
     """
 
-    def __init__(self, folder: Path, columns: Sequence[str], parquet: bool = True) -> None:
-        twice = {name for name in columns if name in FIXED or list(columns).count(name) > 1}
+    def __init__(self, folder: Path, columns: Sequence[str], parquet: bool = True, sets: Sequence[str] = ()) -> None:
+        given = [*columns, *sets]
+        twice = {name for name in given if name in FIXED or given.count(name) > 1}
         if twice:
             raise InputError(f"{folder}: two columns {sorted(twice)[0]!r}; packages run together need outputs of different names")
         folder.mkdir(parents=True, exist_ok=True)
-        self.columns, self.rows = tuple(columns), 0
+        self.columns, self.sets, self.rows = tuple(columns), tuple(sets), 0
         self.paths = [folder / f"{PREDICTIONS}.csv", *([folder / f"{PREDICTIONS}.parquet"] if parquet else [])]
-        self._kinds = [*FIXED.values(), *[VALUE] * len(columns)]
+        self._kinds = [*FIXED.values(), *[VALUE] * len(columns), *[SET] * len(sets)]
         self._formats: list[Callable[..., str]] = [text.format for _, text in self._kinds]
-        self._schema = pa.schema(list(zip([*FIXED, *columns], [kind for kind, _ in self._kinds], strict=True)))
+        self._schema = pa.schema(list(zip([*FIXED, *given], [kind for kind, _ in self._kinds], strict=True)))
         self._waiting: list[list[Any]] = []
         self._file = _partial(self.paths[0]).open("w", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file, lineterminator="\n")
@@ -95,7 +99,7 @@ class Predictions:
 
     def write(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            cells = row.cells(self.columns)
+            cells = row.cells(self.columns, self.sets)
             texts = ["" if cell is None else text(cell) for text, cell in zip(self._formats, cells, strict=True)]
             _kept(self.paths[0], self._csv.writerow, texts)
             self.rows += 1

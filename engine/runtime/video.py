@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from affect.engine.runtime.answers import Face, Output, columns_of, named, rows_of
+from affect.engine.runtime.answers import Face, Output, columns_of, named, rows_of, set_column
 from affect.engine.runtime.boxes import Box
 from affect.engine.runtime.draw import Mark, annotated, anonymised
 from affect.engine.runtime.frame import Engine
 from affect.engine.runtime.mp4 import Mp4
+from affect.engine.runtime.outside import Outside
 from affect.engine.runtime.plot import Timeline
 from affect.engine.runtime.prepare import FULL, Search
 from affect.engine.runtime.reader import Answer, Reader, check
@@ -86,12 +87,15 @@ class Record:
         self._timelines: dict[str, Timeline] = {}
         columns = dict.fromkeys(name for engine in engines for name in columns_of(engine.package))
         self._files = ExitStack()
-        self._table = self._files.enter_context(Predictions(out, list(columns)))
+        sets = dict.fromkeys(set_column(engine.conformal.output) for engine in engines if engine.conformal)
+        self._outside = Outside(engines, source, reader.search)
+        self._table = self._files.enter_context(Predictions(out, list(columns), sets=list(sets)))
         self._event_table = self._files.enter_context(EventTable(out))
         self._video = self._files.enter_context(Mp4(out / ANNOTATED, source.sound)) if video else None
 
     def add(self, answer: Answer) -> None:
         frame = answer.frame
+        self._outside.look(frame)
         with self.reader.stages.of("write"):
             self._table.write(rows_of(frame))
             for face in frame.faces:
@@ -152,10 +156,14 @@ class Record:
             "fps": round(self.frames / max(seconds, 1e-9), 2),
             "stages": self.reader.stages.to_json(),
             "packages": {
-                name: {"labels": dict(of.most_common()), "flips_per_minute": round(self.events[name].flips_per_minute, 2)}
+                name: {
+                    "labels": dict(of.most_common()),
+                    "flips_per_minute": round(self.events[name].flips_per_minute, 2),
+                    "faces_too_small": self._outside.small[name],
+                }
                 for name, of in self.labels.items()
             },
-            "notes": self.reader.notes,
+            "notes": [*self._outside.notes, *self.reader.notes],
         }
 
     def _plot(self) -> None:
