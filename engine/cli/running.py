@@ -59,17 +59,23 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """Answer for every frame of a source, and each face in it."""
+    cores: Annotated[str | None, typer.Option(help="keep everything on these cores, such as 0-3 or 0,2")] = None,
     from affect.engine.runtime.clip import ClipEngine
     from affect.engine.runtime.frame import Engine
     from affect.engine.runtime.prepare import Search
     from affect.engine.runtime.smooth import OFF, Smoothing
     from affect.engine.runtime.sources import open_source
 
-    Search(subject or "full", detect_every)  # before anything is loaded
-    engines = [
-        Engine.load(path, backend=backend, device=device, sure=sure, threads=threads, smoothing=Smoothing() if smoothing else OFF)
-        for path in package
-    ]
+    Search(subject or "full", detect_every, detect_width=detect_width)  # before anything is loaded
+    options: dict[str, Any] = {
+        "backend": backend,
+        "device": device,
+        "sure": sure,
+        "coverage": coverage,
+        "threads": threads,
+        "cores": cores,
+    }
+    engines = [Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package]
     opened = [open_source(source, rate) for source in sources]
     of_clips = [engine for engine in engines if isinstance(engine, ClipEngine)]
     of_frames = [engine for engine in engines if not isinstance(engine, ClipEngine)]

@@ -257,6 +257,9 @@ def test_the_command_on_two_sources(affect, package, write, tmp_path):
     ("options", "message"),
     [
         (["--detect-every", "0"], "detect_every: found 0"),
+        (["--detect-width", "3"], "detect_width: found 3; expected at least 64"),
+        (["--cores", "0-99999"], "not there; this process may use"),
+        (["--coverage", "0.9"], "0.9 asked for, tiny has sets for none; fit them: affect calibrate RUN --coverage 0.9"),
         (["--subject", "human_fase"], "did you mean 'human_face'"),
         (["--subject", "yunet:nowhere.onnx"], "nowhere.onnx: no such file"),
         (["--backend", "onnxruntme"], "onnxruntme"),
