@@ -40,12 +40,12 @@ def run(
     ] = Path("predictions"),
     subject: Annotated[str | None, typer.Option(help=SUBJECT)] = None,
     detect_every: Annotated[int, typer.Option(help="look for faces in every so many frames, follow them between")] = 1,
+    detect_width: Annotated[
+        int, typer.Option(help="pixels at which wider pictures are searched: more finds smaller faces, and takes longer")
+    ] = 320,
     align: Annotated[bool, typer.Option("--align", help="turn faces upright by YuNet's five points")] = False,
     smoothing: Annotated[bool, typer.Option(help="steady probabilities and labels of each face over time")] = True,
     sure: Annotated[float, typer.Option(help="probability from which a label is called sure")] = 0.5,
-    rate: Annotated[float | None, typer.Option(help="pictures a second of a folder or a sequence that is a recording")] = None,
-    video: Annotated[bool, typer.Option(help="write annotated.mp4, with the source's sound; else no frame is stored")] = False,
-    anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in annotated.mp4")] = False,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -53,13 +53,16 @@ def run(
             "sure: it is one label"
         ),
     ] = None,
+    rate: Annotated[float | None, typer.Option(help="pictures a second of a folder or a sequence that is a recording")] = None,
+    video: Annotated[bool, typer.Option(help="write annotated.mp4, with the source's sound; else no frame is stored")] = False,
+    anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in annotated.mp4")] = False,
     backend: Annotated[str, typer.Option(help="what computes; auto: the fastest here")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="of the graph, and of OpenCV; 0: as many as there are cores")] = 0,
+    cores: Annotated[str | None, typer.Option(help="keep everything on these cores, such as 0-3 or 0,2")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """Answer for every frame of a source, and each face in it."""
-    cores: Annotated[str | None, typer.Option(help="keep everything on these cores, such as 0-3 or 0,2")] = None,
     from affect.engine.runtime.clip import ClipEngine
     from affect.engine.runtime.frame import Engine
     from affect.engine.runtime.prepare import Search
@@ -82,7 +85,7 @@ def run(
     for source, folder in zip(opened, _folders(sources, out), strict=True):
         found: dict[str, Any] = {"out": str(folder)}
         if of_frames:
-            search = Search(subject or _subject(of_frames, source), detect_every, align=align)
+            search = Search(subject or _subject(of_frames, source), detect_every, align=align, detect_width=detect_width)
             found |= _run_frames(of_frames, source, folder, search, video, anonymize)
         if of_clips:
             found["clips"] = _run_clips(of_clips, source, folder)
@@ -107,8 +110,10 @@ def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search
 
 
 def _run_clips(engines: list[ClipEngine], source: Source, out: Path) -> int:
+    from affect.engine.runtime.outside import warn_if_slow
     from affect.engine.runtime.recordings import CLIPS, run_clips
 
+    warn_if_slow(engines, source)
     count = run_clips(engines, source, out)
     print(f"{out / CLIPS}: {count:,} clips")
     return count
@@ -116,10 +121,8 @@ def _run_clips(engines: list[ClipEngine], source: Source, out: Path) -> int:
 
 def _subject(engines: list[Engine], source: Source) -> str:
     from affect.engine.log import say
-    from affect.engine.runtime.outside import warn_if_slow
     from affect.engine.runtime.video import default_subject
 
-    warn_if_slow(engines, source)
     chosen, why = default_subject(engines, source)
     say(f"{source.name}: subject {chosen}, for {why}; --subject names another")
     return chosen

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,17 +87,24 @@ class Predictions:
         twice = {name for name in given if name in FIXED or given.count(name) > 1}
         if twice:
             raise InputError(f"{folder}: two columns {sorted(twice)[0]!r}; packages run together need outputs of different names")
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         self.columns, self.sets, self.rows = tuple(columns), tuple(sets), 0
         self.paths = [folder / f"{PREDICTIONS}.csv", *([folder / f"{PREDICTIONS}.parquet"] if parquet else [])]
         self._kinds = [*FIXED.values(), *[VALUE] * len(columns), *[SET] * len(sets)]
         self._formats: list[Callable[..., str]] = [text.format for _, text in self._kinds]
         self._schema = pa.schema(list(zip([*FIXED, *given], [kind for kind, _ in self._kinds], strict=True)))
         self._waiting: list[list[Any]] = []
-        self._file = _partial(self.paths[0]).open("w", newline="", encoding="utf-8")
+        self._file = _opened(self.paths[0])
         self._csv = csv.writer(self._file, lineterminator="\n")
-        self._parquet = pq.ParquetWriter(_partial(self.paths[1]), self._schema) if parquet else None
         self._csv.writerow(self._schema.names)
+        self._parquet: pq.ParquetWriter | None = None
+        if parquet:
+            try:
+                self._parquet = _kept(self.paths[1], pq.ParquetWriter, _partial(self.paths[1]), self._schema)
+            except InputError:
+                _partial(self.paths[1]).unlink(missing_ok=True)
+                self.close()
+                raise
 
     def write(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -120,9 +129,11 @@ class Predictions:
         if self._file.closed:
             return
         try:
-            _kept(self.paths[0], self._file.close)
+            _ended(self.paths[0], self._file)
         finally:
-            _partial(self.paths[0]).replace(self.paths[0])
+            self._close_parquet()
+
+    def _close_parquet(self) -> None:
         if self._parquet is None:
             return
         try:
@@ -144,9 +155,9 @@ class EventTable:
     """`folder`/events.csv: package, track, label, start_s, end_s; an event is written when it ends."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         self.path, self.rows = folder / EVENTS, 0
-        self._file = _partial(self.path).open("w", newline="", encoding="utf-8")
+        self._file = _opened(self.path)
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(["package", "track", "label", "start_s", "end_s"])
 
@@ -159,8 +170,7 @@ class EventTable:
     def close(self) -> None:
         """May be called twice."""
         if not self._file.closed:
-            _kept(self.path, self._file.close)
-            _partial(self.path).replace(self.path)
+            _ended(self.path, self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -169,12 +179,48 @@ class EventTable:
         self.close()
 
 
+def made(folder: Path) -> Path:
+    """It is there, and may be written to; else an InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(f"{folder}: no folder can be written there ({error.strerror}); name another: --out DIR") from error
+    return folder
+
+
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _kept(path: Path, write: Callable[..., Any], *given: Any) -> None:
+def _opened(path: Path) -> TextIO:
+    file: TextIO = _kept(path, lambda: _partial(path).open("w", newline="", encoding="utf-8"))
+    return file
+
+
+def _ended(path: Path, file: TextIO) -> None:
+    """Closed, and in place with what went in; where not even the first row did there is no file."""
     try:
-        write(*given)
+        _kept(path, file.close)
+    finally:
+        if _partial(path).stat().st_size:
+            _partial(path).replace(path)
+        else:
+            _partial(path).unlink()
+
+
+def put(path: Path, write: Callable[[Path], Any]) -> None:
+    """A file that is written at once, whole or not at all. Raises InputError where it cannot be."""
+    try:
+        _kept(path, write, path)
+    except InputError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _kept(path: Path, write: Callable[..., Any], *given: Any) -> Any:
+    try:
+        return write(*given)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); make room, or name another --out") from error

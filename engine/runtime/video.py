@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +23,7 @@ from affect.engine.runtime.prepare import FULL, Search
 from affect.engine.runtime.reader import Answer, Reader, check
 from affect.engine.runtime.smooth import Events, Smoothing
 from affect.engine.runtime.stream import Source
-from affect.engine.runtime.table import EventTable, Predictions
+from affect.engine.runtime.table import EventTable, Predictions, put
 from affect.shards.errors import InputError
 
 SUMMARY, TIMELINE, ANNOTATED = "summary.json", "timeline.png", "annotated.mp4"
@@ -58,6 +59,10 @@ def run_source(
     if anonymize and not video:
         raise InputError("anonymize: blurs faces in the annotated video, and none is asked for; add --video, or leave it out")
     check(engines, search)
+    if Path(source.name).is_dir() and out.resolve() == Path(source.name).resolve():
+        raise InputError(
+            f"{out}: holds the pictures that are read, and the next run would read its timeline; name another folder"
+        )
     with Reader(engines, source, search, smoothing) as reader:
         first = next(reader, None)
         if first is None:
@@ -139,7 +144,7 @@ class Record:
         finally:
             self._files.__exit__(kind, error, trace)
         self.summary = self._summary(interrupted=kind is not None)
-        (self.out / SUMMARY).write_text(json.dumps(self.summary, indent=1) + "\n")
+        put(self.out / SUMMARY, lambda path: path.write_text(json.dumps(self.summary, indent=1) + "\n"))
         self._plot()
 
     def _summary(self, interrupted: bool) -> dict[str, Any]:
@@ -173,7 +178,7 @@ class Record:
         timelines = self._timelines or {next(iter(self.labels)): Timeline(())}
         for i, (name, timeline) in enumerate(timelines.items()):
             path = self.out / (TIMELINE if i == 0 else f"timeline_{name}.png")
-            timeline.plot(path, f"{name}, {Path(self.source.name).name}")
+            put(path, partial(timeline.plot, title=f"{name}, {Path(self.source.name).name}"))
 
 
 def _mark(face: Face, box: Box) -> Mark:
