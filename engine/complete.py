@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from affect.engine.batchsize import with_batch_size
-from affect.engine.calibrate import Calibration, fit_temperature, fixed
+from affect.engine.calibrate import Calibration, fit_temperature, fixed, read_calibration
 from affect.engine.config import CalibrationConfig, RunConfig
 from affect.engine.conformal import coverage_figures, fit_conformal
 from affect.engine.data.loader import eval_loader
@@ -100,6 +100,8 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
         say(f"calibrate: no conformal sets: {why_not}")
     elif config.coverage and first and calib:
         found = with_sets(found, config.coverage, first.name, calib.of(first))
+    if not found.conformal and (before := read_calibration(folder).conformal):
+        say(f"calibrate: the conformal sets for coverage {before.coverage:g} held under the old temperature, and are left out")
     write_json(folder / CALIBRATION, found.to_json())
     said, history = answers(dataset.rows(val_selection(run.data)), "evaluate"), read_history(folder)
     best = best_epoch(history, run.optim.select_by or TASKS[run.task].select_by)

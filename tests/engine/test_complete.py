@@ -31,7 +31,7 @@ def run(settings, tmp_path_factory):
     pack(SyntheticSource(600, size=48, subjects=30), folder / "data", calib=0.5)
     changed = [
         f"data.dataset={folder / 'data'}", "task=emotion_teacher", "loss.arcface={from_epoch: 0, full_epoch: 1}",
-        "model.embedding=16", "optim.ema=0.9",
+        "model.embedding=16", "optim.ema=0.9", "species=sheep", "view=from the side",
     ]  # fmt: skip
     train(load_config("smoke", [*settings, *changed]), folder / "run")
     return folder / "run"
@@ -95,6 +95,7 @@ def test_best_is_the_package_and_last_the_average_of_the_last_step(run):
     package = ModelPackage.open(run)
     assert (run / "best.onnx").read_bytes() == package.model.read_bytes()
     assert "affect.manifest" in metadata_of(run / "last.onnx")
+    assert (package.manifest.species, package.manifest.view, package.manifest.face_px) == ("sheep", "from the side", [48, 48])
     config, model, _ = trained_model(run)
     model.load_state_dict(load(run / LAST)["ema"])
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -118,6 +119,8 @@ def test_calibrated_anew_in_another_mode(run, capsys):
     assert np.abs(got - logits / np.array(read_calibration(run).temperature)).max() < 1e-3
     sets_are_fitted_on_calib_and_reported_of_val(run, logits, target)
     complete(run, CalibrationConfig())  # as it was for whoever comes next
+    assert "sets for coverage 0.8 held under the old temperature, and are left out" in capsys.readouterr().err
+    assert read_calibration(run).conformal is None
 
 
 def sets_are_fitted_on_calib_and_reported_of_val(run, logits, target):
