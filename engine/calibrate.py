@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from affect.engine.conformal import Conformal
 from affect.engine.log import say
 from affect.engine.metrics import nll
 from affect.engine.report.tables import CALIBRATION  # defined there: `affect tables` starts without torch
@@ -33,7 +34,8 @@ class Calibration:
     """temperature: one, or one for each of `names`. fitted_on: {"split", "rows"}, None where nothing was fitted.
 
     at_bound: the NLL has no minimum within 1e-2 <= T < infinity. note: what to know before trusting T.
-    thresholds: action unit -> the probability from which it is said to hold.
+    thresholds: action unit -> the probability from which it is said to hold. conformal: sets of labels, where a coverage was
+    asked for; fitted on the probabilities under this temperature.
     """
 
     mode: Mode
@@ -45,6 +47,7 @@ class Calibration:
     at_bound: bool = False
     note: str = ""
     thresholds: dict[str, float] = field(default_factory=dict)
+    conformal: Conformal | None = None
 
     @classmethod
     def none(cls, reason: str) -> Calibration:
@@ -73,6 +76,7 @@ class Calibration:
             "at_bound": self.at_bound,
             "note": self.note,
             **({"thresholds": self.thresholds} if self.thresholds else {}),
+            **({"conformal": self.conformal.to_json()} if self.conformal else {}),
         }
 
     @classmethod
@@ -88,7 +92,8 @@ class Calibration:
         rest = {
             key: value[key] for key in ("fitted_on", "nll_before", "nll_after", "at_bound", "note", "thresholds") if key in value
         }
-        return cls(mode, _checked(temperature, where), tuple(value.get("names") or ()), **rest)
+        conformal = Conformal.from_json(value["conformal"], where) if value.get("conformal") else None
+        return cls(mode, _checked(temperature, where), tuple(value.get("names") or ()), conformal=conformal, **rest)
 
 
 def read_calibration(folder: Path) -> Calibration:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from affect.engine.batchsize import with_batch_size
-from affect.engine.calibrate import Calibration, fit_temperature, fixed
+from affect.engine.calibrate import Calibration, fit_temperature, fixed, read_calibration
 from affect.engine.config import CalibrationConfig, RunConfig
+from affect.engine.conformal import coverage_figures, fit_conformal
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import calib_selection, open_dataset, val_selection
 from affect.engine.device import choose_device
@@ -40,6 +41,8 @@ from affect.engine.stopping import best_epoch
 from affect.engine.tasks import TASKS
 from affect.engine.tracking import tracker
 from affect.engine.train import fit
+from affect.shards.errors import InputError
+from affect.shards.read import Dataset
 from affect.shards.schema import Output
 
 
@@ -70,6 +73,7 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
     """What a run keeps besides its checkpoints: calibration, figures, plots, graphs and the package.
 
     calibration: in place of the run's own. What is fitted is fitted on the calib rows, the figures are of the validation rows.
+    Raises: InputError, with nothing written, where conformal sets are asked for in it that cannot be fitted.
     """
     run, model, layout = trained_model(folder)
     dataset, outputs, device = open_dataset(run.data.dataset), layout.outputs, choose_device(run.train.device)
@@ -82,13 +86,22 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
         with Progress(what, len(loader.planner.order.rows), "clips" if clip else "images") as progress:
             return predicted(predict, loader, outputs, progress.advance)
 
-    calib, first = None, layout.first_classes
+    calib, first, config = None, layout.first_classes, calibration or run.calibration
+    why_not = no_sets(run, dataset, first) if config.coverage else ""
+    if calibration and why_not:
+        raise InputError(f"{folder}: no conformal sets: {why_not}")
     if dataset.info.counts.get("calib"):
         calib = answers(dataset.rows(calib_selection(run.data)), "calibrate")
     found = Calibration.none("nothing to calibrate: no output of classes")
     if first:
-        found = calibrated(calibration or run.calibration, str(dataset.folder), calib.of(first) if calib else None)
+        found = calibrated(config, str(dataset.folder), calib.of(first) if calib else None)
     found = replace(found, thresholds=thresholds_of(calib) if calib else {})
+    if why_not:
+        say(f"calibrate: no conformal sets: {why_not}")
+    elif config.coverage and first and calib:
+        found = with_sets(found, config.coverage, first.name, calib.of(first))
+    if not found.conformal and (before := read_calibration(folder).conformal):
+        say(f"calibrate: the conformal sets for coverage {before.coverage:g} held under the old temperature, and are left out")
     write_json(folder / CALIBRATION, found.to_json())
     said, history = answers(dataset.rows(val_selection(run.data)), "evaluate"), read_history(folder)
     best = best_epoch(history, run.optim.select_by or TASKS[run.task].select_by)
@@ -97,6 +110,11 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
     further = [output for output in outputs if output is not first]
     metrics["outputs"] = further_metrics(further, said.values, said.targets, found.thresholds)
     metrics["calibration"] = found.to_json()
+    if found.conformal and first:
+        rows = said.of(first)
+        metrics["conformal"] = coverage_figures(
+            found.conformal, softmax(found.apply(rows.logits)), rows.target.argmax(1), rows.names
+        )
     if said.windows:  # beside the figures of whole clips those of each window by itself
         metrics["windows"] = all_figures(outputs, said.windows.values, said.windows.targets)
     if "gap" in history[best]["val"]:
@@ -140,6 +158,26 @@ def calibrated(config: CalibrationConfig, where: str, rows: Predictions | None) 
         say(f"calibrate: {found.note}")
         return found
     return fit_temperature(rows.logits, rows.target, rows.names, config.mode, split="calib")
+
+
+def no_sets(run: RunConfig, dataset: Dataset, first: Output | None) -> str:
+    """Why conformal sets cannot be fitted; empty where they can."""
+    if run.data.clip:
+        return "it sees clips, and sets hold for stills; leave the coverage out"
+    if first is None:
+        return "it has no output of classes; leave the coverage out"
+    if not dataset.info.counts.get("calib"):
+        return f"{dataset.folder} has no calib rows to fit them on. Carve some out of val: affect pack ... --calib 0.3"
+    return ""
+
+
+def with_sets(found: Calibration, coverage: float, output: str, calib: Predictions) -> Calibration:
+    """With conformal sets on its probabilities; what to warn of is said."""
+    probs, label = softmax(found.apply(calib.logits)), calib.target.argmax(1)
+    conformal, remark = fit_conformal(probs, label, coverage, output, split="calib")
+    if remark:
+        say(f"calibrate: {remark}")
+    return replace(found, conformal=conformal)
 
 
 def thresholds_of(calib: Predicted) -> dict[str, float]:

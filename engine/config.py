@@ -194,10 +194,11 @@ class OptimConfig(Section):
 
 
 class CalibrationConfig(Section):
-    """The temperature fitted on the calib rows when a run ends: one, one a class, or a given one."""
+    """What is fitted on the calib rows when a run ends: the temperature (one, one a class, or a given one), conformal sets."""
 
     mode: Annotated[Literal["global", "vector", "fixed", "none"], YAML_1_1] = "global"
     temperature: float = Field(1.0, ge=1e-2)  # of mode fixed
+    coverage: float | None = Field(None, gt=0, lt=1)  # share of faces whose set holds their label; null: no conformal sets
 
 
 class TrainConfig(Section):
@@ -217,6 +218,8 @@ class RunConfig(Section):
     name: str = ""  # of the run's folder, as in RN18_resnet18_seed1337_stageA_img224; empty: the config's own
     stage: str = "A"
     seed: int = Field(1337, ge=0)
+    species: str = ""  # whose faces, for the package: human, cattle, mouse; empty: by the task's name
+    view: str = ""  # from where they are seen, for the package: frontal, from the side
     chosen_on: dict[str, str] = Field(default_factory=dict)  # sets by which these settings were chosen: marked in every table
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -315,9 +318,12 @@ class RunConfig(Section):
         return digest_of(self.model_dump(mode="json"))
 
 
+WORDS = ("name", "stage", "species", "view", "chosen_on")  # what a run is called: nothing is learned from it
+
+
 def digest_of(value: dict[str, Any]) -> str:
     """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
-    kept = {key: part for key, part in value.items() if key not in ("train", "calibration", "name", "stage", "chosen_on")}
+    kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
     kept["data"] = {key: part for key, part in kept["data"].items() if key not in ("loader", "workers")}
     for later in ("clip", "folds"):  # settings that came later: off, a run is what it was before
         if kept["data"].get(later) is None:

@@ -13,6 +13,7 @@ def session(path: Path, providers: list[str], threads: int = 0) -> ort.Inference
     """An ONNX Runtime session; says so where it did not get the provider that was asked for."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    ort.set_default_logger_severity(4)  # a provider that does not load is said below, in one line
     options.intra_op_num_threads = threads
     try:
         made = ort.InferenceSession(str(path), options, providers=providers)

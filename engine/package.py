@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from affect.engine.conformal import Conformal, checked_coverage
 from affect.engine.data.preprocess import Preprocess
 from affect.engine.data.settings import ClipConfig
 from affect.shards.errors import InputError
@@ -47,6 +48,8 @@ class Manifest:
 
     subject: what the pictures show: `full`, a picture already cropped to the face.
     species: whose faces: human, cattle, mouse, or empty where nobody has said; without it by the task's name.
+    view: from where they are seen, in words of whoever trained it. face_px: of most faces that it was trained on the shorter
+        side, from and to, as they were packed.
     clip: of a model of clips: `view`, which frames it sees (ClipConfig); window_s, the time that they span; rate_hz, frames a
         second among them; stored, which frames its training clips had (ClipFacts).
     calibration: temperature inside the graph, and where it was fitted. files: name -> {size, sha256, parity}.
@@ -66,6 +69,8 @@ class Manifest:
     clip: dict[str, Any] | None = None
     files: dict[str, dict[str, Any]] | None = None
     species: str = ""
+    view: str = ""
+    face_px: list[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.species:
@@ -105,6 +110,26 @@ class ModelPackage:
     def thresholds(self) -> dict[str, float]:
         """Unit -> the probability from which it is said to hold; those that are not here hold from .5 on."""
         return self.manifest.calibration.get("thresholds", {})
+
+    @property
+    def conformal(self) -> Conformal | None:
+        """Sets of labels, where they were fitted."""
+        value = self.manifest.calibration.get("conformal")
+        return Conformal.from_json(value, self.manifest.name) if value else None
+
+    def conformal_at(self, coverage: float) -> Conformal:
+        """Raises InputError where the sets were fitted for another coverage, or not at all."""
+        checked_coverage(coverage)
+        found, name = self.conformal, self.manifest.name
+        if self.clip:
+            raise InputError(f"coverage: {name} sees clips, and conformal sets hold for stills; leave the coverage out")
+        if found is None or abs(found.coverage - coverage) > 1e-9:
+            there = f"for coverage {found.coverage:g} only" if found else "for none"
+            raise InputError(
+                f"coverage: {coverage:g} asked for, {name} has sets {there}; fit them: affect calibrate RUN "
+                f"--coverage {coverage:g}"
+            )
+        return found
 
     @property
     def clip(self) -> ClipConfig | None:

@@ -40,9 +40,19 @@ def run(
     ] = Path("predictions"),
     subject: Annotated[str | None, typer.Option(help=SUBJECT)] = None,
     detect_every: Annotated[int, typer.Option(help="look for faces in every so many frames, follow them between")] = 1,
+    detect_width: Annotated[
+        int, typer.Option(help="pixels at which wider pictures are searched: more finds smaller faces, and takes longer")
+    ] = 320,
     align: Annotated[bool, typer.Option("--align", help="turn faces upright by YuNet's five points")] = False,
     smoothing: Annotated[bool, typer.Option(help="steady probabilities and labels of each face over time")] = True,
     sure: Annotated[float, typer.Option(help="probability from which a label is called sure")] = 0.5,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="a set of labels that holds the right one in this share of faces, as affect calibrate RUN --coverage fitted it; "
+            "sure: it is one label"
+        ),
+    ] = None,
     hop: Annotated[
         int | None,
         typer.Option(
@@ -57,6 +67,7 @@ def run(
     backend: Annotated[str, typer.Option(help="what computes; auto: the fastest here")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="of the graph, and of OpenCV; 0: as many as there are cores")] = 0,
+    cores: Annotated[str | None, typer.Option(help="keep everything on these cores, such as 0-3 or 0,2")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """Answer for every frame of a source, and each face in it."""
@@ -66,21 +77,27 @@ def run(
     from affect.engine.runtime.smooth import OFF, Smoothing
     from affect.engine.runtime.sources import open_source
 
-    Search(subject or "full", detect_every)  # before anything is loaded
-    engines = [
-        Engine.load(path, backend=backend, device=device, sure=sure, threads=threads, smoothing=Smoothing() if smoothing else OFF)
-        for path in package
-    ]
+    Search(subject or "full", detect_every, detect_width=detect_width)  # before anything is loaded
+    options: dict[str, Any] = {
+        "backend": backend,
+        "device": device,
+        "sure": sure,
+        "coverage": coverage,
+        "threads": threads,
+        "cores": cores,
+    }
+    engines = [Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package]
     opened = [open_source(source, rate) for source in sources]
     of_clips = [engine for engine in engines if isinstance(engine, ClipEngine)]
     of_frames = [engine for engine in engines if not isinstance(engine, ClipEngine)]
     for source, folder in zip(opened, _folders(sources, out), strict=True):
         found: dict[str, Any] = {"out": str(folder)}
         if of_frames:
-            search = Search(subject or _subject(of_frames, source), detect_every, align=align)
+            search = Search(subject or _subject(of_frames, source), detect_every, align=align, detect_width=detect_width)
             found |= _run_frames(of_frames, source, folder, search, video, anonymize)
         if of_clips:
-            found["clips"] = _run_clips(of_clips, source, folder, hop, Search(subject or "full", detect_every, align=align))
+            search = Search(subject or "full", detect_every, align=align, detect_width=detect_width)
+            found["clips"] = _run_clips(of_clips, source, folder, hop, search)
         if as_json:
             print(json.dumps(found))
 
@@ -102,8 +119,10 @@ def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search
 
 
 def _run_clips(engines: list[ClipEngine], source: Source, out: Path, hop: int | None, search: Search) -> int:
+    from affect.engine.runtime.outside import warn_if_slow
     from affect.engine.runtime.recordings import CLIPS, run_clips
 
+    warn_if_slow(engines, source)
     count = run_clips(engines, source, out, hop=hop, search=search)
     print(f"{out / CLIPS}: {count:,} clips")
     return count

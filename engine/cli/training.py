@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,13 +61,19 @@ def calibrate(
         Literal["global", "vector", "fixed", "none"], typer.Option(help="one temperature, one a class, a given one")
     ] = "global",
     temperature: Annotated[float, typer.Option(help="of mode fixed", min=0.01)] = 1.0,
+    coverage: Annotated[
+        float | None, typer.Option(help="also fit conformal sets of labels that hold the right one in this share of faces: 0.9")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fit the temperature of a finished run on its calib rows, and write its figures and graphs anew."""
     from affect.engine.complete import complete
     from affect.engine.config import CalibrationConfig
+    from affect.engine.conformal import checked_coverage
 
-    complete(run, CalibrationConfig(mode=mode, temperature=temperature))
+    if coverage is not None:
+        checked_coverage(coverage)
+    complete(run, CalibrationConfig(mode=mode, temperature=temperature, coverage=coverage))
     _print(run, as_json)
 
 
@@ -81,6 +88,8 @@ def _print(out: Path, as_json: bool) -> None:
     found = json.loads((out / RELIABILITY).read_text()) if (out / RELIABILITY).is_file() else {}
     if found:
         _print_classes(out, found, len(history))
+    if "conformal" in metrics:
+        print("\n".join(_set_lines(metrics["conformal"], metrics["split"])))
     for name, figures in metrics["outputs"].items():
         print("\n".join(output_lines(name, figures)))
     seconds = sum(line["seconds"] for line in history)
@@ -89,7 +98,23 @@ def _print(out: Path, as_json: bool) -> None:
     if as_json:
         chosen = next(line for line in history if line["epoch"] == metrics["epoch"])
         sides = {key: found.get(key) for key in ("raw", "temperature_scaled")}
-        print(json.dumps({"run": str(out), "best": str(out / "best.pt"), **chosen, **sides, "outputs": metrics["outputs"]}))
+        sides |= {"outputs": metrics["outputs"], "conformal": metrics.get("conformal")}
+        print(json.dumps({"run": str(out), "best": str(out / "best.pt"), **chosen, **sides}))
+
+
+def _set_lines(found: dict[str, Any], split: str) -> Iterator[str]:
+    """What the conformal sets hold, on rows that they were not fitted on."""
+    yield (
+        f"  conformal sets, fitted on {found['fitted_rows']:,} rows of calib: on {found['rows']:,} rows of {split} coverage "
+        f"{found['coverage']:.3f} ({found['asked']:g} asked, chance moves it by {found['chance']:.3f}),"
+    )
+    yield (
+        f"  {found['mean_size']:.2f} labels a set, a single one in {100 * found['one_label']:.0f} % of them; it is kept over all "
+        "faces, not within each class:"
+    )
+    for name, of in found["per_class"].items():
+        figures = f"coverage {of['coverage']:.3f}, {of['mean_size']:.2f} labels, {of['rows']:,} rows" if of["rows"] else "no rows"
+        yield f"    {name:12s} {figures}"
 
 
 def _print_classes(out: Path, found: dict[str, Any], epochs: int) -> None:

@@ -41,6 +41,7 @@ PARITY_ROWS, PARITY_CLIPS = 256, 32
 CPU = ["CPUExecutionProvider"]
 TARGETS = ("onnx", "tensorrt")
 MAX_DROP = 0.5  # points
+USUAL = (5, 95)  # percent: what face_px says
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class Exporter:
             label_protocol=dataset.info.label_protocol,
             input={"name": "images", "dtype": "uint8", "shape": ["N", *shape], "color": "RGB"},
             clip=clip_facts(run, dataset),
+            species=run.species,
+            view=run.view,
+            face_px=usual_px(dataset, dataset.rows(train_selection(run.data))),
         )
         loader = eval_loader(
             dataset, val_selection(run.data), run.preprocess, (), torch.device("cpu"), clip=clip,
@@ -129,6 +133,12 @@ class Exporter:
 
 def _facts(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": file_sha256(path), "precision": "float32"}
+
+
+def usual_px(dataset: Dataset, rows: np.ndarray) -> list[int] | None:
+    """The shorter side of all but the smallest and the largest 5 % of the packed pictures or frames, in pixels."""
+    shorter = np.minimum(dataset.column("width")[rows], dataset.column("height")[rows])
+    return [round(float(px)) for px in np.percentile(shorter, USUAL)] if len(rows) else None
 
 
 def clip_facts(run: RunConfig, dataset: Dataset) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from affect.engine.conformal import Conformal
 from affect.engine.package import ModelPackage, graph_names
 from affect.engine.runtime.facs import PSPI_PROXY, pspi_proxy
 from affect.engine.runtime.table import FIXED, Row
@@ -26,6 +27,8 @@ class Output:
     """One output of one face. Classes and multilabel: values are probabilities in the order of names, labels what holds.
 
     Scalars: values in the units of the manifest, no labels.
+    set: where a coverage was asked for, the labels that it may be, the most probable first; then sure: it is one label, the
+    one that is said. Empty without a coverage, and of outputs that sets were not fitted for.
     """
 
     names: tuple[str, ...]
@@ -33,6 +36,7 @@ class Output:
     labels: tuple[str, ...]
     sure: bool
     kind: Kind = "scalars"
+    set: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Frames(list[Frame]):
 
         rows = [row for frame in self for row in rows_of(frame)]
         columns = list(dict.fromkeys(name for row in rows for name in row.values))
-        table = pd.DataFrame([row.cells(columns) for row in rows], columns=[*FIXED, *columns])
+        sets = list(dict.fromkeys(name for row in rows for name in row.sets))
+        table = pd.DataFrame([row.cells(columns, sets) for row in rows], columns=[*FIXED, *columns, *sets])
         return table.astype(dict.fromkeys(("frame", "face", "track"), "Int64") | {"sure": "boolean"})
 
 
@@ -106,7 +111,7 @@ def rows_of(frame: Frame) -> Iterator[Row]:
             said = named(outputs)
             yield Row(
                 package, frame.number, frame.time_s, frame.source, number, face.track, face.box, face.score, face.blur,
-                "+".join(said.labels) if said else None, said.sure if said else None, values_of(outputs),
+                "+".join(said.labels) if said else None, said.sure if said else None, values_of(outputs), sets_of(outputs),
             )  # fmt: skip
 
 
@@ -125,16 +130,27 @@ def values_of(outputs: Mapping[str, Output]) -> dict[str, float]:
     }
 
 
+def sets_of(outputs: Mapping[str, Output]) -> dict[str, str]:
+    """`<output>.set` -> its labels, joined by `|`; of outputs that have one."""
+    return {set_column(name): "|".join(output.set) for name, output in outputs.items() if output.set}
+
+
+def set_column(output: str) -> str:
+    return f"{output}.set"
+
+
 def outputs_of(
     package: ModelPackage,
     values: Mapping[str, np.ndarray],
     sure: float = SURE,
     holding: Mapping[str, Sequence[int]] | None = None,
+    conformal: Conformal | None = None,
 ) -> dict[str, Output]:
     """Of one face, by name; with the action units of the pain index also its proxy.
 
     values: of the graph, (C,) each. sure: probability from which a label of classes is sure. holding: output -> the labels that
-    hold, where the frames before have a say; else those that the values speak for.
+    hold, where the frames before have a say; else those that the values speak for. conformal: the sets of one output, which
+    rule there what is sure.
     """
     found: dict[str, Output] = {}
     for output in package.layout.outputs:
@@ -149,7 +165,8 @@ def outputs_of(
             if proxy is not None:
                 found[PSPI_PROXY] = Output((output.name,), np.array([proxy], np.float32), (), units.sure)
         else:
-            found[output.name] = _classes(output.names, values[f"{output.name}.probs"], sure, held)
+            of = conformal if conformal and conformal.output == output.name else None
+            found[output.name] = _classes(output.names, values[f"{output.name}.probs"], sure, held, of)
     return found
 
 
@@ -164,9 +181,15 @@ def thresholds_of(package: ModelPackage, names: Sequence[str]) -> np.ndarray:
     return np.array([package.thresholds.get(name, 0.5) for name in names])
 
 
-def _classes(names: tuple[str, ...], probs: np.ndarray, sure: float, held: Sequence[int] | None) -> Output:
+def _classes(
+    names: tuple[str, ...], probs: np.ndarray, sure: float, held: Sequence[int] | None, conformal: Conformal | None
+) -> Output:
     best = int(probs.argmax()) if held is None else held[0]
-    return Output(names, probs, (names[best],), bool(probs[best] >= sure), "classes")
+    if conformal is None:
+        return Output(names, probs, (names[best],), bool(probs[best] >= sure), "classes")
+    there = np.flatnonzero(conformal.sets(probs[None])[0])
+    may = tuple(names[i] for i in there[np.argsort(-probs[there], kind="stable")])
+    return Output(names, probs, (names[best],), may == (names[best],), "classes", may)
 
 
 def _units(names: tuple[str, ...], probs: np.ndarray, at: np.ndarray, held: Sequence[int] | None) -> Output:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from affect.engine.runtime.boxes import Box, Detector, Listed, read_boxes
+from affect.engine.runtime.quiet import opencv_quiet
 from affect.engine.runtime.yolo import Yolo
 from affect.shards.errors import InputError, nearest
 
@@ -63,8 +64,9 @@ class YuNet:
             raise InputError(f"{path}: no such file; expected YuNet's ONNX file: yunet:FILE.onnx")
         self.path, self.width, self.size = path, width, (WIDTH, WIDTH)
         try:
-            self.net = cv2.FaceDetectorYN.create(str(path), "", self.size, score, 0.3, 1000)
-            self.detect(np.zeros((WIDTH, WIDTH, 3), np.uint8))
+            with opencv_quiet():
+                self.net = cv2.FaceDetectorYN.create(str(path), "", self.size, score, 0.3, 1000)
+                self.detect(np.zeros((WIDTH, WIDTH, 3), np.uint8))
         except cv2.error as error:
             raise InputError(f"{path}: not a YuNet that OpenCV {cv2.__version__} reads ({_said(error)})") from error
 
@@ -99,17 +101,20 @@ def _file(text: str) -> Path:
     return Path(text).expanduser()
 
 
-SUBJECTS: dict[str, tuple[str, Callable[[str], Detector]]] = {  # name -> what stands behind the colon, and what makes it
-    "human_face": ("", lambda rest: Haar()),
-    "yunet": ("FILE.onnx", lambda rest: YuNet(_file(rest))),
-    "full": ("", lambda rest: Full()),
-    "boxes": ("FILE.csv", lambda rest: read_boxes(_file(rest))),
-    "onnx": ("FILE.onnx", lambda rest: Yolo(_file(rest))),
+SUBJECTS: dict[str, tuple[str, Callable[[str, int], Detector]]] = {  # name -> what stands behind the colon, and what makes it
+    "human_face": ("", lambda rest, width: Haar(width)),
+    "yunet": ("FILE.onnx", lambda rest, width: YuNet(_file(rest), width)),
+    "full": ("", lambda rest, width: Full()),
+    "boxes": ("FILE.csv", lambda rest, width: read_boxes(_file(rest))),
+    "onnx": ("FILE.onnx", lambda rest, width: Yolo(_file(rest))),
 }
 
 
-def subject_of(text: str) -> Detector:
-    """`human_face` (Haar), `yunet:FILE.onnx`, `full`, `boxes:FILE.csv` or `onnx:FILE.onnx` as a detector."""
+def subject_of(text: str, width: int = WIDTH) -> Detector:
+    """`human_face` (Haar), `yunet:FILE.onnx`, `full`, `boxes:FILE.csv` or `onnx:FILE.onnx` as a detector.
+
+    width: pixels at which Haar and YuNet search a wider picture.
+    """
     name, _, rest = text.partition(":")
     known = [f"{key}:{behind}" if behind else key for key, (behind, _) in SUBJECTS.items()]
     if name not in SUBJECTS:
@@ -117,7 +122,7 @@ def subject_of(text: str) -> Detector:
     behind, make = SUBJECTS[name]
     if bool(rest) != bool(behind):
         raise InputError(f"subject {text!r}: expected {name}{f':{behind}' if behind else ', nothing behind it'}")
-    return make(rest)
+    return make(rest, width)
 
 
 def check_species(asked: str, species: str, package: str) -> None:

@@ -17,6 +17,7 @@ from affect.engine.package import ModelPackage
 from affect.engine.runtime.answers import SURE, Face, Frame, Frames, Output, columns_of, outputs_of
 from affect.engine.runtime.backends import Backend, best_device, open_backend
 from affect.engine.runtime.boxes import Detector
+from affect.engine.runtime.cores import pin
 from affect.engine.runtime.crop import MARGIN
 from affect.engine.runtime.prepare import Search
 from affect.engine.runtime.reader import Reader
@@ -56,6 +57,7 @@ class Engine:
         search: Search | None = None,
         smoothing: Smoothing = STEADY,
         sure: float = SURE,
+        coverage: float | None = None,
         threads: int = 0,
         warm: bool = False,
     ) -> None:
@@ -67,6 +69,7 @@ class Engine:
         self.package, self.manifest, self.backend = package, package.manifest, backend
         self.device = best_device() if device == "auto" else device
         self.search = search or Search(package.manifest.subject)
+        self.conformal = None if coverage is None else package.conformal_at(coverage)
         self.smoothing, self.sure, self.threads, self.name = smoothing, sure, threads, package.manifest.name
         self._local = threading.local()
         self._lock, self._process = threading.Lock(), os.getpid()
@@ -88,15 +91,20 @@ class Engine:
         align: bool = False,
         smoothing: Smoothing = STEADY,
         sure: float = SURE,
+        coverage: float | None = None,
         threads: int = 0,
+        cores: str | Iterable[int] | None = None,
         warm: bool = True,
     ) -> Engine:
         """A package folder, a run that was exported, or one of our .onnx files. Raises InputError, a ValueError.
 
         backend, device: of `open_backend`. subject, detect_every, margin, align: of `Search`; the subject is the package's, if
         none is named. smoothing: of the answers of a track in `stream`, OFF for none. sure: probability from which a label is.
-        threads: of the graph, and of all that OpenCV does in this process; 0: as many as there are cores. warm: the first
-        answer is as fast as the tenth; without it the backend is opened when it is first needed.
+        coverage: instead, each face has a set of labels, the right one among them in this share of faces; sure is a set of one
+        label. The package's sets, fitted for this very coverage: affect calibrate RUN --coverage 0.9.
+        threads: of the graph, and of all that OpenCV does in this process; 0: as many as there are cores. cores: that the whole
+        process is kept on, `0-3` or numbers; then as many threads. warm: the first answer is as fast as the tenth; without it
+        the backend is opened when it is first needed.
         """
         package = ModelPackage.open(path)
         search = Search(package.manifest.subject if subject is None else subject, detect_every, margin, align)
@@ -104,8 +112,12 @@ class Engine:
             from affect.engine.runtime.clip import ClipEngine
 
             cls = ClipEngine
+        if cores is not None:
+            count = pin(cores)
+            threads = threads or count
         return cls(
-            package, device, backend=backend, search=search, smoothing=smoothing, sure=sure, threads=threads, warm=warm
+            package, device, backend=backend, search=search, smoothing=smoothing, sure=sure, coverage=coverage, threads=threads,
+            warm=warm,
         )  # fmt: skip
 
     def predict(self, pictures: Picture | Sequence[Picture], times_s: Sequence[float] | None = None) -> Frames:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from affect.engine.runtime.container import Tally, decoded, pixels, video_of
+from affect.engine.runtime.quiet import opencv_quiet
 from affect.engine.runtime.stream import Channel, Shot, Source
 from affect.shards.errors import InputError
 
@@ -98,7 +99,8 @@ def reconnecting(name: str, connect: Callable[[], Pictures], channel: Channel, r
 
 
 def _captured(number: int | str, capture: Callable[[Any], Any]) -> Pictures:
-    device = capture(number)
+    with opencv_quiet():
+        device = capture(number)
     try:
         if not device.isOpened():
             raise Gone("it cannot be opened")

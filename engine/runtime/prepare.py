@@ -11,11 +11,14 @@ import numpy as np
 from affect.engine.data.preprocess import Preprocess
 from affect.engine.runtime.boxes import Box, Detector
 from affect.engine.runtime.crop import MARGIN, crop, sharpness
-from affect.engine.runtime.detect import Full, subject_of
+from affect.engine.runtime.detect import WIDTH, Full, subject_of
 from affect.engine.runtime.stages import Stages
 from affect.engine.runtime.stream import Shot
 from affect.engine.runtime.track import Tracked, Tracker
 from affect.shards.errors import InputError
+
+SMALLEST_WIDTH = 64
+WITH_POINTS = ("yunet", "onnx")  # subjects that can give five points
 
 
 @dataclass(frozen=True)
@@ -24,23 +27,31 @@ class Search:
 
     subject: `human_face`, `yunet:FILE.onnx`, `full`, `boxes:FILE.csv`, `onnx:FILE.onnx` or a detector of the caller's.
     detect_every: in how many frames it is looked for once, and followed between. margin: room around a box on each side, as a
-    share of its longer side. align: turned by the five points of YuNet.
+    share of its longer side. align: turned by the five points of YuNet. detect_width: pixels at which a wider picture is
+    searched, by `human_face` and `yunet`: their smallest faces have 24 and about 10 pixels there, and the time is as the square.
     """
 
     subject: str | Detector = "full"
     detect_every: int = 1
     margin: float = MARGIN
     align: bool = False
+    detect_width: int = WIDTH
 
     def __post_init__(self) -> None:
         if self.detect_every < 1:
             raise InputError(f"detect_every: found {self.detect_every}; expected 1 (each frame) or more")
+        if self.detect_width < SMALLEST_WIDTH:
+            raise InputError(
+                f"detect_width: found {self.detect_width}; expected at least {SMALLEST_WIDTH} pixels, such as {WIDTH}"
+            )
+        if self.align and isinstance(self.subject, str) and self.subject.partition(":")[0] not in WITH_POINTS:
+            raise InputError(f"align: {self.subject} gives no five points to turn faces by; name yunet:FILE.onnx as the subject")
         if not 0 <= self.margin <= 2:
             raise InputError(f"margin: found {self.margin}; expected a share of the box from 0 to 2, such as {MARGIN}")
 
     def detector(self) -> Detector:
         """A new one, where the subject is named: a detector serves one thread."""
-        return subject_of(self.subject) if isinstance(self.subject, str) else self.subject
+        return subject_of(self.subject, self.detect_width) if isinstance(self.subject, str) else self.subject
 
 
 FULL = Search()

@@ -146,7 +146,7 @@ class Reader:
             of_face, holding = {name: rows[row] for name, rows in values.items()}, None
             if found.track is not None and shot.time_s is not None:
                 of_face, holding = self._smoothed(engine, found.track, shot.time_s, of_face)
-            outputs[engine.name] = outputs_of(engine.package, of_face, engine.sure, holding)
+            outputs[engine.name] = outputs_of(engine.package, of_face, engine.sure, holding, engine.conformal)
         return Face(found.box.tuple, found.box.score, found.track, outputs, shot.blur[number])
 
     def _smoothed(

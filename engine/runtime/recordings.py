@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from affect.engine.runtime.answers import columns_of, named, values_of
@@ -12,7 +11,7 @@ from affect.engine.runtime.clip import Clip, ClipEngine
 from affect.engine.runtime.clip_reader import ClipReader
 from affect.engine.runtime.prepare import FULL, Search
 from affect.engine.runtime.stream import Source
-from affect.engine.runtime.table import kept, partial_of
+from affect.engine.runtime.table import ended, kept, made, opened
 from affect.shards.errors import InputError
 
 CLIPS = "clips.csv"
@@ -51,19 +50,16 @@ def _write(engines: Sequence[ClipEngine], clips: Iterator[Clip] | ClipReader, so
     first = next(rows, None)
     if first is None:
         raise InputError(f"{name}: too short for a clip of {', '.join(engine.name for engine in engines)}")
-    out.mkdir(parents=True, exist_ok=True)
-    count, partial = 1, partial_of(path)
-    file = partial.open("w", newline="", encoding="utf-8")
+    made(out)
+    count, file = 1, opened(path)
     try:
-        with closing(file):
-            table = csv.writer(file, lineterminator="\n")
-            kept(path, table.writerows, [[*FIXED, *columns], first])
-            for row in rows:
-                kept(path, table.writerow, row)
-                count += 1
-            kept(path, file.flush)
+        table = csv.writer(file, lineterminator="\n")
+        kept(path, table.writerows, [[*FIXED, *columns], first])
+        for row in rows:
+            kept(path, table.writerow, row)
+            count += 1
     finally:
-        partial.replace(path)
+        ended(path, file)
     return count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ def open_source(what: str | Path | int | np.ndarray | Iterable[Picture], rate_hz
     rate_hz: of pictures that have no clock; without it their time_s is None.
     Raises InputError; what only reading shows is raised by the stream.
     """
+    if rate_hz is not None and not 0 < rate_hz < math.inf:
+        raise InputError(f"rate: found {rate_hz:g}; expected pictures a second, above 0")
     if isinstance(what, int):
         return camera(what)
     if isinstance(what, np.ndarray):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +36,7 @@ FIXED: dict[str, tuple[pa.DataType, str]] = {  # column -> its type, and how the
     "label": (pa.string(), "{}"),
     "sure": (pa.bool_(), "{}"),
 }
-VALUE = (pa.float32(), "{:.4f}")
+VALUE, SET = (pa.float32(), "{:.4f}"), (pa.string(), "{}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Row:
 
     face: its number in the frame, best detection first. box: x, y, w, h in pixels from the top left. face_px: the shorter
     side of the box. blur: the variance of the Laplacian (`crop.sharpness`): near 0 where blurred. label: of several, joined
-    by `+`. values: `<output>.<name>` -> value.
+    by `+`. values: `<output>.<name>` -> value. sets: `<output>.set` -> the labels of its conformal set, joined by `|`.
     """
 
     package: str
@@ -58,13 +60,15 @@ class Row:
     label: str | None = None
     sure: bool | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    sets: Mapping[str, str] = field(default_factory=dict)
 
-    def cells(self, columns: Sequence[str]) -> list[Any]:
-        """In the order of FIXED, then the values of `columns`; None where there is nothing."""
+    def cells(self, columns: Sequence[str], sets: Sequence[str] = ()) -> list[Any]:
+        """In the order of FIXED, then the values of `columns`, then the `sets`; None where there is nothing."""
         x, y, w, h = self.box or (None,) * 4
         px = None if w is None or h is None else min(w, h)
         place = (self.face, self.track, x, y, w, h, self.det_score, px, self.blur, self.label, self.sure)
-        return [self.package, self.frame, self.time_s, self.source, *place, *(self.values.get(name) for name in columns)]
+        behind = [*(self.values.get(name) for name in columns), *(self.sets.get(name) for name in sets)]
+        return [self.package, self.frame, self.time_s, self.source, *place, *behind]
 
 
 class Predictions:
@@ -73,29 +77,38 @@ class Predictions:
         with Predictions(folder, ["emotion.neutral", ...]) as table:
             table.write(rows)
 
-    columns: `<output>.<name>` of all packages. Both files bear a dot and `.partial` until they are closed; whatever ends the
-    block, the rows written so far are kept. Raises InputError where the disk is full.
+    columns: `<output>.<name>` of all packages. sets: `<output>.set` of those that have one, the last columns. Both files bear
+    a dot and `.partial` until they are closed; whatever ends the block, the rows written so far are kept. Raises InputError where
+    the disk is full.
     """
 
-    def __init__(self, folder: Path, columns: Sequence[str], parquet: bool = True) -> None:
-        twice = {name for name in columns if name in FIXED or list(columns).count(name) > 1}
+    def __init__(self, folder: Path, columns: Sequence[str], parquet: bool = True, sets: Sequence[str] = ()) -> None:
+        given = [*columns, *sets]
+        twice = {name for name in given if name in FIXED or given.count(name) > 1}
         if twice:
             raise InputError(f"{folder}: two columns {sorted(twice)[0]!r}; packages run together need outputs of different names")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.columns, self.rows = tuple(columns), 0
+        made(folder)
+        self.columns, self.sets, self.rows = tuple(columns), tuple(sets), 0
         self.paths = [folder / f"{PREDICTIONS}.csv", *([folder / f"{PREDICTIONS}.parquet"] if parquet else [])]
-        self._kinds = [*FIXED.values(), *[VALUE] * len(columns)]
+        self._kinds = [*FIXED.values(), *[VALUE] * len(columns), *[SET] * len(sets)]
         self._formats: list[Callable[..., str]] = [text.format for _, text in self._kinds]
-        self._schema = pa.schema(list(zip([*FIXED, *columns], [kind for kind, _ in self._kinds], strict=True)))
+        self._schema = pa.schema(list(zip([*FIXED, *given], [kind for kind, _ in self._kinds], strict=True)))
         self._waiting: list[list[Any]] = []
-        self._file = partial_of(self.paths[0]).open("w", newline="", encoding="utf-8")
+        self._file = opened(self.paths[0])
         self._csv = csv.writer(self._file, lineterminator="\n")
-        self._parquet = pq.ParquetWriter(partial_of(self.paths[1]), self._schema) if parquet else None
         self._csv.writerow(self._schema.names)
+        self._parquet: pq.ParquetWriter | None = None
+        if parquet:
+            try:
+                self._parquet = kept(self.paths[1], pq.ParquetWriter, partial_of(self.paths[1]), self._schema)
+            except InputError:
+                partial_of(self.paths[1]).unlink(missing_ok=True)
+                self.close()
+                raise
 
     def write(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            cells = row.cells(self.columns)
+            cells = row.cells(self.columns, self.sets)
             texts = ["" if cell is None else text(cell) for text, cell in zip(self._formats, cells, strict=True)]
             kept(self.paths[0], self._csv.writerow, texts)
             self.rows += 1
@@ -116,9 +129,11 @@ class Predictions:
         if self._file.closed:
             return
         try:
-            kept(self.paths[0], self._file.close)
+            ended(self.paths[0], self._file)
         finally:
-            partial_of(self.paths[0]).replace(self.paths[0])
+            self._close_parquet()
+
+    def _close_parquet(self) -> None:
         if self._parquet is None:
             return
         try:
@@ -140,9 +155,9 @@ class EventTable:
     """`folder`/events.csv: package, track, label, start_s, end_s; an event is written when it ends."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         self.path, self.rows = folder / EVENTS, 0
-        self._file = partial_of(self.path).open("w", newline="", encoding="utf-8")
+        self._file = opened(self.path)
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(["package", "track", "label", "start_s", "end_s"])
 
@@ -155,8 +170,7 @@ class EventTable:
     def close(self) -> None:
         """May be called twice."""
         if not self._file.closed:
-            kept(self.path, self._file.close)
-            partial_of(self.path).replace(self.path)
+            ended(self.path, self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -165,12 +179,48 @@ class EventTable:
         self.close()
 
 
+def made(folder: Path) -> Path:
+    """It is there, and may be written to; else an InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(f"{folder}: no folder can be written there ({error.strerror}); name another: --out DIR") from error
+    return folder
+
+
 def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def kept(path: Path, write: Callable[..., Any], *given: Any) -> None:
+def opened(path: Path) -> TextIO:
+    file: TextIO = kept(path, lambda: partial_of(path).open("w", newline="", encoding="utf-8"))
+    return file
+
+
+def ended(path: Path, file: TextIO) -> None:
+    """Closed, and in place with what went in; where not even the first row did there is no file."""
     try:
-        write(*given)
+        kept(path, file.close)
+    finally:
+        if partial_of(path).stat().st_size:
+            partial_of(path).replace(path)
+        else:
+            partial_of(path).unlink()
+
+
+def put(path: Path, write: Callable[[Path], Any]) -> None:
+    """A file that is written at once, whole or not at all. Raises InputError where it cannot be."""
+    try:
+        kept(path, write, path)
+    except InputError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def kept(path: Path, write: Callable[..., Any], *given: Any) -> Any:
+    try:
+        return write(*given)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); make room, or name another --out") from error

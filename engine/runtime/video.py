@@ -7,21 +7,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from affect.engine.runtime.answers import Face, Output, columns_of, named, rows_of
+from affect.engine.runtime.answers import Face, Output, columns_of, named, rows_of, set_column
 from affect.engine.runtime.boxes import Box
 from affect.engine.runtime.draw import Mark, annotated, anonymised
 from affect.engine.runtime.frame import Engine
 from affect.engine.runtime.mp4 import Mp4
+from affect.engine.runtime.outside import Outside
 from affect.engine.runtime.plot import Timeline
 from affect.engine.runtime.prepare import FULL, Search
 from affect.engine.runtime.reader import Answer, Reader, check
 from affect.engine.runtime.smooth import Events, Smoothing
 from affect.engine.runtime.stream import Source
-from affect.engine.runtime.table import EventTable, Predictions
+from affect.engine.runtime.table import EventTable, Predictions, put
 from affect.shards.errors import InputError
 
 SUMMARY, TIMELINE, ANNOTATED = "summary.json", "timeline.png", "annotated.mp4"
@@ -57,6 +59,10 @@ def run_source(
     if anonymize and not video:
         raise InputError("anonymize: blurs faces in the annotated video, and none is asked for; add --video, or leave it out")
     check(engines, search)
+    if Path(source.name).is_dir() and out.resolve() == Path(source.name).resolve():
+        raise InputError(
+            f"{out}: holds the pictures that are read, and the next run would read its timeline; name another folder"
+        )
     with Reader(engines, source, search, smoothing) as reader:
         first = next(reader, None)
         if first is None:
@@ -86,12 +92,15 @@ class Record:
         self._timelines: dict[str, Timeline] = {}
         columns = dict.fromkeys(name for engine in engines for name in columns_of(engine.package))
         self._files = ExitStack()
-        self._table = self._files.enter_context(Predictions(out, list(columns)))
+        sets = dict.fromkeys(set_column(engine.conformal.output) for engine in engines if engine.conformal)
+        self._outside = Outside(engines, source, reader.search)
+        self._table = self._files.enter_context(Predictions(out, list(columns), sets=list(sets)))
         self._event_table = self._files.enter_context(EventTable(out))
         self._video = self._files.enter_context(Mp4(out / ANNOTATED, source.sound)) if video else None
 
     def add(self, answer: Answer) -> None:
         frame = answer.frame
+        self._outside.look(frame)
         with self.reader.stages.of("write"):
             self._table.write(rows_of(frame))
             for face in frame.faces:
@@ -135,7 +144,7 @@ class Record:
         finally:
             self._files.__exit__(kind, error, trace)
         self.summary = self._summary(interrupted=kind is not None)
-        (self.out / SUMMARY).write_text(json.dumps(self.summary, indent=1) + "\n")
+        put(self.out / SUMMARY, lambda path: path.write_text(json.dumps(self.summary, indent=1) + "\n"))
         self._plot()
 
     def _summary(self, interrupted: bool) -> dict[str, Any]:
@@ -152,10 +161,14 @@ class Record:
             "fps": round(self.frames / max(seconds, 1e-9), 2),
             "stages": self.reader.stages.to_json(),
             "packages": {
-                name: {"labels": dict(of.most_common()), "flips_per_minute": round(self.events[name].flips_per_minute, 2)}
+                name: {
+                    "labels": dict(of.most_common()),
+                    "flips_per_minute": round(self.events[name].flips_per_minute, 2),
+                    "faces_too_small": self._outside.small[name],
+                }
                 for name, of in self.labels.items()
             },
-            "notes": self.reader.notes,
+            "notes": [*self._outside.notes, *self.reader.notes],
         }
 
     def _plot(self) -> None:
@@ -165,7 +178,7 @@ class Record:
         timelines = self._timelines or {next(iter(self.labels)): Timeline(())}
         for i, (name, timeline) in enumerate(timelines.items()):
             path = self.out / (TIMELINE if i == 0 else f"timeline_{name}.png")
-            timeline.plot(path, f"{name}, {Path(self.source.name).name}")
+            put(path, partial(timeline.plot, title=f"{name}, {Path(self.source.name).name}"))
 
 
 def _mark(face: Face, box: Box) -> Mark:

@@ -10,12 +10,15 @@ from affect.engine.calibrate import fixed, read_calibration
 from affect.engine.checkpoint import BEST, LAST, load
 from affect.engine.complete import complete, reliability_report, train
 from affect.engine.config import CalibrationConfig, load_config
+from affect.engine.conformal import scores
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.predictions import Predictions, collect
 from affect.engine.evaluation.subject import in_torch, trained_model
+from affect.engine.metrics import softmax
 from affect.engine.ort import metadata_of, session
 from affect.engine.package import ModelPackage
+from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 from affect.shards.sources.synthetic import SyntheticSource
 from affect.shards.write import pack
@@ -28,7 +31,7 @@ def run(settings, tmp_path_factory):
     pack(SyntheticSource(600, size=48, subjects=30), folder / "data", calib=0.5)
     changed = [
         f"data.dataset={folder / 'data'}", "task=emotion_teacher", "loss.arcface={from_epoch: 0, full_epoch: 1}",
-        "model.embedding=16", "optim.ema=0.9",
+        "model.embedding=16", "optim.ema=0.9", "species=sheep", "view=from the side",
     ]  # fmt: skip
     train(load_config("smoke", [*settings, *changed]), folder / "run")
     return folder / "run"
@@ -92,6 +95,7 @@ def test_best_is_the_package_and_last_the_average_of_the_last_step(run):
     package = ModelPackage.open(run)
     assert (run / "best.onnx").read_bytes() == package.model.read_bytes()
     assert "affect.manifest" in metadata_of(run / "last.onnx")
+    assert (package.manifest.species, package.manifest.view, package.manifest.face_px) == ("sheep", "from the side", [48, 48])
     config, model, _ = trained_model(run)
     model.load_state_dict(load(run / LAST)["ema"])
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
@@ -105,15 +109,31 @@ def test_calibrated_anew_in_another_mode(run, capsys):
     complete(run, CalibrationConfig(mode="fixed", temperature=3.0))
     assert read_calibration(run).temperature == (3.0,)
     assert ModelPackage.open(run).manifest.calibration["global_temperature"] == 3.0
-    complete(run, CalibrationConfig(mode="vector"))
+    complete(run, CalibrationConfig(mode="vector", coverage=0.8))
     assert len(read_calibration(run).temperature) == 8
-    logits, _ = logits_of(run, "val")
+    logits, target = logits_of(run, "val")
     backend = session(run / "package" / "model.onnx", ["CPUExecutionProvider"])
     config, _, _ = trained_model(run)
     loader = eval_loader(Dataset(config.data.dataset), "val", config.preprocess, ("emotion",), torch.device("cpu"))
     got = collect(lambda images: {"emotion": backend.run(["emotion.logits"], {"images": images.numpy()})[0]}, loader)["emotion"]
     assert np.abs(got - logits / np.array(read_calibration(run).temperature)).max() < 1e-3
+    sets_are_fitted_on_calib_and_reported_of_val(run, logits, target)
     complete(run, CalibrationConfig())  # as it was for whoever comes next
+    assert "sets for coverage 0.8 held under the old temperature, and are left out" in capsys.readouterr().err
+    assert read_calibration(run).conformal is None
+
+
+def sets_are_fitted_on_calib_and_reported_of_val(run, logits, target):
+    metrics, conformal = json.loads((run / "metrics.json").read_text()), ModelPackage.open(run).conformal_at(0.8)
+    assert conformal == read_calibration(run).conformal and conformal.split == "calib" and next(iter(metrics)) == "8way"
+    calib, labels = logits_of(run, "calib")
+    temperature, here = np.array(read_calibration(run).temperature), np.arange(len(calib))
+    own = scores(softmax(calib / temperature))[here, labels.argmax(1)]
+    assert conformal.rows == len(calib)
+    assert conformal.threshold == pytest.approx(np.sort(own)[int(np.ceil((len(calib) + 1) * 0.8)) - 1], abs=1e-6)
+    holds = conformal.sets(softmax(logits / temperature))[np.arange(len(logits)), target.argmax(1)]
+    assert metrics["conformal"]["coverage"] == pytest.approx(holds.mean()) and metrics["conformal"]["rows"] == len(logits)
+    assert set(metrics["conformal"]["per_class"]) == set(metrics["per_class"])
 
 
 def test_without_calib_rows_nothing_is_fitted_and_it_is_said(trained, tmp_path, capsys):
@@ -126,3 +146,7 @@ def test_without_calib_rows_nothing_is_fitted_and_it_is_said(trained, tmp_path, 
     )
     assert read_calibration(copy).mode == "none"
     assert json.loads((copy / "reliabilitymetrics.json").read_text())["temperature_scaled"] is None
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    with pytest.raises(InputError, match="no conformal sets: .* has no calib rows to fit them on. Carve some out of val"):
+        complete(copy, CalibrationConfig(coverage=0.9))
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before

@@ -34,6 +34,7 @@ def copy(package, tmp_path):
 def test_manifest_says_what_it_is(package):
     value = json.loads((package / "manifest.json").read_text())
     assert value["layout"][0]["names"][0] == "neutral" and value["preprocess"]["size"] == 32
+    assert (value["species"], value["view"], value["face_px"]) == ("human", "", [48, 48])
     fact = value["files"]["model.onnx"]
     assert fact["parity"]["emotion"]["max_abs_logit"] < 1e-3 and fact["parity"]["emotion"]["rows"] == 96
     graph = onnx.load(package / "model.onnx")

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from affect.engine.runtime.boxes import Box, Listed, read_boxes
 from affect.engine.runtime.crop import FIVE_POINTS, crop, sharpness
 from affect.engine.runtime.detect import Full, Haar, check_species, subject_of
+from affect.engine.runtime.prepare import Search
 from affect.engine.runtime.yolo import Yolo
 from affect.shards.errors import InputError
 
@@ -36,7 +37,7 @@ def test_forty_faces(videos, yunet):
     from affect.engine.runtime.detect import YuNet
 
     found = YuNet(yunet().path, width=wall.shape[1]).detect(wall)
-    assert len(found) == 40
+    assert len(found) == 40 == len(Search("human_face", detect_width=640).detector().detect(wall))
     assert len({(round(box.x) // 160, round(box.y) // 160) for box in found}) == 40
 
 

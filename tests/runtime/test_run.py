@@ -257,15 +257,33 @@ def test_the_command_on_two_sources(affect, package, write, tmp_path):
     ("options", "message"),
     [
         (["--detect-every", "0"], "detect_every: found 0"),
+        (["--detect-width", "3"], "detect_width: found 3; expected at least 64"),
+        (["--cores", "0-99999"], "not there; this process may use"),
+        (["--coverage", "0.9"], "0.9 asked for, tiny has sets for none; fit them: affect calibrate RUN --coverage 0.9"),
         (["--subject", "human_fase"], "did you mean 'human_face'"),
         (["--subject", "yunet:nowhere.onnx"], "nowhere.onnx: no such file"),
         (["--backend", "onnxruntme"], "onnxruntme"),
         (["--anonymize"], "add --video"),
         (["--threads", "-1"], "threads: found -1"),
         (["--sure", "2"], "sure: found 2"),
+        (["--align"], "align: human_face gives no five points to turn faces by; name yunet:FILE.onnx"),
+        (["--rate", "0"], "rate: found 0; expected pictures a second"),
+        (["--rate", "nan"], "rate: found nan"),
     ],
 )
 def test_bad_options_of_the_command(options, message, affect, package, write, tmp_path):
     path = write(tmp_path / "x.mp4", changing(2))
     code, _, err = affect("run", path, "--package", package, "--out", tmp_path / "out", *options)
     assert code == 1 and message in err and "Traceback" not in err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_to(bright, tmp_path, write):
+    path = write(tmp_path / "x.mp4", changing(2)[:3])
+    (tmp_path / "file").write_text("there already")
+    for out in ("file", "file/below"):
+        with pytest.raises(InputError, match="no folder can be written there .*; name another: --out DIR"):
+            run_source([bright()], open_source(path), tmp_path / out)
+    assert (tmp_path / "file").read_text() == "there already"
+    with pytest.raises(InputError, match="holds the pictures that are read"):
+        run_source([bright()], open_source(tmp_path), tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"x.mp4", "file"}

@@ -76,6 +76,13 @@ except InputError as error:
 """
 
 
+def test_without_any_room_nothing_is_left(tmp_path):
+    source = FULL.replace("50_000", "0").replace("range(10_000)", "range(3)")
+    ended = subprocess.run([sys.executable, "-c", source, str(tmp_path)], capture_output=True, text=True)
+    assert ended.returncode == 1 and "cannot be written" in ended.stderr and "Traceback" not in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_is_said(tmp_path):
     ended = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
     assert ended.returncode == 1 and "cannot be written" in ended.stderr and "Traceback" not in ended.stderr
