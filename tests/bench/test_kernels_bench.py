@@ -311,7 +311,7 @@ def test_the_script_goes_on_where_it_stopped(gpu_sh, tmp_path):
     code, said = gpu_sh()
     assert code == 1 and said.endswith("left out, for want of packages: test_second\nfailed: dkd\n")
     assert "== dkd: failed (1)" in said and "== test_second: left out: No module named 'pydantic'" in said
-    notes = ["test_first", "arcface_head", "arcface_ce", "proto_kd", "train"]
+    notes = ["test_first", "arcface_head", "arcface_ce", "proto_kd", "train", "latency"]
     assert (tmp_path / "bench/results/.gpu-done").read_text().split() == notes
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu-done", "gpu.log", "a-machine.jsonl"}
     assert len((tmp_path / "out/a-machine.jsonl").read_text().splitlines()) == 3
