@@ -56,7 +56,7 @@ def clips_of(out: Path, high: float = 3) -> tuple[Clips, HeldOut]:
     return _clips(out, found, _answers(out, found, tested=False), high)
 
 
-def tested_clips_of(out: Path, high: float = 3) -> tuple[Clips, HeldOut] | None:
+def clips_apart(out: Path, high: float = 3) -> tuple[Clips, HeldOut] | None:
     """The same of the split test, of which every fold's model says something: the mean; None where there is no such split."""
     found = collect(out)
     if not found.dataset.info.counts.get("test"):

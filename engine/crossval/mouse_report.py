@@ -10,7 +10,7 @@ import numpy as np
 
 from affect.engine.crossval.folds import runs_in
 from affect.engine.crossval.held_out import HeldOut
-from affect.engine.crossval.mouse_answers import Clips, clips_of, motion_of, scores_of, tested_clips_of, windows_of
+from affect.engine.crossval.mouse_answers import Clips, clips_apart, clips_of, motion_of, scores_of, windows_of
 from affect.engine.crossval.report import epochs_note
 from affect.engine.report import mouse
 from affect.engine.report.ordinal import Score, Trials
@@ -39,7 +39,7 @@ def mouse_report(folders: Mapping[str, Path], points: Mapping[str, Path], high: 
     said += "\n".join(["", *notes, "", title, "", markdown(_stress(clips, held))])
     if windows := windows_of(model):
         said += f"\n{windows}\n"
-    if tested := tested_clips_of(model, high):
+    if tested := clips_apart(model, high):
         said += _apart(clips, scores, *tested, folders)
     if points:
         found = {name: scores_of(clips, folder, name)[0].values for name, folder in points.items()}
