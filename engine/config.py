@@ -136,6 +136,12 @@ class TemporalConfig(Section):
     chunk: int = Field(0, ge=0)  # frames encoded at a time; 0: all
     checkpointing: bool = False  # activations are computed again on the way back: less memory, more time
 
+    @model_validator(mode="after")
+    def heads_share_evenly(self) -> Self:
+        if self.size % self.heads:
+            raise ValueError(f"heads: {self.size} features (size) do not divide into {self.heads} heads")
+        return self
+
 
 class ModelConfig(Section):
     backbone: str = "resnet18"

@@ -214,6 +214,7 @@ def test_configurations_hold_the_seeds_values(name):
         (["loss.resup={}"], "loss.resup: needs two networks"),
         ([*TWO, "loss.focal_gamma=2"], "focal_gamma: both it and resup"),
         (["loss.neighbours=-1"], "loss.neighbours"),
+        (["model.temporal.heads=5"], "512 features .size. do not divide into 5 heads"),
         (["loss.resupp={}"], "did you mean 'resup'"),
     ],
 )

@@ -158,6 +158,8 @@ def test_wrong_folds_are_one_message(folds, message, raw):
 def test_folds_that_overlap_are_said_and_not_kept(raw):
     source = MouseSource(raw(folds=HALVES[:1]), ALL)
     assert "4 videos are tested in no fold" in source.notes[0] and source.fold_of == dict.fromkeys(("v0", "v1", "v2", "v3"), 0)
+    unlabelled = {part: [{**entry, "label": None} for entry in entries] for part, entries in HALVES[0].items()}
+    assert MouseSource(raw(folds=[unlabelled]), ALL).fold_of == source.fold_of
     source = MouseSource(raw(folds=[HALVES[0], HALVES[0]]), ALL)
     assert "tested in more than one fold (v0 in 0, 1)" in source.notes[0] and "fold" not in source.meta
 
