@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from affect.engine.config import load_config
+from affect.engine.crossval.mouse_answers import _levels
 from affect.engine.data.loader import Batch
 from affect.engine.losses.cross_entropy import neighbourhood
 from affect.engine.losses.function import LossFunction
@@ -256,7 +257,14 @@ def test_folds_of_levels_and_two_networks_become_one_table(tmp_path, affect, mon
     assert found["scores"][SHUFFLED]["mae"] == found["scores"][MODEL]["mae"] != found["scores"][AT_TEST]["mae"]
     assert all(f"*by {what}*" in said for what in ("fold", "animal", "cohort", "sex")) and "+35-55 %" in said
     assert "cohort home | cohort external (apart) |" in said and "- Cohort external (apart): the model" in said
-    assert "have chosen nothing" in said
+    assert "have chosen nothing" in said and "Each window by itself" in said
+
+
+def test_stress_without_levels_is_the_high_level():
+    layout = TargetLayout((Output("stress", "classes", ("baseline", "stress")),))
+    target = np.array([[1, 0], [0, 1], [np.nan, np.nan]])
+    dataset = SimpleNamespace(info=SimpleNamespace(layout=layout), targets=lambda name: target)
+    np.testing.assert_array_equal(_levels(dataset, 3), [0, 3, np.nan])
 
 
 @pytest.fixture(scope="module")
