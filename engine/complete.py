@@ -104,7 +104,7 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
         say(f"calibrate: the conformal sets for coverage {before.coverage:g} held under the old temperature, and are left out")
     write_json(folder / CALIBRATION, found.to_json())
     said, history = answers(dataset.rows(val_selection(run.data)), "evaluate"), read_history(folder)
-    best = best_epoch(history, run.optim.select_by or TASKS[run.task].select_by)
+    best = best_epoch(history, run.optim.select_by or TASKS[run.task].select_by, run.optim.keep)
     metrics = classes_metrics(said.of(first), found) if first else {}
     metrics |= {"model": str(folder), "epoch": best, "split": run.data.val_split, "label_protocol": dataset.info.label_protocol}
     further = [output for output in outputs if output is not first]

@@ -136,6 +136,12 @@ class TemporalConfig(Section):
     chunk: int = Field(0, ge=0)  # frames encoded at a time; 0: all
     checkpointing: bool = False  # activations are computed again on the way back: less memory, more time
 
+    @model_validator(mode="after")
+    def heads_share_evenly(self) -> Self:
+        if self.size % self.heads:
+            raise ValueError(f"heads: {self.size} features (size) do not divide into {self.heads} heads")
+        return self
+
 
 class ModelConfig(Section):
     backbone: str = "resnet18"
@@ -184,7 +190,14 @@ class OptimConfig(Section):
     accumulate: int = Field(1, gt=0)  # micro-batches per update; the gradient is that of the whole batch
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the weights' moving average, which is then scored and kept; 0: off
     select_by: str = ""  # the figure by which the best epoch is chosen; empty: the task's
+    keep: Literal["best", "last"] = "best"  # last: no epoch is chosen, so rows that are scored have chosen nothing
     early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def last_is_not_stopped(self) -> Self:
+        if self.keep == "last" and self.early_stopping:
+            raise ValueError("keep: last, but early_stopping chooses the epoch by the rows that are scored; take null for one")
+        return self
 
     @model_validator(mode="after")
     def warmup_fits(self) -> Self:

@@ -15,9 +15,10 @@ def merit(metric: str, value: float) -> float:
     return -value if metric.rpartition("_")[2] in LOWER_IS_BETTER else value
 
 
-def best_epoch(history: list[dict[str, Any]], metric: str) -> int:
-    """The first of the best, of those whose model could be the result."""
-    return max((line for line in history if line["final_head"]), key=lambda line: merit(metric, line["val"][metric]))["epoch"]
+def best_epoch(history: list[dict[str, Any]], metric: str, keep: str = "best") -> int:
+    """The first of the best, of those whose model could be the result; with keep `last` the last of them."""
+    final = [line for line in history if line["final_head"]]
+    return (final[-1] if keep == "last" else max(final, key=lambda line: merit(metric, line["val"][metric])))["epoch"]
 
 
 def stale_epochs(history: list[dict[str, Any]], metric: str, min_delta: float) -> int:

@@ -59,6 +59,8 @@ def fit(
 ) -> Path:  # fmt: skip
     """Train `task` for `run.optim.epochs` epochs into the folder `out`; return the checkpoint that `score` liked best.
 
+    optim.keep: last: the one of the last epoch instead.
+
     Resuming equals not stopping: order, augmentation, weights, optimiser and random state are those of the undisturbed run.
     continue_from: another run, from whose last epoch this one goes on under its own settings.
     """
@@ -243,7 +245,7 @@ class Trainer:
         )
 
     def end_epoch(self) -> None:
-        """Score the epoch, write its line, keep the model if it is the best so far."""
+        """Score the epoch, write its line, keep the model if it is the best so far, or the last is kept."""
         self.check_finite()
         state, epoch = self.state, len(self.state.history)
         meter = state.meter.over_all(self.ranks)
@@ -269,15 +271,15 @@ class Trainer:
         state.history.append(line)
         state.meter = Meter()
         reached = merit(self.task.select_by, values[self.task.select_by])
-        best = line["final_head"] and (reached > state.best or state.best == -math.inf)
-        if best:
+        last = self.run.optim.keep == "last"
+        if best := line["final_head"] and (last or reached > state.best or state.best == -math.inf):
             state.best = reached
             self.save(BEST)
         if self.ranks.first:
             said = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if not name.startswith("train_"))
             say(
                 f"epoch {epoch}: loss {line['train_loss']:.4f}, {said}; {meter.seconds:.0f} s, waiting "
-                f"{100 * meter.waiting_share:.1f} %" + (", the best so far" if best else "")
+                f"{100 * meter.waiting_share:.1f} %" + (", the best so far" if best and not last else "")
             )
             write_json(self.out / HISTORY, state.history)
             self.log(line)

@@ -251,16 +251,25 @@ def pain(
 
 @pack_app.command()
 def mouse(
-    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="of labels.csv, a row a trial; or of dataset_df and fold0, ...")],
+    root: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="of labels.csv, a row a trial; of dataset_df and fold0, ...; or CLASS/ANIMAL/VIDEO"
+        ),
+    ],
     out: Out,
     high: Annotated[int, typer.Option(min=1, help="of trials: the level from which one is stress, against 0")] = 3,
     images: Annotated[Path | None, typer.Option(help="of dataset_df: where its paths start from; default: its folder")] = None,
     external: Annotated[
         list[str] | None,
-        typer.Option(metavar="[COHORT=]FOLDER", help="of dataset_df: another folder, all of it split test; repeat"),
+        typer.Option(
+            metavar="[COHORT=]FOLDER", help="another folder of the same form, all of it split test; not of labels.csv; repeat"
+        ),
     ] = None,
     test_cohort: Annotated[list[str] | None, typer.Option(help="of dataset_df: a value of its column cohort; repeat")] = None,
-    classes: Annotated[str, typer.Option(help="of dataset_df: what the labels 0 and 1 mean")] = "baseline,stress",
+    classes: Annotated[
+        str, typer.Option(help="what the labels 0 and 1 of dataset_df mean, or folders' names")
+    ] = "baseline,stress",
     frames: Frames = 0,
     start_s: StartS = None,
     end_s: EndS = None,
@@ -281,29 +290,49 @@ def mouse(
     from affect.shards.errors import InputError
     from affect.shards.sources.frames import chosen
     from affect.shards.sources.mouse import MouseSource
+    from affect.shards.sources.mouse_folders import MouseFolders
     from affect.shards.sources.mouse_table import table_path
     from affect.shards.sources.mouse_trials import TRIALS, TrialsSource
 
     clip = chosen(frames, 0, not frames, start_s, end_s)
+    cohorts = _cohorts(external or [])
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    if len(set(names)) != 2:
+        raise InputError(f"--classes {classes}: expected two names, what is no stress and what is: baseline,stress")
     source: Source
     if (root / TRIALS).is_file():
+        if cohorts or test_cohort:
+            raise InputError(f"--external, --test-cohort: {root / TRIALS} says it itself, in its columns split and source")
         source = TrialsSource(root, root / TRIALS, clip, high=high, fps=fps, val=val)
     elif table_path(root):
-        cohorts = {name or Path(place).resolve().name: Path(place) for name, place in map(_cohort, external or [])}
-        names = [name.strip() for name in classes.split(",") if name.strip()]
         source = MouseSource(
             root, clip, images=images, external=cohorts, test_cohorts=test_cohort or [], classes=names, fps=fps
         )  # fmt: skip
+    elif any((root / name).is_dir() for name in names):
+        source = MouseFolders(root, clip, external=cohorts, classes=names, fps=fps)
     else:
-        raise InputError(f"{root}: found no {TRIALS} and no dataset_df.csv, .json or .pkl; expected one of them")
+        raise InputError(
+            f"{root}: found no {TRIALS}, no dataset_df.csv, .json or .pkl, and no folder {' or '.join(names)}; expected one of "
+            "them, or other names of the folders: --classes NONE,STRESS"
+        )
     parts = _parts(source, sharpest, background, box)
     _pack(parts, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
 
 
-def _cohort(text: str) -> tuple[str, str]:
-    """`COHORT=FOLDER`, or a folder whose name is the cohort's."""
-    name, given, place = text.partition("=")
-    return (name, place) if given else ("", text)
+def _cohorts(texts: list[str]) -> dict[str, Path]:
+    """`COHORT=FOLDER` each, or a folder whose name is the cohort's."""
+    from affect.shards.errors import InputError
+
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, given, place = text.partition("=")
+        folder = Path(place if given else text)
+        name = name if given else folder.resolve().name
+        if not name or not folder.is_dir() or name in found:
+            why = f"{name} is given twice" if name in found else f"{folder} is no folder"
+            raise InputError(f"--external {text}: {why}; expected COHORT=FOLDER, each cohort once")
+        found[name] = folder
+    return found
 
 
 @pack_app.command()

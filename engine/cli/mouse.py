@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from affect.engine.report.ordinal import Score
 
 TEXT, FIGURES = "mouse.md", "mouse.json"
 
@@ -33,37 +30,22 @@ def mouse_report(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """A model of stress of mice beside motion and beside the controls that say what else could have told."""
-    from affect.engine.crossval.mouse_answers import clips_of, motion_of, scores_of
+    from affect.engine.crossval.mouse_report import mouse_report as report
     from affect.engine.report import mouse
     from affect.engine.report.pain.texts import plain
-    from affect.engine.report.render import markdown
     from affect.engine.run import write_json
+    from affect.shards.errors import InputError
 
-    clips, held = clips_of(model, high)
     given = {
-        mouse.MODEL: (model, None), mouse.AT_TEST: (model, "shuffled"), mouse.SET: (set_model, None),
-        mouse.SHUFFLED: (shuffled, None), mouse.SINGLE: (single, None), mouse.BEFORE: (before, None),
-        mouse.BACKGROUND: (background, None),
+        mouse.MODEL: model, mouse.SET: set_model, mouse.SHUFFLED: shuffled, mouse.SINGLE: single, mouse.BEFORE: before,
+        mouse.BACKGROUND: background,
     }  # fmt: skip
-    pairs = [scores_of(clips, folder, name, order) for name, (folder, order) in given.items() if folder]
-    scores: list[Score] = [stress for stress, _ in pairs]
-    if clips.dataset.has("meta.stimulus_s"):
-        scores += motion_of(clips)
-    if clips.dataset.has("meta.session_position"):
-        scores.append(mouse.session_position_alone(clips.trials, clips.of("meta.session_position")))
-    said, figures = mouse.mouse_report(clips.trials, scores, [level for _, level in pairs if level])
-    groups = {"fold": held.fold.astype(str), "animal": held.group}
-    for name, column in (("cohort", "source"), ("sex", "meta.sex")):
-        if clips.dataset.has(column):
-            groups[name] = clips.of(column).astype(str)
-    names = clips.dataset.info.layout.output("stress").names
-    table = mouse.stress_table(held.values["stress"], held.targets["stress"], (names[0], names[1]), groups)
-    said += f"\n## {mouse.MODEL.capitalize()}, stress\n\n{markdown(table)}"
-    if point:
-        points = {
-            name: scores_of(clips, Path(folder), name)[0].values for name, _, folder in (text.partition("=") for text in point)
-        }
-        said += f"\n## Seed 003's two changes\n\n{markdown(mouse.two_by_two(clips.trials, points))}"
+    points = [text.partition("=") for text in point or []]
+    if wrong := [name + sign for name, sign, folder in points if not folder]:
+        raise InputError(f"--point {wrong[0]}: expected NAME=CROSSVAL, such as both=runs/both")
+    said, figures = report(
+        {name: folder for name, folder in given.items() if folder}, {name: Path(folder) for name, _, folder in points}, high
+    )  # fmt: skip
     out = out or model / "mouse-report"
     out.mkdir(parents=True, exist_ok=True)
     (out / TEXT).write_text(said, encoding="utf-8")

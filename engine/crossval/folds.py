@@ -100,8 +100,14 @@ def read_note(out: Path) -> dict[str, Any]:
     try:
         value = json.loads((out / CROSSVAL).read_text())
         return value | {key: value[key] for key in ("config", "dataset", "folds", "task", "runs")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{out}: not the folder of a cross-validation ({error}); make one: affect crossval CONFIG") from error
+    except OSError as error:
+        raise InputError(
+            f"{out}: not the folder of a cross-validation, has no {CROSSVAL}; make one: affect crossval CONFIG"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{out / CROSSVAL}: not readable ({error}); begin anew in another folder: affect crossval CONFIG"
+        ) from error
 
 
 def runs_in(out: Path) -> dict[str, dict[int, Path]]:

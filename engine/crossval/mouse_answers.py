@@ -5,6 +5,7 @@ Clips are known by their paths: a control may be trained on another packing of t
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import numpy as np
 from affect.engine.calibrate import read_calibration
 from affect.engine.crossval.folds import runs_in
 from affect.engine.crossval.held_out import HeldOut, concat
-from affect.engine.crossval.report import collect
+from affect.engine.crossval.report import Found, collect
 from affect.engine.data.loader import eval_loader
 from affect.engine.device import choose_device
 from affect.engine.evaluation import predictions
 from affect.engine.evaluation.subject import in_torch, trained_model
 from affect.engine.metrics import softmax
+from affect.engine.names import METRICS
 from affect.engine.progress import Progress
 from affect.engine.report import motion
 from affect.engine.report.ordinal import Score, Trials
@@ -27,16 +29,21 @@ from affect.shards.images import decode
 from affect.shards.read import Dataset
 
 LEVEL, STRESS = "level", "stress"
+WINDOWED = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL"}
 
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips that are judged, of one dataset: path, animal and level of each, (N,); sample (N,) int64."""
+    """The clips that are judged, of one dataset: path, animal and level of each, (N,); sample (N,) int64.
+
+    tested: they are of the split test, which no fold was trained on or chosen by; else each was held out by a fold.
+    """
 
     dataset: Dataset
     path: list[str]
     sample: np.ndarray
     trials: Trials
+    tested: bool = False
 
     def of(self, name: str) -> np.ndarray:
         """(N,) a column of the index."""
@@ -46,24 +53,54 @@ class Clips:
 def clips_of(out: Path, high: float = 3) -> tuple[Clips, HeldOut]:
     """The clips that the folds of a cross-validation held out and that have a level, and what was said of them."""
     found = collect(out)
-    dataset, held = found.dataset, next(iter(found.held.values()))
-    score = dataset.targets("score")[:, 0].astype(np.float64)
-    keep = np.isfinite(score[held.sample])
+    return _clips(out, found, _answers(out, found, tested=False), high)
+
+
+def clips_apart(out: Path, high: float = 3) -> tuple[Clips, HeldOut] | None:
+    """The same of the split test, of which every fold's model says something: the mean; None where there is no such split."""
+    found = collect(out)
+    if not found.dataset.info.counts.get("test"):
+        return None
+    return _clips(out, found, _answers(out, found, tested=True), high, tested=True)
+
+
+def _clips(out: Path, found: Found, held: HeldOut, high: float, *, tested: bool = False) -> tuple[Clips, HeldOut]:
+    dataset, level = found.dataset, _levels(found.dataset, high)
+    keep = np.isfinite(level[held.sample])
     if not keep.any():
-        raise InputError(f"{out}: none of its {len(held.sample)} clips has a level; pack trials: affect pack mouse")
+        raise InputError(f"{out}: none of its {len(held.sample)} clips has a level or is known to be of stress or not")
     held = _where(held, keep)
     paths = dataset.column("path")[held.sample].tolist()
-    return Clips(dataset, paths, held.sample, Trials(score[held.sample], held.group.astype(str), high)), held
+    return Clips(dataset, paths, held.sample, Trials(level[held.sample], held.group.astype(str), high), tested), held
+
+
+def _levels(dataset: Dataset, high: float) -> np.ndarray:
+    """(rows,) NaN where unknown; in a dataset without levels `high` stands for stress, and 0 for none."""
+    if any(output.name == "score" for output in dataset.info.layout.outputs):
+        return dataset.targets("score")[:, 0].astype(np.float64)
+    return high * dataset.targets(STRESS)[:, 1].astype(np.float64)
+
+
+def _answers(out: Path, found: Found, *, tested: bool) -> HeldOut:
+    """What each fold says of its own rows; tested: of the split test the mean of what all folds' models say."""
+    strategy, held = next(iter(found.held.items()))
+    if not tested:
+        return held
+    folds = list(found.test[strategy].values())
+    if not folds:
+        raise InputError(f"{out}: its dataset has no split test, the first one has; pack both from the same folders")
+    return replace(folds[0], values={name: np.mean([fold.values[name] for fold in folds], axis=0) for name in folds[0].values})
 
 
 def scores_of(clips: Clips, out: Path, name: str, order: str | None = None) -> tuple[Score, Score | None]:
-    """(probability of stress, expected level or None) of each clip, NaN where it was not held out there.
+    """(probability of stress, expected level or None) of each clip, NaN where nothing was said of it there.
 
     order: of frames, in place of the one that the models were trained with.
     """
     found = collect(out)
-    held = next(iter(found.held.values()))
+    held = _answers(out, found, tested=clips.tested)
     if order is not None:
+        assert not clips.tested
         runs = next(iter(runs_in(out).values()))
         held = concat([_reordered(folder, fold, found.dataset, held, order) for fold, folder in sorted(runs.items())])
     place = {path: row for row, path in enumerate(found.dataset.column("path")[held.sample].tolist())}
@@ -84,6 +121,17 @@ def scores_of(clips: Clips, out: Path, name: str, order: str | None = None) -> t
     return stress, Score(name, aligned(level))
 
 
+def windows_of(out: Path) -> str:
+    """What windows say one by one, in a sentence; empty where each clip is one window."""
+    runs = next(iter(runs_in(out).values()))
+    found = [json.loads((folder / METRICS).read_text()).get("windows") for folder in runs.values()]
+    said = [figures for figures in found if figures]
+    if not said:
+        return ""
+    means = ", ".join(f"{text} {np.mean([of[name] for of in said]):.3f}" for name, text in WINDOWED.items())
+    return f"Each window by itself, means of {len(said)} folds: {means}. What is said of a clip is the mean of its windows."
+
+
 def levels_of(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
     """(C,) the number of each class of levels, by the clips' own scores."""
     score, level = dataset.targets("score")[:, 0], dataset.targets(LEVEL)
@@ -92,7 +140,9 @@ def levels_of(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
 
 
 def motion_of(clips: Clips) -> list[Score]:
-    """The plain scores of how much moves, of the stored frames."""
+    """The plain scores of how much moves, of the stored frames; none where it is not known when the stimulus was."""
+    if not clips.dataset.has("meta.stimulus_s"):
+        return []
     stimulus, found = clips.of("meta.stimulus_s"), list[dict[str, float]]()
     with Progress("motion", len(clips.sample), "clips") as progress:
         for sample, at in zip(clips.sample.tolist(), stimulus.tolist(), strict=True):

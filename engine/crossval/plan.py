@@ -142,7 +142,7 @@ def _fine_tuned(plan: CrossPlan) -> list[FoldRun]:
     figure, found = select_by(plan.config), dict[int, float]()
     for k, folder in folders.items():
         history = read_history(folder)
-        found[k] = history[best_epoch(history, figure)]["val"][figure]
+        found[k] = history[best_epoch(history, figure, plan.config.optim.keep)]["val"][figure]
     best = max(found, key=lambda k: merit(figure, found[k]))
     settings: dict[str, object] = {**GENTLE, "data.fold": best}
     if not plan.config.loss.scalars.moments and plan.config.task == "pain_clip":

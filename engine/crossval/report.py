@@ -54,7 +54,7 @@ def told_of(folder: Path) -> dict[str, int]:
     run, history = open_run(folder)[0], read_history(folder)
     rule = run.optim.early_stopping
     least = rule.min_epochs if rule else 0
-    return {"epochs": len(history), "best_epoch": best_epoch(history, select_by(run)), "min_epochs": least}
+    return {"epochs": len(history), "best_epoch": best_epoch(history, select_by(run), run.optim.keep), "min_epochs": least}
 
 
 def collect(out: Path) -> Found:
@@ -113,7 +113,7 @@ def pooled_report(found: Found) -> tuple[str, dict[str, Any]]:
             TRAIN_MEAN: all_figures(held.outputs, naive, held.targets),
             "each": {fold: _of_fold(held, fold) for fold in sorted(found.runs[name])},
             "outputs": further_metrics(held.outputs, held.values, held.targets),
-            "told": found.told(name),
+            "told": found.told(name), "epochs": epochs_note(found.runs[name]),
         }  # fmt: skip
     return markdown(_pooled_table(figures)), figures
 
@@ -139,11 +139,16 @@ def _pooled_table(figures: Mapping[str, Any]) -> Table:
             ["  folds, mean ± deviation", "", "", *(_spread(values) for values in each)],
             [f"  {TRAIN_MEAN}", "", "", *(text(of[TRAIN_MEAN].get(name)) for name in names)],
         ]
-    caption = [
-        "Held-out rows of all folds together, each said by the model that was not trained on it. The epoch of each fold was "
-        "chosen on these rows.",
-    ]
+    said = "Held-out rows of all folds together, each said by the model that was not trained on it."
+    caption = [said, *sorted({of["epochs"] for of in figures.values()})]
     return Table(["strategy", "folds", "rows", *names], cells, set(), caption)
+
+
+def epochs_note(runs: Mapping[int, Path]) -> str:
+    """Whether held-out rows have chosen the epoch of the folds' models."""
+    if all(open_run(folder)[0].optim.keep == "last" for folder in runs.values()):
+        return "Each fold's model is of its last epoch: these rows have chosen nothing."
+    return "The epoch of each fold was chosen on these rows, which flatters it; the last is kept with optim.keep=last."
 
 
 def _spread(values: list[float]) -> str:

@@ -194,15 +194,38 @@ def cohort_table(trials: Trials, scores: Sequence[Score], what: str, group: np.n
 
     group: (N,) what each trial is of.
     """
-    cells = []
-    for score in scores:
-        row = [score.name]
-        for value in np.unique(group).tolist():
-            keep = (group == value) & ((trials.level == 0) | (trials.level >= trials.high)) & np.isfinite(score.values)
-            row.append(_area(score.values[keep], trials.level[keep] > 0, trials.animal[keep], resamples))
-        cells.append(row)
-    header = [f"AUC, {trials.high:g} and more against 0", *(f"{what} {value}" for value in np.unique(group).tolist())]
+    values = list(dict.fromkeys(group.tolist()))
+    cells = [[score.name, *(_area(*_pair(trials, score, group == value), resamples) for value in values)] for score in scores]
+    header = [f"AUC, {trials.high:g} and more against 0", *(f"{what} {value}" for value in values)]
     return Table(header, cells, set(), ["In brackets: 95 % over draws of trials within animals."])
+
+
+def fall(
+    trials: Trials, model: Score, home: np.ndarray, there: np.ndarray, cohort: str, resamples: int = RESAMPLES
+) -> str:  # fmt: skip
+    """Whether the model tells less of a cohort than at home, in a sentence with figures. home, there: (N,) bool."""
+    sides = [_pair(trials, model, of) for of in (home, there)]
+    values, holds, animal = (np.concatenate(column) for column in zip(*sides, strict=True))
+    own = np.arange(len(values)) < len(sides[0][0])
+
+    def less(count: np.ndarray) -> np.ndarray:
+        here, other = (auc(count[:, of], values[of], holds[of]) for of in (own, ~own))
+        return here - other
+
+    lost = float(less(np.ones((1, len(values))))[0])
+    if not np.isfinite(lost):
+        return f"- Cohort {cohort}: stress or none of it is missing; nothing is known of what holds there."
+    bounds, (here, other) = interval(animal, "trials", less, resamples), (_area(*side, resamples) for side in sides)
+    falls = _above(bounds, 0)
+    why = " Part of what it learned does not hold outside its own cohort: see which control tells at home alone." if falls else ""
+    verb = "tells less there" if falls else "is not shown to tell less there"
+    return f"- Cohort {cohort}: the model {verb}, AUC {other}, at home {here}, less by {ranged(lost, bounds)}.{why}"
+
+
+def _pair(trials: Trials, score: Score, of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(values, whether it is stress, animal) of the high levels and of 0 among the trials `of`, (N,) bool."""
+    keep = of & ((trials.level == 0) | (trials.level >= trials.high)) & np.isfinite(score.values)
+    return score.values[keep], trials.level[keep] > 0, trials.animal[keep]
 
 
 def _area(values: np.ndarray, holds: np.ndarray, animal: np.ndarray, resamples: int) -> str:
@@ -217,6 +240,7 @@ def two_by_two(trials: Trials, stress: Mapping[str, np.ndarray], resamples: int 
     if unknown := sorted(set(stress) - set(CLAIMS)):
         raise InputError(f"point {unknown[0]!r}{nearest(unknown[0], CLAIMS)}; there are: {', '.join(CLAIMS)}")
     keep = (trials.level == 0) | (trials.level >= trials.high)
+    keep &= np.all([np.isfinite(values) for values in stress.values()], axis=0)
     holds, animal = trials.level[keep] > 0, trials.animal[keep]
     right = {point: ((values[keep] >= CHANCE) == holds).astype(np.float64) for point, values in stress.items()}
     cells = []

@@ -202,7 +202,8 @@ class MouseSource:
                 raise InputError(f"{where}: found {str(entry)[:40]}, expected {{indices: [rows], label}}")
             if lacking := [index for index in entry["indices"] if index not in rows]:
                 raise InputError(f"{where}: the table has no row {lacking[0]!r}; expected the labels of its {len(rows):,} rows")
-            said = self._class(str(entry.get("label", "")))
+            given = entry.get("label")
+            said = "" if given is None else self._class(str(given))
             for index in entry["indices"]:
                 label = rows[index].cells["label"]
                 if said not in ("", self._class(label)):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from affect.engine.config import load_config
+from affect.engine.crossval.mouse_answers import _levels
 from affect.engine.data.loader import Batch
 from affect.engine.losses.cross_entropy import neighbourhood
 from affect.engine.losses.function import LossFunction
@@ -22,6 +23,7 @@ from affect.engine.report.mouse import (
     SET,
     SHUFFLED,
     cohort_table,
+    fall,
     mouse_report,
     session_position_alone,
     stress_table,
@@ -213,6 +215,7 @@ def test_configurations_hold_the_seeds_values(name):
         (["loss.resup={}"], "loss.resup: needs two networks"),
         ([*TWO, "loss.focal_gamma=2"], "focal_gamma: both it and resup"),
         (["loss.neighbours=-1"], "loss.neighbours"),
+        (["model.temporal.heads=5"], "512 features .size. do not divide into 5 heads"),
         (["loss.resupp={}"], "did you mean 'resup'"),
     ],
 )
@@ -234,7 +237,7 @@ def test_folds_of_levels_and_two_networks_become_one_table(tmp_path, affect, mon
     from affect.shards.sources.mouse_trials import TrialsSource
     from affect.shards.write import pack
 
-    write_mice(tmp_path / "raw", 40, 4, cue="levels", size=32, frames=6)
+    write_mice(tmp_path / "raw", 40, 4, cue="shortcut", size=32, frames=6)
     pack(TrialsSource(tmp_path / "raw", tmp_path / "raw" / "labels.csv", chosen(all_frames=True)), tmp_path / "packed")
     values = [
         f"data.dataset={tmp_path / 'packed'}", "data.folds={count: 2}", "data.clip.frames=2", "data.batch_size=8",
@@ -251,8 +254,17 @@ def test_folds_of_levels_and_two_networks_become_one_table(tmp_path, affect, mon
     found = json.loads((tmp_path / "folds" / "mouse-report" / "mouse.json").read_text())
     assert found["scores"][MODEL]["trials"] == 40 and 0 <= found["scores"][MODEL]["mae"] <= 4
     assert {AT_TEST, POSITION, *motion.BASELINES, motion.BEFORE} <= set(found["scores"])
-    assert found["scores"][SHUFFLED]["auc"] == found["scores"][MODEL]["auc"] != found["scores"][AT_TEST]["auc"]
+    assert found["scores"][SHUFFLED]["mae"] == found["scores"][MODEL]["mae"] != found["scores"][AT_TEST]["mae"]
     assert all(f"*by {what}*" in said for what in ("fold", "animal", "cohort", "sex")) and "+35-55 %" in said
+    assert "cohort home | cohort external (apart) |" in said and "- Cohort external (apart): the model" in said
+    assert "have chosen nothing" in said and "Each window by itself" in said
+
+
+def test_stress_without_levels_is_the_high_level():
+    layout = TargetLayout((Output("stress", "classes", ("baseline", "stress")),))
+    target = np.array([[1, 0], [0, 1], [np.nan, np.nan]])
+    dataset = SimpleNamespace(info=SimpleNamespace(layout=layout), targets=lambda name: target)
+    np.testing.assert_array_equal(_levels(dataset, 3), [0, 3, np.nan])
 
 
 @pytest.fixture(scope="module")
@@ -302,8 +314,12 @@ def test_a_shortcut_shows_between_cohorts(trials):
     cohort = np.where(trials.animal < "c", "home", "external")
     values = np.where(cohort == "home", noisy(trials, 5.0), noisy(trials, 0.0))
     row = cohort_table(trials, [Score(MODEL, values, False)], "cohort", cohort, 200).cells[0]
-    external, home = (float(text.split()[0]) for text in row[1:])
+    home, external = (float(text.split()[0]) for text in row[1:])
     assert home == 1 and abs(external - 0.5) < 0.2
+    alike = Score(MODEL, noisy(trials, 5.0), False)
+    for score, said in ((Score(MODEL, values, False), "tells less there"), (alike, "is not shown to tell less there")):
+        text = fall(trials, score, cohort == "home", cohort == "external", "external", 200)
+        assert f"- Cohort external: the model {said}, AUC" in text and ("Part of what it learned" in text) == (score is not alike)
 
 
 def test_stress_by_group_and_the_two_by_two_beside_the_claims(trials):

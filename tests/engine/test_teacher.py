@@ -14,7 +14,7 @@ from affect.engine.checkpoint import BEST, LAST, load
 from affect.engine.config import load_config
 from affect.engine.models.heads import ArcFaceHead
 from affect.engine.run import LOCK, locked, read_history
-from affect.engine.stopping import stale_epochs
+from affect.engine.stopping import best_epoch, stale_epochs
 from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
@@ -133,6 +133,16 @@ def test_early_stopping_ends_the_run_and_so_does_its_resume(settings, train, tmp
     before = load(tmp_path / "run" / LAST)
     train(early, tmp_path / "run", resume=True)
     assert same(load(tmp_path / "run" / LAST), before)
+
+
+def test_the_last_epoch_is_kept_where_none_is_to_be_chosen(settings, train, tmp_path):
+    last = [*settings, "optim.epochs=2", "optim.lr=1e-9", "optim.select_by=min_f1", "optim.keep=last"]
+    train(last, tmp_path / "run")
+    history = read_history(tmp_path / "run")
+    assert best_epoch(history, "min_f1") == 0 and best_epoch(history, "min_f1", "last") == 1
+    assert len(load(tmp_path / "run" / BEST)["history"]) == 2
+    with pytest.raises(InputError, match="keep: last, but early_stopping"):
+        load_config("smoke", [*last, "optim.early_stopping={patience: 1}"])
 
 
 def test_one_process_at_a_time(teacher, settings, train):

@@ -16,6 +16,7 @@ from affect.shards.select import Fold, Selection
 from affect.shards.sources.frames import chosen
 from affect.shards.sources.mice import head_box, write_mice
 from affect.shards.sources.mouse import MouseSource
+from affect.shards.sources.mouse_folders import MouseFolders
 from affect.shards.sources.mouse_trials import TrialsSource
 from affect.shards.sources.parts import GRAY, Background, Sharpest, sharpness
 from affect.shards.write import pack
@@ -157,8 +158,51 @@ def test_wrong_folds_are_one_message(folds, message, raw):
 def test_folds_that_overlap_are_said_and_not_kept(raw):
     source = MouseSource(raw(folds=HALVES[:1]), ALL)
     assert "4 videos are tested in no fold" in source.notes[0] and source.fold_of == dict.fromkeys(("v0", "v1", "v2", "v3"), 0)
+    unlabelled = {part: [{**entry, "label": None} for entry in entries] for part, entries in HALVES[0].items()}
+    assert MouseSource(raw(folds=[unlabelled]), ALL).fold_of == source.fold_of
     source = MouseSource(raw(folds=[HALVES[0], HALVES[0]]), ALL)
     assert "tested in more than one fold (v0 in 0, 1)" in source.notes[0] and "fold" not in source.meta
+
+
+@pytest.fixture
+def folders(tmp_path, picture):
+    """Two videos of each of two animals and labels, as folders of frames, in tmp_path/name; the seed tells them apart."""
+
+    def write(name, seed=0):
+        for number, (label, animal) in enumerate((label, animal) for label in ("Baseline", "stress") for animal in "ab"):
+            for frame in range(3):
+                path = tmp_path / name / label / f"{name}_{animal}" / "day1" / f"{frame}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), picture(24, 32, seed=seed + 10 * number + frame))
+        return tmp_path / name
+
+    return write
+
+
+def test_labelled_folders_of_videos_are_clips(folders, tmp_path):
+    pack(MouseFolders(folders("home"), ALL, external={"chronic": folders("far", 500)}, fps=10), tmp_path / "out")
+    dataset = Dataset(tmp_path / "out")
+    columns = ("path", "group", "source", "split", "num_frames")
+    found = {row[0]: row[1:] for row in zip(*(dataset.column(name).tolist() for name in columns), strict=True)}
+    assert found["Baseline/home_a/day1"] == ("home_a", "home", "train", 3)
+    assert found["chronic/stress/far_b/day1"] == ("far_b", "chronic", "test", 3) and len(found) == 8
+    label = dict(zip(found, dataset.targets("stress")[:, 1].tolist(), strict=True))
+    assert all(value == ("stress" in path) for path, value in label.items())
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("strss/home_a/v.mp4", "1 have no place(?s:.*)strss; did you mean 'stress'"),
+        ("stress/v.mp4", "1 have no place(?s:.*)stress/v.mp4: in no animal's folder"),
+    ],
+)
+def test_folders_without_a_place_are_one_message(place, message, folders):
+    root = folders("home")
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).touch()
+    with pytest.raises(InputError, match=message):
+        MouseFolders(root, ALL)
 
 
 def test_a_missing_frame_rejects_its_video_and_gaps_are_counted(raw, tmp_path):
