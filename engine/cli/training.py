@@ -72,7 +72,7 @@ def calibrate(
 
 def _print(out: Path, as_json: bool) -> None:
     """What the folder's files say."""
-    from affect.engine.cli.evaluating import output_lines
+    from affect.engine.cli.evaluating import minority_line, output_lines
     from affect.engine.names import METRICS
     from affect.engine.report.tables import RELIABILITY
     from affect.engine.run import read_history
@@ -81,6 +81,7 @@ def _print(out: Path, as_json: bool) -> None:
     found = json.loads((out / RELIABILITY).read_text()) if (out / RELIABILITY).is_file() else {}
     if found:
         _print_classes(out, found, len(history))
+        print(f"  {minority_line(metrics)}")
     for name, figures in metrics["outputs"].items():
         print("\n".join(output_lines(name, figures)))
     seconds = sum(line["seconds"] for line in history)

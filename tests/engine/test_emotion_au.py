@@ -178,7 +178,10 @@ def line(epoch, accuracy=0.6, **val):
         ([line(i, au_macro_f1=0.0) for i in range(5)], "--set loss.au.weight=2"),
         ([line(0, au_bce=0.001)], "--set loss.au.weight=1e+03"),
         ([line(0, gap=0.31)], "--set model.dropout=0.6 or --set optim.weight_decay=0.002"),
-        ([line(i, min_f1=0.0) for i in range(5)], "--set data.sampler=balanced"),
+        (
+            [line(i, **{"min_f1": 0.0, "f1.Happily sad": 0.0, "f1.Sadly angry": 0.1}) for i in range(5)],
+            "F1 is 0 of Happily sad: --set data.sampler=balanced",
+        ),
         ([line(i, 0.9 if i == 2 else 0.6) for i in range(9)], "--set optim.lr=0.00025"),
     ],
 )
