@@ -147,6 +147,7 @@ def test_without_units_the_emotion_is_trained_alone_and_it_is_said(emotions, tmp
         (["loss.arcface={}", "loss.focal_gamma=0"], "no cosine head"),
         (["loss.focal_gamma=-1"], "focal_gamma"),
         (["data.sampler=balanced", "loss.class_weights=balanced"], "twice"),
+        (["loss.au.from_epoch=1", "loss.au.full_epoch=2"], "whole at epoch 2, but the last of optim.epochs=2 is 1"),
         (["loss.au.pos_wieght=balanced"], "did you mean 'pos_weight'"),
     ],
 )

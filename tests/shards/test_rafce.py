@@ -157,6 +157,12 @@ def test_files_that_are_wrong_are_named(files, texts, message):
         RafCeSource(**files(**texts), max_strays=1)
 
 
+def test_one_file_in_two_places_is_refused(files):
+    arguments = files()
+    with pytest.raises(InputError, match="two of them are one file"):
+        RafCeSource(**arguments | {"au": arguments["images"] / ".." / FILES["emotion"]})
+
+
 def test_pictures_that_are_not_there_are_named(files):
     arguments = files()
     (arguments["images"] / "0002_aligned.jpg").unlink()
