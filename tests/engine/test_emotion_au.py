@@ -113,7 +113,7 @@ def test_an_output_does_not_depend_on_the_batch(faces, attention):
 
 def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
     """A mixed dataset trains both heads; the gradient of the unit head is exactly zero on unlabelled rows."""
-    run = config(f"[{emotions},{faces}]")
+    run = config(f"[{emotions},{faces}]", "model.au_attention=true")
     dataset = open_dataset(run.data.dataset)
     task = task_of(run, dataset)
     assert task.outputs == ("emotion", "au")
@@ -129,6 +129,11 @@ def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
     each = F.binary_cross_entropy_with_logits(logits["au"], batch.targets["au"], reduction="none")[known].mean()
     assert losses.parts["au_bce"].item() == pytest.approx(each.item() * known.float().mean().item(), rel=1e-5)
     assert loss.at_epoch(0)["au_ramp"] == 1
+    unlabelled = replace(batch, weight=batch.weight * ~known)
+    loss(*model(batch.inputs), unlabelled, loss.counts(batch)).total.backward()
+    head = model.head
+    of_units = [*head.outputs["au"].parameters(), *head.guess.parameters(), *head.open.parameters()]
+    assert all((weight.grad == 0).all() for weight in of_units) and head.outputs["emotion"].weight.grad.abs().sum() > 0
 
 
 def test_without_units_the_emotion_is_trained_alone_and_it_is_said(emotions, tmp_path, capsys):
