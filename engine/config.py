@@ -264,6 +264,12 @@ class RunConfig(Section):
                 f"{epochs - 1}. The recipe scaled to {epochs}: --set loss.arcface.from_epoch={epochs * 5 // 60} "
                 f"--set loss.arcface.full_epoch={epochs * 15 // 60}"
             )
+        au = self.loss.au
+        if au.weight and (whole := max(au.from_epoch, au.full_epoch)) >= epochs:
+            raise ValueError(
+                f"loss.au: its weight is whole at epoch {whole}, but the last of optim.epochs={epochs} is {epochs - 1}. Scaled "
+                f"to {epochs}: --set loss.au.from_epoch={epochs // 5} --set loss.au.full_epoch={epochs * 2 // 5}"
+            )
         return self
 
     @model_validator(mode="after")

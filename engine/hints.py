@@ -7,6 +7,7 @@ from typing import Any
 
 from affect.engine.config import RunConfig
 from affect.engine.log import say
+from affect.engine.names import OF_CLASS
 
 DEAD_EPOCHS = 5  # with an F1 of 0 after so many, units are not being learned
 WIDE_GAP = 0.30
@@ -87,7 +88,8 @@ def _absent_class(run: RunConfig, last: Line) -> Iterator[tuple[str, str]]:
         remedy = "--set data.sampler=balanced"
         if run.data.sampler != "shuffle" or run.loss.class_weights != "off":
             remedy = "the imbalance is corrected already; more rows of it are needed"
-        yield "absent", f"a class that occurs has an F1 of 0 (metrics.json, per_class, says which when the run ends): {remedy}"
+        rare = [name.removeprefix(OF_CLASS) for name, f1 in last["val"].items() if name.startswith(OF_CLASS) and f1 == 0]
+        yield "absent", f"F1 is 0 of {', '.join(rare) or 'a class that is not rare'}: {remedy}"
 
 
 def _falling(run: RunConfig, history: list[Line]) -> Iterator[tuple[str, str]]:

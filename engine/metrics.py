@@ -25,6 +25,12 @@ def f1_per_class(matrix: np.ndarray) -> np.ndarray:
     return 2 * hits / np.maximum(matrix.sum(0) + matrix.sum(1), 1)
 
 
+def minority(matrix: np.ndarray) -> np.ndarray:
+    """The classes that occur, but in fewer than half as many rows as an equal share would be; of (C, C) counts."""
+    support = matrix.sum(1)
+    return np.flatnonzero((support > 0) & (2 * len(support) * support < support.sum()))
+
+
 def nll(logits: np.ndarray, target: np.ndarray) -> float:
     """Mean cross-entropy against the target distributions, in nats."""
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
@@ -124,7 +130,7 @@ def classification(logits: np.ndarray, target: np.ndarray, names: Sequence[str])
 
     logits: (N, C). target: (N, C) distributions; the label is the largest share, the first of equals.
     Returns: {"<C>way": {acc, macro_f1, bacc}, "present_only": {..., present_idx, present_names, confusion}, nll, rows,
-        per_class, confusion}.
+        per_class, minority, confusion}. minority: the names of the classes with few rows.
     `present_only` takes the largest logit among the classes that occur: a set without contempt has no contempt to predict.
     """
     classes = len(names)
@@ -145,5 +151,6 @@ def classification(logits: np.ndarray, target: np.ndarray, names: Sequence[str])
         "nll": nll(logits, target),
         "rows": len(label),
         "per_class": {name: {"f1": float(f1[i]), "support": int(matrix[i].sum())} for i, name in enumerate(names)},
+        "minority": [names[i] for i in minority(matrix).tolist()],
         "confusion": matrix.tolist(),
     }

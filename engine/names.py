@@ -10,4 +10,5 @@ CRITERIA = "criteria.md"
 SWEEP, CHOSEN = "sweep.json", "chosen.yaml"
 CROSSVAL = "crossval.json"
 VAL = "val"  # of a sweep's sets: each run's own validation
+OF_CLASS = "f1."  # and the name of a minority class: its F1, among the figures of an epoch in history.json
 XVAL = "xval_"  # and the name of a set: the folder, in a run, of its figures there

@@ -28,6 +28,7 @@ from affect.engine.losses.function import LossFunction
 from affect.engine.losses.term import Teacher
 from affect.engine.meter import Meter
 from affect.engine.models.build import build_model
+from affect.engine.names import OF_CLASS
 from affect.engine.optim import build_optimizer, learning_rate, parameters_of
 from affect.engine.progress import Progress
 from affect.engine.ranks import Ranks, joined
@@ -276,7 +277,8 @@ class Trainer:
             state.best = reached
             self.save(BEST)
         if self.ranks.first:
-            said = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if not name.startswith("train_"))
+            aside = ("train_", OF_CLASS)
+            said = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if not name.startswith(aside))
             say(
                 f"epoch {epoch}: loss {line['train_loss']:.4f}, {said}; {meter.seconds:.0f} s, waiting "
                 f"{100 * meter.waiting_share:.1f} %" + (", the best so far" if best and not last else "")

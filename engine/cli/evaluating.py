@@ -105,6 +105,13 @@ def _print_outputs(metrics: dict[str, Any]) -> None:
         print(f"{metrics['rows']:,} rows of {metrics['dataset']}, {metrics['split']}: {Path(metrics['out']) / 'metrics.json'}")
 
 
+def minority_line(metrics: dict[str, Any]) -> str:
+    """The classes of few rows, each with its F1 and rows."""
+    of = metrics["per_class"]
+    said = (f"{name} {of[name]['f1']:.4f} ({of[name]['support']:,})" for name in metrics["minority"])
+    return f"minority classes, F1 (rows): {', '.join(said) or 'none'}"
+
+
 def output_lines(name: str, figures: dict[str, Any]) -> Iterator[str]:
     """What is said of units, scalars or further classes in a few lines."""
     if "units" in figures:
@@ -147,8 +154,10 @@ def _print(metrics: dict[str, Any]) -> None:
     if chosen:
         print("†: the run's settings were chosen by this set (see its config.yaml), so its figures flatter them")
     absent = [name for name in metrics["per_class"] if name not in metrics["present_only"]["present_names"]]
+    width = max(map(len, metrics["per_class"]))
     for name, values in metrics["per_class"].items():
-        print(f"  {name:12s} F1 {values['f1']:.4f} of {values['support']:,}")
+        print(f"  {name:{width}s} F1 {values['f1']:.4f} of {values['support']:,}")
+    print(minority_line(metrics))
     if absent:
         print(f"not in the set, and not predicted in present_only: {', '.join(absent)}")
     _print_sources(metrics["sources"])

@@ -79,7 +79,7 @@ def calibrate(
 
 def _print(out: Path, as_json: bool) -> None:
     """What the folder's files say."""
-    from affect.engine.cli.evaluating import output_lines
+    from affect.engine.cli.evaluating import minority_line, output_lines
     from affect.engine.names import METRICS
     from affect.engine.report.tables import RELIABILITY
     from affect.engine.run import read_history
@@ -88,6 +88,7 @@ def _print(out: Path, as_json: bool) -> None:
     found = json.loads((out / RELIABILITY).read_text()) if (out / RELIABILITY).is_file() else {}
     if found:
         _print_classes(out, found, len(history))
+        print(f"  {minority_line(metrics)}")
     if "conformal" in metrics:
         print("\n".join(_set_lines(metrics["conformal"], metrics["split"])))
     for name, figures in metrics["outputs"].items():

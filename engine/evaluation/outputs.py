@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.metrics import classification, f1_per_class
+from affect.engine.metrics import classification
 from affect.engine.multilabel import unit_figures
+from affect.engine.names import OF_CLASS
 from affect.engine.scalars import TOTAL, scalar_figures
 from affect.shards.schema import Output
 
@@ -22,15 +23,17 @@ def labelled(output: Output, target: np.ndarray) -> np.ndarray:
 def epoch_figures(output: Output, values: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Name -> number, of labelled rows. values: (N, C) logits, or scalars in their units. target: (N, C).
 
-    classes: accuracy, macro_f1, bacc, nll, min_f1 (of the class that is worst, among those that occur).
+    classes: accuracy, macro_f1, bacc, nll, min_f1 (of the class that is worst, among those that occur), f1.<name> of
+        the minority classes.
     multilabel: macro_f1, macro_auc. scalars: r2, mae, the means over them; total_r2, total_mae where one is the total.
     """
     if output.kind == "classes":
         found = classification(values, target, output.names)
-        way, f1 = found[f"{len(output.names)}way"], f1_per_class(np.array(found["confusion"]))
+        way, f1 = found[f"{len(output.names)}way"], {name: of["f1"] for name, of in found["per_class"].items()}
         return {
             "accuracy": way["acc"], "macro_f1": way["macro_f1"], "bacc": way["bacc"], "nll": found["nll"],
-            "min_f1": float(f1[found["present_only"]["present_idx"]].min()),
+            "min_f1": min(f1[name] for name in found["present_only"]["present_names"]),
+            **{f"{OF_CLASS}{name}": f1[name] for name in found["minority"]},
         }  # fmt: skip
     if output.kind == "multilabel":
         found = unit_figures(values, target, output.names)

@@ -60,6 +60,10 @@ class RafCeSource:
         if not images.is_dir():
             raise InputError(f"{images}: not a folder; expected the one that holds 0001_aligned.jpg")
         self.images, self.null, self.files = images, null, (au, emotion, partition)
+        if len({path.resolve() for path in self.files}) < len(self.files):
+            raise InputError(
+                "--au, --emotion, --partition: two of them are one file; give RAFCE_AUlabel, _emolabel, _partition.txt"
+            )
         self.label_protocol = "hard" if null == "unlabelled" else "hard, null is no unit"
         self.meta: dict[str, type] = {"au_text": str, "au_sides": str}
         self.filtered = Counter[str]()

@@ -113,7 +113,7 @@ def test_an_output_does_not_depend_on_the_batch(faces, attention):
 
 def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
     """A mixed dataset trains both heads; the gradient of the unit head is exactly zero on unlabelled rows."""
-    run = config(f"[{emotions},{faces}]")
+    run = config(f"[{emotions},{faces}]", "model.au_attention=true")
     dataset = open_dataset(run.data.dataset)
     task = task_of(run, dataset)
     assert task.outputs == ("emotion", "au")
@@ -129,6 +129,11 @@ def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
     each = F.binary_cross_entropy_with_logits(logits["au"], batch.targets["au"], reduction="none")[known].mean()
     assert losses.parts["au_bce"].item() == pytest.approx(each.item() * known.float().mean().item(), rel=1e-5)
     assert loss.at_epoch(0)["au_ramp"] == 1
+    unlabelled = replace(batch, weight=batch.weight * ~known)
+    loss(*model(batch.inputs), unlabelled, loss.counts(batch)).total.backward()
+    head = model.head
+    of_units = [*head.outputs["au"].parameters(), *head.guess.parameters(), *head.open.parameters()]
+    assert all((weight.grad == 0).all() for weight in of_units) and head.outputs["emotion"].weight.grad.abs().sum() > 0
 
 
 def test_without_units_the_emotion_is_trained_alone_and_it_is_said(emotions, tmp_path, capsys):
@@ -147,6 +152,7 @@ def test_without_units_the_emotion_is_trained_alone_and_it_is_said(emotions, tmp
         (["loss.arcface={}", "loss.focal_gamma=0"], "no cosine head"),
         (["loss.focal_gamma=-1"], "focal_gamma"),
         (["data.sampler=balanced", "loss.class_weights=balanced"], "twice"),
+        (["loss.au.from_epoch=1", "loss.au.full_epoch=2"], "whole at epoch 2, but the last of optim.epochs=2 is 1"),
         (["loss.au.pos_wieght=balanced"], "did you mean 'pos_weight'"),
     ],
 )
@@ -178,7 +184,10 @@ def line(epoch, accuracy=0.6, **val):
         ([line(i, au_macro_f1=0.0) for i in range(5)], "--set loss.au.weight=2"),
         ([line(0, au_bce=0.001)], "--set loss.au.weight=1e+03"),
         ([line(0, gap=0.31)], "--set model.dropout=0.6 or --set optim.weight_decay=0.002"),
-        ([line(i, min_f1=0.0) for i in range(5)], "--set data.sampler=balanced"),
+        (
+            [line(i, **{"min_f1": 0.0, "f1.Happily sad": 0.0, "f1.Sadly angry": 0.1}) for i in range(5)],
+            "F1 is 0 of Happily sad: --set data.sampler=balanced",
+        ),
         ([line(i, 0.9 if i == 2 else 0.6) for i in range(9)], "--set optim.lr=0.00025"),
     ],
 )

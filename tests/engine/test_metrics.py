@@ -101,6 +101,12 @@ def test_present_only_counts_every_row():
     assert np.array(found["confusion"]).shape == (3, 3) and np.sum(found["confusion"]) == 500
 
 
+def test_minority_classes_occur_in_fewer_rows_than_half_an_equal_share():
+    label = np.repeat([0, 1, 2], [15, 3, 2])  # of four classes: an equal share is 5 rows, half of it 2.5
+    found = classification(np.eye(4)[label], np.eye(4)[label], "abcd")
+    assert found["minority"] == ["c"] and found["per_class"]["c"] == {"f1": 1.0, "support": 2}
+
+
 def test_present_only_by_hand():
     """Classes a, b, c; no row is a c, but c is the largest logit of the second row."""
     logits = np.array([[3.0, 1, 0], [1, 2, 5], [2, 1, 0], [0, 1, 0]])

@@ -74,11 +74,12 @@ def test_scalars_have_sklearns_figures_and_missing_ones_are_left_out():
 def test_figures_of_further_outputs_carry_their_name():
     logits, target = units()
     emotion = Output("emotion", "classes", ("x", "y"))
+    label = np.r_[1, np.zeros(len(logits) - 1, int)]  # y is rare
     outputs = [emotion, Output("au", "multilabel", NAMES), Output("pain", "scalars", ("a", "b", "total"))]
     values = {"emotion": logits[:, :2], "au": logits, "pain": logits}
-    targets = {"emotion": np.eye(2)[(logits[:, 0] > 0).astype(int)], "au": target, "pain": np.full_like(target, np.nan)}
+    targets = {"emotion": np.eye(2)[label], "au": target, "pain": np.full_like(target, np.nan)}
     found = all_figures(outputs, values, targets)
-    assert set(found) == {"accuracy", "macro_f1", "bacc", "nll", "min_f1", "au_macro_f1", "au_macro_auc"}
+    assert set(found) == {"accuracy", "macro_f1", "bacc", "nll", "min_f1", "f1.y", "au_macro_f1", "au_macro_auc"}
     assert all_figures([outputs[2]], values, {"pain": target})["total_mae"] > 0
 
 
