@@ -38,7 +38,8 @@ class ClipStream:
     def __init__(self, encoder: Backend, temporal: Backend, frames: int, rate_hz: float, hop: int = 1) -> None:
         if frames < 1 or hop < 1 or not 0 < rate_hz < float("inf"):
             raise InputError(
-                f"clip stream: frames {frames}, rate_hz {rate_hz}, hop {hop}; expected at least 1 frame, a rate above 0, a hop of 1 on"
+                f"clip stream: frames {frames}, rate_hz {rate_hz}, hop {hop}; expected at least 1 frame, a rate above 0, "
+                "a hop of 1 on"
             )
         self.encoder, self.temporal = encoder, temporal
         self.frames, self.step_s, self.hop = frames, 1 / rate_hz, hop
