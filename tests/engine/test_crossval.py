@@ -176,6 +176,12 @@ def test_a_fold_that_fails_does_not_end_the_others(tiny, quick, tmp_path, monkey
     assert (tmp_path / "out/all/fold2/last.onnx").is_file()
 
 
+def test_settings_that_suit_no_fold_leave_nothing_behind(tiny, tmp_path):
+    with pytest.raises(InputError, match="nothing was trained, 2 of 2 runs failed"):
+        crossfolds.train_folds(plan("pain_v1", [*tiny, "loss.scalars.moments={M9: 2}"], tmp_path / "out", folds="0,2"))
+    assert not (tmp_path / "out").exists()
+
+
 SHORT = ["optim.epochs=4", "optim.lr=1e-3", "optim.warmup_epochs=1"]
 STOPPED = "optim.early_stopping={patience: 1, min_delta: 1e9, min_epochs: 2}"  # after two epochs
 
@@ -320,7 +326,8 @@ def test_the_decision_is_in_words_and_by_training_clips(ran, affect, cattle):
 def test_a_decision_needs_a_fold_and_nothing_else(ran, affect, options, code, message):
     got, _, err = affect("evaluate", ran[0], *options)
     assert got == code and message in err
-    assert affect("evaluate", ran[0].parent, "--fold", "1")[0] == 1
+    code, _, err = affect("evaluate", ran[0].parent, "--fold", "1")
+    assert code == 1 and f"{ran[0].parent}: not the folder" in err  # what was asked for, not the folder above it
 
 
 def test_the_dry_run_tells_memory_and_time_and_keeps_nothing(affect, tiny, ran, tmp_path):
