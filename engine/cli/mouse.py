@@ -32,7 +32,7 @@ def mouse_report(
     out: Annotated[Path | None, typer.Option(help="default: mouse-report/ in the first folder")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
-    """A model of stress of mice beside motion and beside the controls that say what else could have told."""
+    """A model of stress of mice, or of its level, beside motion and beside controls that say what else could have told."""
     from affect.engine.crossval.mouse_answers import clips_of, motion_of, scores_of
     from affect.engine.report import mouse
     from affect.engine.report.pain.texts import plain
@@ -52,13 +52,14 @@ def mouse_report(
     if clips.dataset.has("meta.session_position"):
         scores.append(mouse.session_position_alone(clips.trials, clips.of("meta.session_position")))
     said, figures = mouse.mouse_report(clips.trials, scores, [level for _, level in pairs if level])
-    groups = {"fold": held.fold.astype(str), "animal": held.group}
-    for name, column in (("cohort", "source"), ("sex", "meta.sex")):
-        if clips.dataset.has(column):
-            groups[name] = clips.of(column).astype(str)
-    names = clips.dataset.info.layout.output("stress").names
-    table = mouse.stress_table(held.values["stress"], held.targets["stress"], (names[0], names[1]), groups)
-    said += f"\n## {mouse.MODEL.capitalize()}, stress\n\n{markdown(table)}"
+    if "stress" in held.values:  # and not the level alone
+        groups = {"fold": held.fold.astype(str), "animal": held.group}
+        for name, column in (("cohort", "source"), ("sex", "meta.sex")):
+            if clips.dataset.has(column):
+                groups[name] = clips.of(column).astype(str)
+        names = clips.dataset.info.layout.output("stress").names
+        table = mouse.stress_table(held.values["stress"], held.targets["stress"], (names[0], names[1]), groups)
+        said += f"\n## {mouse.MODEL.capitalize()}, stress\n\n{markdown(table)}"
     if point:
         points = {
             name: scores_of(clips, Path(folder), name)[0].values for name, _, folder in (text.partition("=") for text in point)
