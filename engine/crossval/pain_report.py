@@ -47,7 +47,8 @@ def pain_report(found: Found, folder: Path) -> tuple[str, dict[str, Any]]:
         if name != SPECIALIST and ORACLE not in name
     }
     tables = list(strategies_tables(with_others))
-    sections = ["# Strategies, out of fold", *map(markdown, tables), "# Criteria", markdown(criteria_of(decisions))]
+    sections = ["# Strategies, out of fold", *map(markdown, tables), *gone_on(told)]
+    sections += ["# Criteria", markdown(criteria_of(decisions))]
     tested = test_answers(found)
     if tested:
         sections += ["# Test animals", markdown(comparison_table(compare(tested))), TEST_NOTE]
@@ -59,6 +60,16 @@ def pain_report(found: Found, folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 TEST_NOTE = "Nothing was chosen by the test animals; whoever chooses a strategy by this table uses them up.\n"
+
+
+def gone_on(told: Mapping[str, Mapping[int, Mapping[str, int]]]) -> list[str]:
+    """What going on was good for, in a line; a fold that found no better epoch answers as it did before."""
+    before, after = told.get(ALL, {}), told.get(CONTINUE, {})
+    both = [fold for fold in after if fold in before]
+    better = [fold for fold in both if after[fold]["best_epoch"] != before[fold]["best_epoch"]]
+    which = f" ({', '.join(map(str, better))})" if better else ""
+    same = "; the others answer as before" if len(better) < len(both) else ""
+    return [f"{CONTINUE}: {len(better)} of {len(both)} folds{which} found a better epoch by going on{same}.\n"] if both else []
 
 
 def gated(answers: Strategies) -> Strategies:

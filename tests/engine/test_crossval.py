@@ -16,6 +16,7 @@ from affect.engine.crossval.plan import goes_on, plan
 from affect.engine.crossval.report import report
 from affect.engine.report.pain import answers as pain_answers
 from affect.engine.run import read_history
+from affect.engine.stopping import best_epoch
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 from affect.shards.sources.cattle import write_cattle
@@ -94,6 +95,11 @@ def test_the_training_mean_is_of_the_other_animals(ran, cattle):
         assert found.train_moment_mean[i, -1] == pytest.approx(total[others & (moment == found.moment[i])].mean())
 
 
+def best_epochs(strategy):
+    """Fold -> the epoch whose model answers."""
+    return {fold: best_epoch(read_history(strategy / f"fold{fold}"), "total_mae") for fold in FOLDS}
+
+
 def test_the_report_compares_all_strategies(ran):
     out, said, figures = ran
     for text in (
@@ -107,6 +113,9 @@ def test_the_report_compares_all_strategies(ran):
         "MAE of M2",
     ):
         assert text in said
+    best = [best_epochs(out / name) for name in ("all", "continue")]
+    better = sum(best[0][fold] != best[1][fold] for fold in FOLDS)
+    assert f"continue: {better} of 3 folds" in said and ("answer as before" in said) == (better < 3)
     assert "oracle" not in said.split("# Criteria")[1].split("# Test")[0]
     assert figures["strategies"]["all"]["least_epochs"] == 2 and figures["strategies"]["continue"]["least_epochs"] == 3
     assert "mean of 3 folds" in said and "Test animals" in said
