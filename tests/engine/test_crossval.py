@@ -115,6 +115,7 @@ def test_the_report_compares_all_strategies(ran):
         assert text in said
     best = [best_epochs(out / name) for name in ("all", "continue")]
     better = sum(best[0][fold] != best[1][fold] for fold in FOLDS)
+    assert "finetune† |" in said.split("# Criteria")[1] and "specialist: trained on a part of the clips" in said
     assert f"continue: {better} of 3 folds" in said and ("answer as before" in said) == (better < 3)
     assert "oracle" not in said.split("# Criteria")[1].split("# Test")[0]
     assert figures["strategies"]["all"]["least_epochs"] == 2 and figures["strategies"]["continue"]["least_epochs"] == 3
