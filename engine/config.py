@@ -15,7 +15,7 @@ import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from affect.engine.data.preprocess import Clahe, Preprocess
-from affect.engine.data.settings import YAML_1_1, AugmentConfig, ClipConfig, Section
+from affect.engine.data.settings import YAML_1_1, AugmentConfig, ClipConfig, Section, Where
 from affect.engine.losses.settings import LossConfig
 from affect.engine.reading import parsed, put, read_yaml, validated
 from affect.engine.tasks import TASKS
@@ -73,9 +73,7 @@ class DataConfig(Section):
     folds: FoldsConfig | None = None
     confidence_min: float = Field(0.0, ge=0, le=1)  # of training rows
     labelled: list[str] = Field(default_factory=list)  # outputs for which training rows must have a label
-    where: dict[str, list[str | int | float]] = Field(
-        default_factory=dict
-    )  # index column -> the value or values that rows must have
+    where: Where = Field(default_factory=dict)  # index column -> the value or values that rows must have
     train_split: str = "train"
     val_split: str = "val"
     resize: float = Field(1.15, ge=1, le=2)  # evaluation: shorter side = resize * image_size, then the centre
@@ -109,17 +107,6 @@ class DataConfig(Section):
         if not paths or not all(isinstance(path, str | Path) for path in paths):
             raise ValueError(f"expected the folder of a packed dataset or a list of them, found {value!r}")
         return value
-
-    @field_validator("where", mode="before")
-    @classmethod
-    def values_as_lists(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"expected {{column: value or [values]}}, found {value!r}")
-        lists = {str(column): found if isinstance(found, list) else [found] for column, found in value.items()}
-        for column, found in lists.items():
-            if not found or not all(isinstance(one, str | int | float) for one in found):
-                raise ValueError(f"{column}: expected a text, a number or a list of them, found {found!r}")
-        return lists
 
 
 class TemporalConfig(Section):
@@ -344,9 +331,10 @@ def digest_of(value: dict[str, Any]) -> str:
     """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
     kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
     kept["data"] = {key: part for key, part in kept["data"].items() if key not in ("loader", "workers")}
-    for later in ("clip", "folds"):  # settings that came later: off, a run is what it was before
-        if kept["data"].get(later) is None:
-            kept["data"].pop(later, None)
+    kept["data"]["augment"] = dict(kept["data"].get("augment", {}))
+    for section, later in ((kept["data"], "clip"), (kept["data"], "folds"), (kept["data"]["augment"], "stronger")):
+        if section.get(later) is None:  # a setting that came later: off, a run is what it was before
+            section.pop(later, None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

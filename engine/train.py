@@ -146,12 +146,12 @@ class Trainer:
     def run_to_the_end(self) -> None:
         run, state, order = self.run, self.state, self.order
         self.model.train()
-        saved_at, shown = time.monotonic(), self.ranks.first
+        saved_at, shown, what = time.monotonic(), self.ranks.first, "clips" if run.data.clip else "images"
         if self.stopped():
             return
         with (
             Interrupt() as interrupt,
-            Progress("train", self.steps * order.batch, "images", run.train.log_every_s, shown) as progress,
+            Progress("train", self.steps * order.batch, what, run.train.log_every_s, shown) as progress,
         ):
             progress.skip(state.step * order.batch)
             for batch, waited in _timed(self.loader.from_step(state.step)):

@@ -7,6 +7,7 @@ killed or interrupted goes on from that folder when the same is packed again.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -221,10 +222,11 @@ def _judge(source: Source, tally: Tally, on_leak: OnLeak, max_rejects: float, ca
         left_out = f" (left out by the label rule: {dict(source.filtered)})" if source.filtered else ""
         raise InputError(f"the source holds no sample{left_out}; expected pictures with labels")
     if len(tally.rejected) > max_rejects * tally.total:
+        enough = math.ceil(1000 * len(tally.rejected) / tally.total) / 1000
         raise InputError(
             f"{len(tally.rejected)} of {tally.total} samples are unreadable, more than --max-rejects {max_rejects} allows:\n"
             + first((f"{path}: {reason}" for path, reason in tally.rejected), 20)
-            + "\nMend or remove these files, or allow more: --max-rejects 0.05"
+            + ("\nMend or remove these files" + (f", or allow more: --max-rejects {enough:g}" if enough < 1 else ""))
         )
     open_leaks = [leak for leak in tally.leaks if not leak.dropped]
     if open_leaks and on_leak != "keep":

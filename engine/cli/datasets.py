@@ -26,6 +26,13 @@ AllFrames = Annotated[bool, typer.Option("--all-frames", help="every frame")]
 StartS = Annotated[float | None, typer.Option(help="only frames from here, in seconds from the first frame")]
 EndS = Annotated[float | None, typer.Option(help="only frames before this")]
 Fps = Annotated[float | None, typer.Option(min=0.001, help="frames a second of folders of frames")]
+Crop = Annotated[
+    str,
+    typer.Option(
+        metavar="SUBJECT", help="cut each clip to one box around its subject: human_face, yunet:FILE.onnx or onnx:FILE.onnx"
+    ),
+]
+CropMargin = Annotated[float, typer.Option(min=0, max=2, help="around the subject of --crop, as a share of its box's sides")]
 SharpestN = Annotated[int, typer.Option("--sharpest", min=0, help="keep this many frames a clip, the sharpest, in order; 0: all")]
 BackgroundOnly = Annotated[bool, typer.Option("--background", help="a control: paint the subject's box gray and keep the rest")]
 BoxText = Annotated[str, typer.Option("--box", metavar="X,Y,W,H", help="with --background: of clips without a box of their own")]
@@ -140,6 +147,8 @@ def clips(
     label_column: Annotated[str | None, typer.Option(help="where it is none of label, label_name, class_name, label_str")] = None,
     val: Annotated[float, typer.Option(min=0, max=1, help="share that becomes val where there is no split, by group")] = 0.1,
     delimiter: Annotated[str, typer.Option(help="one character, or tab")] = ",",
+    crop: Crop = "",
+    crop_margin: CropMargin = 0.1,
     sharpest: SharpestN = 0,
     background: BackgroundOnly = False,
     box: BoxText = "",
@@ -162,8 +171,18 @@ def clips(
         class_map=ClassMap.load(class_map) if class_map else None, classes=names or None, clip_column=clip_column,
         group_column=group_column, label_column=label_column, fps=fps, val=val, delimiter=delimiter,
     )  # fmt: skip
-    parts = _parts(source, sharpest, background, box)
+    parts = _parts(_cropped(source, crop, crop_margin), sharpest, background, box)
     _pack(parts, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+
+
+def _cropped(source: Source, crop: str, margin: float) -> Source:
+    """The source, or its clips cut to the subject that a detector finds."""
+    if not crop:
+        return source
+    from affect.engine.runtime.detect import finder
+    from affect.shards.sources.parts import Cropped
+
+    return Cropped(source, finder(crop), crop, margin)
 
 
 def _parts(source: Source, sharpest: int, background: bool, box: str) -> Source:
@@ -233,6 +252,8 @@ def pain(
     start_s: StartS = None,
     end_s: EndS = None,
     fps: Fps = None,
+    crop: Crop = "",
+    crop_margin: CropMargin = 0.1,
     on_leak: OnLeak = "error",
     max_rejects: MaxRejects = 0.001,
     calib: Calib = 0,
@@ -242,11 +263,16 @@ def pain(
     as_json: Json = False,
 ) -> None:
     """Cattle clips scored with the 7-item bovine facial scale; whole animals held out."""
+    from affect.engine.runtime.detect import HUMAN
+    from affect.shards.errors import InputError
     from affect.shards.sources.frames import chosen
     from affect.shards.sources.pain import PainSource
 
+    if crop.partition(":")[0] in HUMAN:
+        raise InputError(f"--crop {crop}: finds human faces, and these are cattle; expected onnx:FILE.onnx")
     clip = chosen(0 if rate_hz or all_frames else frames, rate_hz, all_frames, start_s, end_s)
-    _pack(PainSource(labels, root, splits, clip, fps), out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
+    source = _cropped(PainSource(labels, root, splits, clip, fps), crop, crop_margin)
+    _pack(source, out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
 
 
 @pack_app.command()

@@ -29,7 +29,7 @@ def mouse_report(
     out: Annotated[Path | None, typer.Option(help="default: mouse-report/ in the first folder")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
-    """A model of stress of mice beside motion and beside the controls that say what else could have told."""
+    """A model of stress of mice, or of its level, beside motion and beside controls that say what else could have told."""
     from affect.engine.crossval.mouse_report import mouse_report as report
     from affect.engine.report import mouse
     from affect.engine.report.pain.texts import plain

@@ -33,7 +33,7 @@ def decide_fold(model: Path, fold: int, out: Path | None = None) -> tuple[str, d
     model: the folder of a cross-validation, or of one of its strategies. Raises InputError where it is none, the fold is not
     finished, or the dataset has no test animals.
     """
-    folder, strategy = (model, ALL) if (model / CROSSVAL).is_file() else (model.parent, model.name)
+    folder, strategy = (model.parent, model.name) if (model.parent / CROSSVAL).is_file() else (model, ALL)
     read_note(folder)
     runs = runs_in(folder)
     if fold not in runs.get(strategy, {}):

@@ -21,23 +21,36 @@ DOING = {"new": "begins", "unfinished": "is resumed", "finished": "is there and 
 def train_folds(plan: CrossPlan) -> list[str]:
     """Train what is not yet trained; return the runs that failed, which do not end the others.
 
-    Raises: InputError before the first run where a folder holds a run of other settings.
+    Raises: InputError before the first run where a folder holds a run of other settings, and where every run has failed, which
+    leaves nothing behind that was not there.
     """
     if world_size() > 1:
         raise InputError("crossval: trains in one process; start it without torchrun, or train the folds one by one: data.fold")
     _same_rows(plan)
-    failed = []
+    failed, asked = list[str](), 0
     for strategy in plan.strategies:
         runs = plan.runs(strategy)
         _check(strategy, runs)
-        _note(plan, strategy, runs)
+        asked += len(runs)
         for i, one in enumerate(runs, 1):
             try:
                 _train(one, f"crossval: {strategy}, {i} of {len(runs)}: fold {one.fold}")
             except InputError as error:
                 say(f"crossval: {one.folder} failed: {error}")
                 failed.append(f"{strategy}/fold{one.fold}")
+                _sweep_away(one.folder.parent, plan.out)
+            else:
+                _note(plan, strategy, runs)
+    if len(failed) == asked:
+        raise InputError(f"crossval: nothing was trained, {len(failed)} of {asked} runs failed; why is above")
     return failed
+
+
+def _sweep_away(*folders: Path) -> None:
+    """Those that are empty."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _train(one: FoldRun, what: str) -> None:

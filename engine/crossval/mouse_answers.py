@@ -28,7 +28,7 @@ from affect.shards.errors import InputError, first
 from affect.shards.images import decode
 from affect.shards.read import Dataset
 
-LEVEL, STRESS = "level", "stress"
+LEVEL, STRESS, SCORE = "level", "stress", "score"
 WINDOWED = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL"}
 
 
@@ -95,7 +95,8 @@ def _answers(out: Path, found: Found, *, tested: bool) -> HeldOut:
 def scores_of(clips: Clips, out: Path, name: str, order: str | None = None) -> tuple[Score, Score | None]:
     """(probability of stress, expected level or None) of each clip, NaN where nothing was said of it there.
 
-    order: of frames, in place of the one that the models were trained with.
+    Of a model of the level itself as a number: (what it says, None). order: of frames, in place of the one that the models were
+    trained with.
     """
     found = collect(out)
     held = _answers(out, found, tested=clips.tested)
@@ -112,8 +113,10 @@ def scores_of(clips: Clips, out: Path, name: str, order: str | None = None) -> t
         return np.where(rows < 0, np.nan, values[rows])
 
     outputs = {output.name: output for output in held.outputs}
+    if STRESS not in outputs and SCORE in outputs:
+        return Score(name, aligned(held.values[SCORE][:, 0].astype(np.float64))), None
     if STRESS not in outputs:
-        raise InputError(f"{out}: its models have no output {STRESS!r}, only {', '.join(outputs)}")
+        raise InputError(f"{out}: its models have no output {STRESS!r} or {SCORE!r}, only {', '.join(outputs)}")
     stress = Score(name, aligned(softmax(held.values[STRESS])[:, 1].astype(np.float64)), in_levels=False)
     if LEVEL not in outputs:
         return stress, None

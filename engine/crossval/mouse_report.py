@@ -10,7 +10,7 @@ import numpy as np
 
 from affect.engine.crossval.folds import runs_in
 from affect.engine.crossval.held_out import HeldOut
-from affect.engine.crossval.mouse_answers import Clips, clips_apart, clips_of, motion_of, scores_of, windows_of
+from affect.engine.crossval.mouse_answers import STRESS, Clips, clips_apart, clips_of, motion_of, scores_of, windows_of
 from affect.engine.crossval.report import epochs_note
 from affect.engine.report import mouse
 from affect.engine.report.ordinal import Score, Trials
@@ -35,8 +35,9 @@ def mouse_report(folders: Mapping[str, Path], points: Mapping[str, Path], high: 
         scores.append(mouse.session_position_alone(clips.trials, clips.of("meta.session_position")))
     said, figures = mouse.mouse_report(clips.trials, scores, [level for _, level in pairs if level])
     notes = dict.fromkeys(epochs_note(next(iter(runs_in(folder).values()))) for folder in folders.values())
-    title = f"## {mouse.MODEL.capitalize()}, stress"
-    said += "\n".join(["", *notes, "", title, "", markdown(_stress(clips, held))])
+    said += "\n".join(["", *notes, ""])
+    if STRESS in held.values:  # and not the level alone
+        said += "\n".join(["", f"## {mouse.MODEL.capitalize()}, stress", "", markdown(_stress(clips, held))])
     if windows := windows_of(model):
         said += f"\n{windows}\n"
     if tested := clips_apart(model, high):

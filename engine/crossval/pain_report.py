@@ -11,7 +11,8 @@ import numpy as np
 from affect.engine.crossval.pain import pain_answers
 from affect.engine.crossval.plan import ALL, CONTINUE, FINETUNE, SPECIALIST, select_by
 from affect.engine.log import say
-from affect.engine.report.pain.answers import PainAnswers
+from affect.engine.report.folder import CHOSEN_MARK
+from affect.engine.report.pain.answers import ACUTE_MOMENT, PainAnswers
 from affect.engine.report.pain.compare import compare, comparison_table
 from affect.engine.report.pain.decision import CRITERIA, Decision, decide
 from affect.engine.report.pain.ensemble import ORACLE, mean_of, with_specialist, with_true_moment
@@ -47,7 +48,8 @@ def pain_report(found: Found, folder: Path) -> tuple[str, dict[str, Any]]:
         if name != SPECIALIST and ORACLE not in name
     }
     tables = list(strategies_tables(with_others))
-    sections = ["# Strategies, out of fold", *map(markdown, tables), "# Criteria", markdown(criteria_of(decisions))]
+    sections = ["# Strategies, out of fold", *map(markdown, tables), *remarks(told)]
+    sections += ["# Criteria", markdown(criteria_of(decisions))]
     tested = test_answers(found)
     if tested:
         sections += ["# Test animals", markdown(comparison_table(compare(tested))), TEST_NOTE]
@@ -59,6 +61,20 @@ def pain_report(found: Found, folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 TEST_NOTE = "Nothing was chosen by the test animals; whoever chooses a strategy by this table uses them up.\n"
+
+
+def remarks(told: Mapping[str, Mapping[int, Mapping[str, int]]]) -> list[str]:
+    """What the tables do not say by themselves, a line each."""
+    before, after, lines = told.get(ALL, {}), told.get(CONTINUE, {}), list[str]()
+    if both := [fold for fold in after if fold in before]:
+        better = [fold for fold in both if after[fold]["best_epoch"] != before[fold]["best_epoch"]]
+        which = f" ({', '.join(map(str, better))})" if better else ""
+        same = "; the others answer as before" if len(better) < len(both) else ""
+        lines.append(f"{CONTINUE}: {len(better)} of {len(both)} folds{which} found a better epoch by going on{same}.\n")
+    if SPECIALIST in told:
+        what = f"trained on a part of the clips (pain_m2: on {ACUTE_MOMENT} alone)"
+        lines.append(f"{SPECIALIST}: {what}; its figure is the MAE of {ACUTE_MOMENT}, not those of all clips.\n")
+    return lines
 
 
 def gated(answers: Strategies) -> Strategies:
@@ -101,9 +117,11 @@ def criteria_of(decisions: Mapping[str, Decision]) -> Table:
         cells.append([criterion.name, criterion.before, criterion.expected, *judged])
     cells.append(["verdict", "", "", *(decision.verdict for decision in decisions.values())])
     caption = [
-        "Before and expected: the seed's own report, of its data; R2 there was of one fold, the best of nine, here it is pooled."
+        "Before and expected: the seed's own report, of its data; R2 there was of one fold, the best of nine, here it is pooled.",
+        *([f"{CHOSEN_MARK}: of one fold, by whose own clips it was chosen."] if FINETUNE in decisions else []),
     ]
-    return Table(["criterion", "before", "expected", *decisions], cells, set(), caption)
+    names = [name + CHOSEN_MARK * (name == FINETUNE) for name in decisions]
+    return Table(["criterion", "before", "expected", *names], cells, set(), caption)
 
 
 def test_answers(found: Found) -> Strategies:

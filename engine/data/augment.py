@@ -19,6 +19,7 @@ CROP = slice(0, 2 * TRIES + 2)  # area and ratio a try, top, left
 FLIP, EQUALISE, CLIP = 22, 23, 24
 AFFINE = slice(25, 29)  # angle, shift down, shift right, scale
 JITTER = slice(29, 33)  # brightness, contrast, saturation, hue
+SPREAD = slice(AFFINE.start, JITTER.stop)  # what goes both ways from the middle
 BLUR = slice(33, 35)  # whether, sigma
 ERASE = slice(35, 40)  # whether, area, ratio, top, left
 DRAWS = 40
@@ -90,9 +91,15 @@ def draw(
     sample: np.ndarray,
     height: np.ndarray,
     width: np.ndarray,
+    spread: np.ndarray | None = None,
 ) -> Draw:
-    """The numbers for a batch. height, width: (B,) pixels of the stored pictures; size: of the model's."""
+    """The numbers for a batch. height, width: (B,) pixels of the stored pictures; size: of the model's.
+
+    spread: (B,) how many times as far affine and jitter reach; None: once.
+    """
     u = uniforms(seed, epoch, sample, DRAWS)
+    if spread is not None:
+        u[:, SPREAD] = 0.5 + spread[:, None] * (u[:, SPREAD] - 0.5)
     whole = np.stack([np.zeros_like(height), np.zeros_like(height), height, width], axis=1)
     window = _crop(config.crop, u[:, CROP], height, width) if config.crop else whole
     level = np.floor(u[:, CLIP] * len(clahe.clips)) if clahe else np.zeros(len(u))

@@ -18,7 +18,7 @@ from affect.engine.data.clip_view import Windows, clip_view
 from affect.engine.data.mix import Mix, draw_mix
 from affect.engine.data.plan import Plan, Planner
 from affect.engine.data.preprocess import Preprocess, too_large
-from affect.engine.data.selection import sampling_weights, train_rows
+from affect.engine.data.selection import sampling_weights, spread_of, train_rows
 from affect.engine.data.settings import ClipConfig
 from affect.engine.data.watchdog import Watchdog
 from affect.engine.log import say
@@ -211,7 +211,9 @@ def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, ranks: Ranks)
         order = StreamOrder(dataset, rows, seed=run.seed, batch=batch, buffer=settings.buffer)
         stream = StreamReader(dataset, order, settings.tars)
     clip = clip_view(run.data.clip, dataset, rows)
-    planner = Planner(dataset, order, run.preprocess, run.data.augment, run.seed, stream, clip)
+    augment = run.data.augment
+    spread = spread_of(augment, dataset, rows)
+    planner = Planner(dataset, order, run.preprocess, augment, run.seed, stream, clip, spread=spread)
     loader = Loader(planner, task.outputs, ranks.device, run.data.loader, run.data.workers)
     if run.data.sampler == "weighted":
         loader.weight = torch.ones_like(loader.weight)  # the order has it already

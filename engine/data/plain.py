@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -53,13 +54,18 @@ def picture(plan: Plan, i: int, preprocess: Preprocess) -> np.ndarray:
 
 def warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Linear sampling at `matrix` (2, 3) of each pixel's centre; beyond the border its nearest pixel."""
-    height, width = image.shape[:2]
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
-    source = np.stack([row[0] * x + row[1] * y + row[2] for row in matrix], axis=-1)  # (H, W, 2) x, y
-    grid = torch.from_numpy(source * (2 / np.array([width, height], np.float32)) - 1)[None]
+    grid = _grid(matrix.tobytes(), *image.shape[:2])
     planes = torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)[None].float()
     sampled = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return _rounded(sampled[0].permute(1, 2, 0).numpy()).reshape(image.shape)
+
+
+@lru_cache(maxsize=32)
+def _grid(matrix: bytes, height: int, width: int) -> torch.Tensor:
+    """(1, H, W, 2) x, y from -1 to 1, of (2, 3) float32: half of the work, and all frames of a clip have the same."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
+    source = np.stack([row[0] * x + row[1] * y + row[2] for row in np.frombuffer(matrix, np.float32).reshape(2, 3)], axis=-1)
+    return torch.from_numpy(source * (2 / np.array([width, height], np.float32)) - 1)[None]
 
 
 def jittered(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:

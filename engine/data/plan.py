@@ -47,7 +47,7 @@ class Planner:
     """Plans step k: a random view each epoch where `augment` is given, else the evaluation view.
 
     clip: of a dataset of clips, which frames are seen. windows: what the numbers of the order stand for; None: samples, whose
-    windows are drawn.
+    windows are drawn. spread: (N,) by sample, how many times as far the augmentation reaches; None: once.
     """
 
     dataset: Dataset
@@ -58,6 +58,7 @@ class Planner:
     stream: StreamReader | None = None
     clip: ClipView | None = None
     windows: Windows | None = None
+    spread: np.ndarray | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -80,8 +81,9 @@ class Planner:
         data = self._data(sample, epoch, start)
         if self.augment is None:
             return Plan(sample, data, *self._evaluation(height, width), start)
+        spread = None if self.spread is None else self.spread[sample]
         made = draw(
-            self.augment, self.preprocess.clahe, self.preprocess.size, self.seed, epoch, sample, height, width
+            self.augment, self.preprocess.clahe, self.preprocess.size, self.seed, epoch, sample, height, width, spread
         )  # fmt: skip
         size = np.full((len(sample), 2), self.preprocess.size, np.int32)
         return Plan(sample, data, size, np.zeros_like(size), made, start)

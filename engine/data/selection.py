@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from affect.engine.config import DataConfig, RunConfig
+from affect.engine.data.settings import AugmentConfig
 from affect.engine.log import say
 from affect.engine.task import TaskSpec
 from affect.shards.errors import InputError, nearest
@@ -92,6 +93,24 @@ def sampling_weights(run: RunConfig, task: TaskSpec, dataset: Dataset, rows: np.
             )
         return class_balanced_weights(largest_share(dataset.targets(output.name)[rows]))
     return None
+
+
+def spread_of(augment: AugmentConfig, dataset: Dataset, rows: np.ndarray) -> np.ndarray | None:
+    """(N,) by sample, how many times as far affine and jitter reach; None: all once.
+
+    Raises: InputError where none of the rows, those to train on, is one of the stronger ones.
+    """
+    if augment.stronger is None:
+        return None
+    chosen = np.ones(dataset.info.num_samples, bool)
+    for column, values in augment.stronger.where.items():
+        chosen &= equals(dataset, column, tuple(values))
+    if not chosen[rows].any():
+        asked = ", ".join(f"{column}: {values}" for column, values in augment.stronger.where.items())
+        raise InputError(
+            f"data.augment.stronger.where: no training row of {dataset.folder} has {asked}; mend it, or leave it out"
+        )
+    return np.where(chosen, augment.stronger.by, 1.0)
 
 
 def largest_share(targets: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -13,6 +13,19 @@ YAML_1_1 = BeforeValidator(
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _values_as_lists(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected {{column: value or [values]}}, found {value!r}")
+    lists = {str(column): found if isinstance(found, list) else [found] for column, found in value.items()}
+    for column, found in lists.items():
+        if not found or not all(isinstance(one, str | int | float) for one in found):
+            raise ValueError(f"{column}: expected a text, a number or a list of them, found {found!r}")
+    return lists
+
+
+Where = Annotated[dict[str, list[str | int | float]], BeforeValidator(_values_as_lists)]  # index column -> a row has one of these
 
 
 class CropConfig(Section):
@@ -80,6 +93,13 @@ class EraseConfig(Section):
         return self
 
 
+class StrongerConfig(Section):
+    """Rows of which there are few: their affine and jitter reach `by` times as far as those of the others."""
+
+    where: Where = Field(min_length=1)
+    by: float = Field(1.5, gt=1, le=4)
+
+
 class AugmentConfig(Section):
     """Training views, in this order: crop, flip, affine, jitter, blur, CLAHE, erase; then mixup or cutmix of the batch."""
 
@@ -91,6 +111,20 @@ class AugmentConfig(Section):
     erase: EraseConfig | None = None
     mixup: float = Field(0.0, ge=0)  # alpha of the Beta distribution; 0: off
     cutmix: float = Field(0.0, ge=0)
+    stronger: StrongerConfig | None = None
+
+    @model_validator(mode="after")
+    def stronger_fits(self) -> Self:
+        if not self.stronger:
+            return self
+        by, affine, jitter = self.stronger.by, self.affine, self.jitter
+        if not affine and not jitter:
+            raise ValueError("stronger: is of affine and jitter, and both are off; switch one on, or take stronger: null")
+        if affine and sum(affine.scale) <= by * (affine.scale[1] - affine.scale[0]):
+            raise ValueError(f"stronger.by: affine.scale {list(affine.scale)} {by:g} times as wide reaches 0; take less")
+        if jitter and by * max(jitter.brightness, jitter.contrast, jitter.saturation, 2 * jitter.hue) > 1:
+            raise ValueError(f"stronger.by: jitter {by:g} times as far reaches 0, or turns the hue around; take less")
+        return self
 
 
 class ClipConfig(Section):

@@ -94,6 +94,8 @@ class ClipEngine(Engine):
             return _stored(VideoFile(Path(source), facts), preprocess, Path(source))
         if isinstance(source, str | Path):
             return _stored(FrameFolder(Path(source), facts, self._given_hz), preprocess, Path(source))
+        if isinstance(source, np.ndarray) and (source.ndim == 2 or (source.ndim == 3 and source.shape[-1] == 3)):
+            raise InputError(f"frames: found one picture, {source.shape}; expected a recording: (T, H, W, 3), or (T, H, W) gray")
         pictures = list(source)
         times = np.arange(len(pictures)) / self._given_hz if times_s is None else np.asarray(times_s, np.float64)
         if len(times) != len(pictures) or (np.diff(times) < 0).any():

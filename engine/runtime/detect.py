@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from affect.engine.runtime.quiet import opencv_quiet
 from affect.engine.runtime.yolo import Yolo
 from affect.shards.errors import InputError, nearest
 
-__all__ = ["Box", "Detector", "Full", "Haar", "Listed", "YuNet", "check_species", "subject_of"]
+__all__ = ["Box", "Detector", "Full", "Haar", "Listed", "YuNet", "check_species", "finder", "subject_of"]
 
 WIDTH = 320  # pixels; a wider picture is searched at this width
 HAAR_SMALLEST = 24  # pixels at that width
 YUNET_SMALLEST = 16  # pixels a side; a smaller picture shows no face
 HUMAN = ("human_face", "yunet")
+SEARCHING = ("human_face", "yunet", "onnx")  # those that look at the picture
 
 
 class Full:
@@ -123,6 +125,25 @@ def subject_of(text: str, width: int = WIDTH) -> Detector:
     if bool(rest) != bool(behind):
         raise InputError(f"subject {text!r}: expected {name}{f':{behind}' if behind else ', nothing behind it'}")
     return make(rest, width)
+
+
+def finder(text: str) -> Callable[[np.ndarray], tuple[float, float, float, float] | None]:
+    """The best subject of a picture as top, left, bottom, right in pixels, None where there is none; for any number of threads.
+
+    Raises: InputError where `text` is no detector that looks at pictures.
+    """
+    if text.partition(":")[0] not in SEARCHING:
+        raise InputError(f"subject {text!r}: finds nothing by itself; expected human_face, yunet:FILE.onnx or onnx:FILE.onnx")
+    own = threading.local()
+    own.detector = subject_of(text)  # at once: what is wrong with it is said now
+
+    def find(image: np.ndarray) -> tuple[float, float, float, float] | None:
+        if not hasattr(own, "detector"):
+            own.detector = subject_of(text)
+        found = own.detector.detect(image)
+        return (found[0].y, found[0].x, found[0].y + found[0].h, found[0].x + found[0].w) if found else None
+
+    return find
 
 
 def check_species(asked: str, species: str, package: str) -> None:

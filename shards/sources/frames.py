@@ -42,7 +42,8 @@ def pick(times_s: np.ndarray, facts: ClipFacts) -> tuple[list[int], int]:
     end = np.inf if facts.end_s is None else facts.end_s
     inside = np.flatnonzero((times_s >= start) & (times_s < end))
     if len(inside) == 0:
-        window = f"from {start:g} s to {end:g} s; it lasts {times_s[-1]:.3g} s" if len(times_s) else "at all"
+        last = f"to {end:g} s" if np.isfinite(end) else "on"
+        window = f"from {max(start, 0.0):g} s {last}; it lasts {times_s[-1]:.3g} s" if len(times_s) else "at all"
         raise BadImage(f"no frames {window}")
     if facts.choice == "uniform":
         assert facts.num_frames

@@ -1,4 +1,4 @@
-"""Sources of clips of which only a part is packed: their sharpest frames, or what is around the subject."""
+"""Sources of clips of which only a part is packed: their sharpest frames, the subject, or what is around it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from affect.shards.errors import InputError
 from affect.shards.images import BadImage, Encoded, decode, pixels
 from affect.shards.schema import Box, Clip, Image, Recording, Sample
 from affect.shards.sources import Source, clip_of
+from affect.shards.sources.frames import FrameFolder
+from affect.shards.sources.video import VideoFile
 
 GRAY = 128  # of what is painted over
+LOOKED = 8  # frames of a clip in which the subject is searched
+Find = Callable[[np.ndarray], Box | None]  # (H, W, 3) uint8 RGB -> the box of the subject, None where it is not found
 
 
 def sharpness(rgb: np.ndarray) -> float:
@@ -93,6 +97,30 @@ class Background(_Changed):
             yield replace(sample, image=AroundBox(_recording(sample), box), box=None)
 
 
+class Cropped(_Changed):
+    """Each clip cut to its subject: one box a clip, so that what moves is the subject and not the box.
+
+    find: called in several threads. named: what it is. margin: share of the box's sides added on each of them. A clip that has a
+    box of its own keeps it. meta.found: in how many of LOOKED frames, spread over the clip, the subject was found; a clip
+    without any is rejected.
+    """
+
+    def __init__(self, source: Source, find: Find, named: str, margin: float = 0.1) -> None:
+        super().__init__(source)
+        self.find, self.named, self.margin = find, named, margin
+        self.meta = source.meta | {"found": float}
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        return self.named, self.margin
+
+    def samples(self) -> Iterator[Sample]:
+        for sample in self.source.samples():
+            recording = _recording(sample)
+            assert isinstance(recording, VideoFile | FrameFolder)
+            yield sample if sample.box else replace(sample, image=AtSubject(recording, self.find, self.margin))
+
+
 @dataclass(frozen=True)
 class SharpestFrames(Recording):
     recording: Recording
@@ -121,6 +149,42 @@ class AroundBox(Recording):
 
     def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
         return self.recording.clip(lambda frame: keep(painted(pixels(frame), self.box)))
+
+
+@dataclass(frozen=True)
+class AtSubject(Recording):
+    recording: VideoFile | FrameFolder
+    find: Find
+    margin: float
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.recording.files
+
+    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
+        box, found = self._box()
+        whole = self.recording.clip(lambda frame: keep(pixels(frame, box)))
+        return replace(whole, meta={**whole.meta, "found": float(found)})
+
+    def _box(self) -> tuple[Box, int]:
+        """(around all boxes that were found near their median one, with the margin; in how many frames). Few frames are read."""
+        boxes = list[Box | None]()
+
+        def look(frame: Image) -> Encoded:
+            boxes.append(self.find(pixels(frame)))
+            return Encoded(b"", "", 0, 0, b"", 0)
+
+        facts = replace(self.recording.facts, choice="uniform", num_frames=LOOKED, rate_hz=None)
+        replace(self.recording, facts=facts).clip(look)
+        found = np.array([box for box in boxes if box is not None])  # (F, 4)
+        if not len(found):
+            raise BadImage(f"no subject found in {len(boxes)} frames spread over the clip")
+        middle, centre = np.median(found, axis=0), (found[:, :2] + found[:, 2:]) / 2
+        near = found[((centre > middle[:2]) & (centre < middle[2:])).all(1)]  # no other face, no slip of the detector
+        near = near if len(near) else middle[None]
+        (top, left), (bottom, right) = near[:, :2].min(0).tolist(), near[:, 2:].max(0).tolist()
+        down, across = self.margin * (bottom - top), self.margin * (right - left)
+        return (top - down, left - across, bottom + down, right + across), len(found)
 
 
 def painted(rgb: np.ndarray, box: Box) -> np.ndarray:

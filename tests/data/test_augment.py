@@ -95,6 +95,20 @@ def test_switching_one_on_moves_no_other():
     assert (plain.window == full.window).all() and (plain.flip == full.flip).all()
 
 
+def test_a_stronger_draw_reaches_farther_and_moves_nothing_else():
+    """Of the even samples twice as far: turns, shifts, scales and factors, each from its middle."""
+    zeros, sides = np.zeros(400, int), np.full(400, 48)
+    spread = np.where(np.arange(400) % 2, 1.0, 2.0)
+    once, made = (draw(FULL, Clahe(), 64, 3, zeros, np.arange(400), sides, sides, reach) for reach in (None, spread))
+    for name in ("window", "flip", "clip", "blur", "erase"):
+        assert (getattr(once, name) == getattr(made, name)).all()
+    middle = np.array([1, 1, 1, 0])
+    assert np.allclose((made.jitter - middle) / (once.jitter - middle), spread[:, None], rtol=1e-3)
+    turned = [np.arctan2(one.affine[:, 0, 1], one.affine[:, 0, 0]) for one in (once, made)]
+    sized = [np.linalg.det(one.affine[:, :, :2].astype(float)) ** -0.5 - 1 for one in (once, made)]
+    assert np.allclose(turned[1], spread * turned[0], atol=1e-4) and np.allclose(sized[1], spread * sized[0], atol=1e-4)
+
+
 def test_an_affine_of_nothing_is_the_same_picture(picture):
     config = AugmentConfig(affine=AffineConfig(rotate=0))
     assert (warped(picture(64, 64), drawn(config, count=1).affine[0]) == picture(64, 64)).all()

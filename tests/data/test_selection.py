@@ -149,6 +149,41 @@ def test_samplers_draw_what_they_say(run, sampler):
         assert batch.weight.tolist() == [1.0] * 40  # the order has it already
 
 
+STRONGER = "data.augment.stronger={where: {meta.cohort: %s}, by: %s}"
+AFFINE = "data.augment.affine={rotate: 10, scale: [0.8, 1.2]}"
+
+
+def loader_of(config):
+    return train_loader(config, TASKS[config.task], open_dataset(config.data.dataset), Ranks(CPU))
+
+
+def test_stronger_rows_are_drawn_stronger(run):
+    plans = []
+    for settings in ([AFFINE], [AFFINE, STRONGER % ("b", 2)]):
+        planner = loader_of(run(*settings)).planner
+        plans.append(planner.plan(0))
+    turned = [np.arctan2(plan.draw.affine[:, 0, 1], plan.draw.affine[:, 0, 0]) for plan in plans]
+    odd = planner.dataset.column("meta.cohort")[plans[0].sample] == "b"
+    assert 0 < odd.sum() < len(odd) and np.allclose(turned[1], np.where(odd, 2, 1) * turned[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([STRONGER % ("b", 2)], "affine and jitter, and both are off"),
+        ([AFFINE, STRONGER % ("b", 0.5)], "by: .*greater than 1"),
+        ([AFFINE, STRONGER % ("[]", 2)], r"where: meta\.cohort: expected a text"),
+        (["data.augment.jitter={}", STRONGER % ("b", 4), "data.augment.jitter.brightness=0.3"], "turns the hue around"),
+        (["data.augment.affine={scale: [0.5, 1.5]}", STRONGER % ("b", 2)], "2 times as wide reaches 0"),
+        ([AFFINE, STRONGER % ("c", 2)], "no training row of .* has meta.cohort: .*'c'"),
+        ([AFFINE, "data.augment.stronger={where: {meta.cohrt: b}}"], "did you mean 'meta.cohort'"),
+    ],
+)
+def test_a_stronger_augmentation_without_a_meaning_is_refused(run, settings, message):
+    with pytest.raises(InputError, match=message):
+        loader_of(run(*settings))
+
+
 def test_unlabelled_rows_have_no_class():
     assert largest_share(np.array([[0.2, 0.8], [np.nan, np.nan], [1, 0]])).tolist() == [1, -1, 0]
 

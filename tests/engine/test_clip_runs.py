@@ -168,6 +168,13 @@ def test_times_that_run_backwards(run):
         Engine.load(run).predict(np.zeros((3, 8, 8, 3), np.uint8), [0, 2, 1])
 
 
+@pytest.mark.parametrize("shape", [(40, 40, 3), (40, 40)])
+def test_one_picture_is_no_recording(run, shape):
+    """Its rows would be taken for frames."""
+    with pytest.raises(InputError, match=r"found one picture, \(40, 40"):
+        Engine.load(run).predict(np.zeros(shape, np.uint8))
+
+
 def test_pictures_are_no_clips(run, tmp_path):
     np.savez(tmp_path / "x.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.zeros(4, np.int64))
     with pytest.raises(InputError, match="sees clips of 4 frames"):

@@ -16,6 +16,7 @@ from affect.engine.crossval.plan import goes_on, plan
 from affect.engine.crossval.report import report
 from affect.engine.report.pain import answers as pain_answers
 from affect.engine.run import read_history
+from affect.engine.stopping import best_epoch
 from affect.shards.errors import InputError
 from affect.shards.read import Dataset
 from affect.shards.sources.cattle import write_cattle
@@ -94,6 +95,11 @@ def test_the_training_mean_is_of_the_other_animals(ran, cattle):
         assert found.train_moment_mean[i, -1] == pytest.approx(total[others & (moment == found.moment[i])].mean())
 
 
+def best_epochs(strategy):
+    """Fold -> the epoch whose model answers."""
+    return {fold: best_epoch(read_history(strategy / f"fold{fold}"), "total_mae") for fold in FOLDS}
+
+
 def test_the_report_compares_all_strategies(ran):
     out, said, figures = ran
     for text in (
@@ -107,6 +113,10 @@ def test_the_report_compares_all_strategies(ran):
         "MAE of M2",
     ):
         assert text in said
+    best = [best_epochs(out / name) for name in ("all", "continue")]
+    better = sum(best[0][fold] != best[1][fold] for fold in FOLDS)
+    assert "finetune† |" in said.split("# Criteria")[1] and "specialist: trained on a part of the clips" in said
+    assert f"continue: {better} of 3 folds" in said and ("answer as before" in said) == (better < 3)
     assert "oracle" not in said.split("# Criteria")[1].split("# Test")[0]
     assert figures["strategies"]["all"]["least_epochs"] == 2 and figures["strategies"]["continue"]["least_epochs"] == 3
     assert "mean of 3 folds" in said and "Test animals" in said
@@ -174,6 +184,12 @@ def test_a_fold_that_fails_does_not_end_the_others(tiny, quick, tmp_path, monkey
     settings = [*tiny, "optim.epochs=1"]
     assert crossfolds.train_folds(plan("pain_v1", settings, tmp_path / "out", folds="0,2")) == ["all/fold0"]
     assert (tmp_path / "out/all/fold2/last.onnx").is_file()
+
+
+def test_settings_that_suit_no_fold_leave_nothing_behind(tiny, tmp_path):
+    with pytest.raises(InputError, match="nothing was trained, 2 of 2 runs failed"):
+        crossfolds.train_folds(plan("pain_v1", [*tiny, "loss.scalars.moments={M9: 2}"], tmp_path / "out", folds="0,2"))
+    assert not (tmp_path / "out").exists()
 
 
 SHORT = ["optim.epochs=4", "optim.lr=1e-3", "optim.warmup_epochs=1"]
@@ -320,7 +336,8 @@ def test_the_decision_is_in_words_and_by_training_clips(ran, affect, cattle):
 def test_a_decision_needs_a_fold_and_nothing_else(ran, affect, options, code, message):
     got, _, err = affect("evaluate", ran[0], *options)
     assert got == code and message in err
-    assert affect("evaluate", ran[0].parent, "--fold", "1")[0] == 1
+    code, _, err = affect("evaluate", ran[0].parent, "--fold", "1")
+    assert code == 1 and f"{ran[0].parent}: not the folder" in err  # what was asked for, not the folder above it
 
 
 def test_the_dry_run_tells_memory_and_time_and_keeps_nothing(affect, tiny, ran, tmp_path):

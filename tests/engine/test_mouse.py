@@ -267,6 +267,19 @@ def test_stress_without_levels_is_the_high_level():
     np.testing.assert_array_equal(_levels(dataset, 3), [0, 3, np.nan])
 
 
+def test_a_model_of_the_level_alone_says_it_in_levels(monkeypatch, tmp_path):
+    from affect.engine.crossval import mouse_answers
+    from affect.engine.crossval.held_out import HeldOut
+
+    said = {"score": np.array([[0.5], [2.0], [4.0]], np.float32)}
+    held = HeldOut((Output("score", "scalars", ("score",)),), np.arange(3), np.zeros(3), np.array(["m"] * 3), said, said)
+    dataset = SimpleNamespace(column=lambda name: np.array(["a", "b", "c"]))
+    monkeypatch.setattr(mouse_answers, "collect", lambda out: SimpleNamespace(dataset=dataset, held={"all": held}))
+    clips = mouse_answers.Clips(dataset, ["c", "a", "x"], np.arange(3), Trials(np.array([4, 0, 1]), np.array(["m"] * 3)))
+    score, level = mouse_answers.scores_of(clips, tmp_path, MODEL)
+    assert level is None and score.in_levels and np.array_equal(score.values, [4, 0.5, np.nan], equal_nan=True)
+
+
 @pytest.fixture(scope="module")
 def trials():
     """Four animals of 30 trials, five levels in blocks, as the real ones."""

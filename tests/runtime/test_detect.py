@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from affect.engine.runtime.boxes import Box, Listed, read_boxes
 from affect.engine.runtime.crop import FIVE_POINTS, crop, sharpness
-from affect.engine.runtime.detect import Full, Haar, check_species, subject_of
+from affect.engine.runtime.detect import Full, Haar, check_species, finder, subject_of
 from affect.engine.runtime.prepare import Search
 from affect.engine.runtime.yolo import Yolo
 from affect.shards.errors import InputError
@@ -211,3 +211,20 @@ def test_sharpness_falls_with_blur(picture):
 def test_listed_boxes_come_by_frame():
     box = Box(1, 2, 3, 4)
     assert Listed({2: [box]}).detect(np.zeros((9, 9, 3), np.uint8), 2) == [box]
+
+
+def test_a_finder_gives_the_edges_of_the_best_face_in_any_thread(videos):
+    from concurrent.futures import ThreadPoolExecutor
+
+    image, find = read(videos / "single_face.jpg"), finder("human_face")
+    (box,) = Haar().detect(image)
+    with ThreadPoolExecutor(2) as pool:
+        found = [find(image), *pool.map(find, [image] * 2)]
+    assert found == [(box.y, box.x, box.y + box.h, box.x + box.w)] * 3
+    assert find(np.zeros((40, 40, 3), np.uint8)) is None
+
+
+@pytest.mark.parametrize("text", ["full", "boxes:a.csv", "face", "yunet:missing.onnx"])
+def test_what_does_not_look_at_pictures_finds_nothing(text):
+    with pytest.raises(InputError, match="subject|missing.onnx: no such file"):
+        finder(text)

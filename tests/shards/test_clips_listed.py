@@ -142,3 +142,47 @@ def test_real_mice(real, tmp_path, monkeypatch):
     dataset = Dataset(out)
     assert set(dataset.column("num_frames")) == {100} and len(set(dataset.column("group"))) == 4
     assert np.allclose(dataset.times_s(0), np.arange(100) / 20)
+
+
+def test_a_clip_is_cut_to_one_box_around_the_subject_that_moves_in_it(tmp_path):
+    """A bright square goes from left to right; once the detector is wrong, in one clip it finds nothing."""
+    import cv2
+
+    from affect.shards.images import decode
+    from affect.shards.sources.parts import Cropped
+
+    for clip, first in (("seen", 10), ("empty", None)):
+        (tmp_path / "raw" / clip).mkdir(parents=True)
+        for t in range(8):
+            frame = np.full((60, 100, 3), t, np.uint8)
+            if first is not None:
+                frame[20:40, first + 2 * t : first + 2 * t + 20] = 200
+            cv2.imwrite(str(tmp_path / "raw" / clip / f"f{t}.png"), frame)
+    (tmp_path / "clips.csv").write_text("clip,y,box_x,box_y,box_w,box_h\nseen,1,,,,\nempty,2,,,,\n")
+
+    def find(image):
+        rows, columns = np.nonzero(image[..., 0] > 100)
+        if not len(rows):
+            return None
+        if image[0, 0, 0] == 3:
+            return 0.0, 90.0, 5.0, 99.0
+        return float(rows.min()), float(columns.min()), float(rows.max() + 1), float(columns.max() + 1)
+
+    made = Cropped(source(tmp_path / "clips.csv", {"y": "y"}, fps=5), find, "bright", margin=0)
+    pack(made, tmp_path / "out", max_rejects=0.5)
+    dataset = Dataset(tmp_path / "out")
+    assert dataset.column("path").tolist() == ["seen"] and dataset.column("meta.found").tolist() == [8]
+    assert (dataset.column("width")[0], dataset.column("height")[0]) == (34, 20)  # columns 10 to 44 in every frame
+    assert [int(decode(frame)[0, 2 * t, 0]) for t, frame in enumerate(dataset.frames(0))] == [200] * 8
+    assert "empty,no subject found in 8 frames" in (tmp_path / "out" / "rejected.csv").read_text().replace('"', "")
+    other = Cropped(source(tmp_path / "clips.csv", {"y": "y"}, fps=5), find, "bright", margin=0.1)
+    assert made.fingerprint() != other.fingerprint()
+
+
+def test_a_clip_with_a_box_of_its_own_keeps_it(raw, tmp_path):
+    from affect.shards.sources.parts import Cropped
+
+    csv = raw("clip,y,box_x,box_y,box_w,box_h", "c0,1,10,5,20,30")
+    pack(Cropped(source(csv, {"y": "y"}, fps=10), lambda image: None, "nothing"), tmp_path / "out")
+    dataset = Dataset(tmp_path / "out")
+    assert (dataset.column("width")[0], dataset.column("height")[0]) == (20, 30)

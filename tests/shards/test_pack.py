@@ -133,7 +133,7 @@ def test_a_bad_file_is_rejected_by_name(case, tmp_path):
     if BAD_FILES[case] is not None:
         path.write_bytes(BAD_FILES[case])
     samples = [sample(noise(i)) for i in range(3)] + [sample(path, path="bad.png")]
-    with pytest.raises(InputError, match=r"(?s)1 of 4 samples.*bad\.png: .+--max-rejects"):
+    with pytest.raises(InputError, match=r"(?s)1 of 4 samples.*bad\.png: .+--max-rejects 0\.25"):
         pack(Listed(samples), tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*packing"))
 

@@ -186,6 +186,8 @@ def test_a_window_without_frames_and_too_many_frames_are_rejected(tmp_path):
     path = write_video(tmp_path / "a.mp4")
     with pytest.raises(BadImage, match=r"no frames from 3 s to 5 s; it lasts 0\.7 s"):
         encode(VideoFile(path, chosen(4, start_s=3, end_s=5)))
+    with pytest.raises(BadImage, match=r"no frames from 3 s on; it lasts 0\.7 s"):
+        encode(VideoFile(path, chosen(4, start_s=3)))
     with pytest.raises(BadImage, match=r"more than 10,000 a clip"):
         encode(VideoFile(path, chosen(rate_hz=1e6)))
     with pytest.raises(BadImage, match=r"20,000 frames, more than 10,000"):

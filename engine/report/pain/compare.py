@@ -78,8 +78,9 @@ def comparison_table(found: Mapping[str, Figures], chosen: Collection[str] = ())
     header = ["strategy", "clips", "R2", "MAE", f"MAE {ACUTE_MOMENT}", "ICC(2,1)", "R2 - first", "MAE - first"]
     left_out = sum(figures["left_out"] for figures in found.values())
     caption = [
-        f"Total, out of fold, on the clips that all answer; R2 against the training mean of the folds of {first}; in "
-        "brackets the 95 % intervals over animals, those of differences with the same animals on both sides.",
+        "Total, of clips that all answer, said by models that were not trained on their animals; R2 against the training mean of "
+        f"the folds of {first}; in brackets the 95 % intervals over animals, those of differences with the same animals on both "
+        "sides.",
         f"{MOMENT_MEAN}: the training mean of the clip's true moment, which no clip tells.",
         *([f"{left_out} answers to clips that others do not answer are left out."] if left_out else []),
         *([f"{CHOSEN_MARK}: chosen by these clips, so flattered."] if set(chosen) & set(found) else []),
