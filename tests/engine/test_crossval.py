@@ -45,7 +45,7 @@ def tiny(cattle):
     return [f"{key}={value}" for key, value in values.items()]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # of a session it would hold for all other tests
 def quick():
     """Without graphs and plots, which take longest."""
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +56,7 @@ def quick():
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ran(tiny, quick, tmp_path_factory):
     """The folder of a cross-validation under the old settings, gone on with under the new ones, with a specialist."""
     out = tmp_path_factory.mktemp("crossval") / "out"
