@@ -1,7 +1,8 @@
 """Milliseconds of an answer: an engine with `backend="auto"` beside the libraries called directly, on the same graph.
 
 Before anything is timed the answers are compared. Rounds are interleaved, so that what else the machine does meets all alike.
-The work of a call is held against what a large matrix product reaches here, in the same numbers.
+The work of a call is held against what a large matrix product of torch's reaches here, in the same numbers; other libraries can
+be faster than that.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Call = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> probabilities
 OURS = "Engine, auto"
 PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "tensorrt")
 TOLERANCE = {"float32": 1e-3, "bf16": 0.1, "int8": 0.3}  # of a probability: nothing else is computed
-DRAWN, SUBJECTS = 96, 12
+DRAWN, SUBJECTS, DRAWN_PX = 96, 12, 96
 ANY_DROP = 100.0  # points: speed is measured, not what an untrained model knows
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns of the product that is the ceiling
 PRODUCTS = 5
@@ -67,9 +68,9 @@ class Ready:
 
 def exported(backbone: str, image_size: int, folder: Path, *, int8: bool = False) -> Path:
     """A run of one update on drawn faces, exported, with what bf16 costs in its manifest; kept in `folder`."""
-    out, dataset = folder / f"{backbone}-{image_size}", folder / f"faces-{image_size}"
+    out, dataset = folder / f"{backbone}-{image_size}", folder / "faces"
     if not dataset.exists():
-        pack(SyntheticSource(DRAWN, size=image_size, subjects=SUBJECTS), dataset)
+        pack(SyntheticSource(DRAWN, size=DRAWN_PX, subjects=SUBJECTS), dataset)
     if not out.exists():
         values = {
             "data.dataset": dataset, "data.batch_size": 16, "data.clahe": f"{{tiles: {max(2, image_size // 28)}}}",

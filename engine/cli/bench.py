@@ -209,15 +209,15 @@ def latency(
 def _show_latency(op: str, lines: list[dict[str, Any]]) -> None:
     unit = next(name for name in ("ms", "frames_per_s", "mb") if name in lines[0])
     digits = 1 if unit != "ms" else 3
-    extra = [name for name in ("gflop_per_s", "share_of_matmul", "growth_mb") if name in lines[0]]
+    extra = {"ms_p95": "p95", "gflop_per_s": "GFLOP/s", "share_of_matmul": "of torch's matmul", "growth_mb": "growth"}
+    extra = {name: title for name, title in extra.items() if name in lines[0]}
     rows = []
     for line in lines:
-        what = ", ".join(f"{line['settings'][key]} {key}" for key in ("batch", "frames") if key in line["settings"])
-        tail = f"{line['ms_p95']:.{digits}f}" if unit == "ms" else ""
+        what = ", ".join(f"{key} {line['settings'][key]}" for key in ("batch", "frames") if key in line["settings"])
         figures = ["" if line[name] is None else f"{line[name]:g}" for name in extra]
         times = [f"{line[unit][p]:.{digits}f}" for p in ("p20", "p50", "p80")]
-        rows.append([what, line["provider"], *times, tail, f"{line['ratio_to_best_peer']:.2f}x", *figures])
-    _show(f"{op}: {unit}", ["", "provider", "p20", "p50", "p80", "p95", "to best peer", *extra], rows)
+        rows.append([what, line["provider"], *times, f"{line['ratio_to_best_peer']:.2f}x", *figures])
+    _show(f"{op}: {unit}", ["", "provider", "p20", "p50", "p80", "to best peer", *extra.values()], rows)
 
 
 def _measured_clips(folder: Path, num_clips: int, batch: int, workers: int, timing: Timing) -> list[dict[str, Any]]:
@@ -274,4 +274,4 @@ def _show(title: str, headers: list[str], rows: list[list[str]]) -> None:
     table = Table(*columns, title=title, collapse_padding=True)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=max(120, Console().width)).print(table)
