@@ -20,7 +20,7 @@ from affect.engine.runtime.backends import Backend, Choice, Precision
 from affect.shards.errors import InputError
 
 SECONDS = 1.0  # of timing, all together
-LEAST = 3  # calls that are timed of each, however long they take
+ROUNDS = 4
 LIBRARIES = ("onnxruntime-gpu", "onnxruntime", "openvino", "tensorrt-rtx", "tensorrt")
 
 Open = Callable[[Choice], Backend]
@@ -55,7 +55,7 @@ class Candidates:
         ready, failed = self._load(opened)
         if not ready:
             raise InputError(f"{self.graph}: no backend loads: {'; '.join(failed)}")
-        times = timed(ready, self.row)
+        times = timed(ready, self.row, SECONDS)
         best = min(times, key=lambda choice: times[choice])
         for choice, backend in ready.items():
             if choice != best:
@@ -111,17 +111,23 @@ class Candidates:
 
 
 def timed(ready: dict[Choice, Backend], row: tuple[int, ...], seconds: float = SECONDS) -> dict[Choice, float]:
-    """Median milliseconds of a call with one row, in rounds: what else the machine does meets all alike."""
+    """Median milliseconds of a call with one row, in rounds: what else the machine does meets all alike.
+
+    In a round each has its calls one after the other, the first of which does not count: threads of the one before may still be
+    spinning, which made a call of the next twice as long.
+    """
     image = np.random.default_rng(0).integers(0, 256, (1, *row), np.uint8)
     found: dict[Choice, list[float]] = {choice: [] for choice in ready}
-    for backend in ready.values():
-        backend.run(image)
-    end = time.perf_counter() + seconds
-    while len(next(iter(found.values()))) < LEAST or time.perf_counter() < end:
+    for _ in range(ROUNDS):
         for choice, backend in ready.items():
-            began = time.perf_counter()
             backend.run(image)
-            found[choice].append(1e3 * (time.perf_counter() - began))
+            end = time.perf_counter() + seconds / (ROUNDS * len(ready))
+            began = time.perf_counter()
+            while not found[choice] or began < end:
+                backend.run(image)
+                ended = time.perf_counter()
+                found[choice].append(1e3 * (ended - began))
+                began = ended
     return {choice: median(values) for choice, values in found.items()}
 
 
