@@ -196,7 +196,7 @@ def latency(
             }
         if part in ("all", "memory"):
             with Progress("bench memory", long, "frames") as progress:
-                lines += bench_memory(exported("test_resnet", 32, folder), long, folder, progress.advance)
+                lines += bench_memory(exported("test_resnet", 64, folder), long, folder, progress.advance)
     for op in dict.fromkeys(line["op"] for line in lines):
         _show_latency(op, [line for line in lines if line["op"] == op])
     for name, reason in skipped.items():
