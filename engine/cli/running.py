@@ -88,7 +88,7 @@ def run(
     from affect.engine.runtime.sources import open_source
 
     Search(subject or "full", detect_every, detect_width=detect_width)  # before anything is loaded
-    signals = dict(map(_signal, side or []))
+    signals = _signals(side or [])
     options: dict[str, Any] = {
         "backend": backend,
         "device": device,
@@ -142,12 +142,18 @@ def _run_clips(
     return count
 
 
-def _signal(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name.strip(), float(value)
-    except ValueError:
-        raise InputError(f"--side {text}: expected NAME=NUMBER, as in --side heart_rate=512") from None
+def _signals(texts: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise InputError(f"--side {text}: expected NAME=NUMBER, as in --side heart_rate=512") from None
+        if name in found:
+            raise InputError(f"--side {text}: {name} was given before ({found[name]:g}); give it once")
+        found[name] = number
+    return found
 
 
 def _subject(engines: list[Engine], source: Source) -> str:

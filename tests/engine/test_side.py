@@ -11,6 +11,7 @@ import yaml
 
 from affect.engine import Engine
 from affect.engine.checkpoint import BEST, LAST, load
+from affect.engine.cli import running
 from affect.engine.complete import train
 from affect.engine.config import RunConfig, digest_of, load_config
 from affect.engine.data import side
@@ -205,6 +206,20 @@ def test_an_engine_takes_signals_by_name(run, capsys):
 def test_unknown_signals_are_refused(given, message, run):
     with pytest.raises(InputError, match=message):
         row_of(ModelPackage.open(run), given)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["heart_rate"], "--side heart_rate: expected NAME=NUMBER"),
+        (["heart_rate=fast"], "--side heart_rate=fast: expected NAME=NUMBER"),
+        (["heart_rate=1", "heart_rate=600"], r"--side heart_rate=600: heart_rate was given before \(1\); give it once"),
+    ],
+)
+def test_signals_at_the_command_line_are_numbers_given_once(words, message):
+    with pytest.raises(InputError, match=message):
+        running._signals(words)
+    assert running._signals(["heart_rate=512", "activity=-.5"]) == {"heart_rate": 512.0, "activity": -0.5}
 
 
 def test_each_package_takes_the_signals_that_it_knows(run):
