@@ -82,7 +82,9 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
     def answers(rows: np.ndarray, what: str) -> Predicted:
         kind, workers = run.data.loader, run.data.workers
         clip = run.data.clip
-        loader = eval_loader(dataset, rows, run.preprocess, names, device, clip=clip, kind=kind, workers=workers)
+        loader = eval_loader(
+            dataset, rows, run.preprocess, names, device, clip=clip, kind=kind, workers=workers, side=run.data.side
+        )
         with Progress(what, len(loader.planner.order.rows), "clips" if clip else "images") as progress:
             return predicted(predict, loader, outputs, progress.advance)
 

@@ -81,6 +81,7 @@ class DataConfig(Section):
     clahe: ClaheConfig | None = ClaheConfig()
     augment: AugmentConfig = AugmentConfig()
     clip: ClipConfig | None = None  # which frames of clips are seen; null: pictures
+    side: list[str] = Field(default_factory=list)  # numeric columns meta.NAME of clips, which join what is seen: data/side.py
     loader: Literal["auto", "dali", "plain"] = "auto"
     workers: int = Field(0, ge=0)  # threads that decode; 0: as many as suit the machine
     stream: StreamConfig | None = None  # of the training rows; null: any sample by its place in the index
@@ -99,6 +100,13 @@ class DataConfig(Section):
                 "stream: reads one dataset once an epoch; take sampler: shuffle and a single dataset, or stream: null"
             )
         return self
+
+    @field_validator("side")
+    @classmethod
+    def signals_once(cls, value: list[str]) -> list[str]:
+        if twice := sorted({column for column in value if value.count(column) > 1}):
+            raise ValueError(f"{', '.join(twice)}: named more than once; each column joins once")
+        return value
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -289,6 +297,12 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def side_joins_clips(self) -> Self:
+        if self.data.side and TASKS[self.task].input != "clip":
+            raise ValueError(f"data.side: {self.task} sees single pictures; take a task of clips, or data.side: []")
+        return self
+
+    @model_validator(mode="after")
     def batch_divides(self) -> Self:
         if self.data.batch_size != AUTO and self.data.batch_size % self.optim.accumulate:
             raise ValueError(
@@ -332,8 +346,9 @@ def digest_of(value: dict[str, Any]) -> str:
     kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
     kept["data"] = {key: part for key, part in kept["data"].items() if key not in ("loader", "workers")}
     kept["data"]["augment"] = dict(kept["data"].get("augment", {}))
-    for section, later in ((kept["data"], "clip"), (kept["data"], "folds"), (kept["data"]["augment"], "stronger")):
-        if section.get(later) is None:  # a setting that came later: off, a run is what it was before
+    data, augment = kept["data"], kept["data"]["augment"]
+    for section, later in ((data, "clip"), (data, "folds"), (data, "side"), (augment, "stronger")):
+        if not section.get(later):  # a setting that came later: off, a run is what it was before
             section.pop(later, None)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

@@ -17,6 +17,7 @@ from affect.shards.schema import Output, TargetLayout
 PACKAGE_SCHEMA = 1
 MANIFEST, MODEL = "manifest.json", "model.onnx"
 ENCODER, TEMPORAL = "encoder.onnx", "temporal.onnx"  # of a model of clips: images -> features, features -> outputs
+SIDE = "side"  # the second input of a graph that takes signals beside clips
 METADATA_KEY = "affect.manifest"  # in the graph's own metadata: the manifest without `files`
 
 INTENDED_USE = (
@@ -52,6 +53,8 @@ class Manifest:
         side, from and to, as they were packed.
     clip: of a model of clips: `view`, which frames it sees (ClipConfig); window_s, the time that they span; rate_hz, frames a
         second among them; stored, which frames its training clips had (ClipFacts).
+    side: signals beside a clip, the graph's second input, (N, S) float32 as measured, NaN where missing: of each its name, the
+        column that it was trained on, and the mean and deviation that the graph standardises it by.
     calibration: temperature inside the graph, and where it was fitted. files: name -> {size, sha256, parity}.
     """
 
@@ -71,6 +74,7 @@ class Manifest:
     species: str = ""
     view: str = ""
     face_px: list[int] | None = None
+    side: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if not self.species:
@@ -134,6 +138,11 @@ class ModelPackage:
     @property
     def clip(self) -> ClipConfig | None:
         return ClipConfig.model_validate(self.manifest.clip["view"]) if self.manifest.clip else None
+
+    @property
+    def side(self) -> list[dict[str, Any]]:
+        """See `Manifest.side`; empty where it takes none."""
+        return self.manifest.side or []
 
     @property
     def preprocess(self) -> Preprocess:

@@ -101,7 +101,8 @@ def taken_over(folder: Path, run: RunConfig, dataset: Dataset) -> dict[str, Any]
     figure, figure_before = (one.optim.select_by or TASKS[one.task].select_by for one in (run, before))
     pairs = {
         "task": (before.task, run.task), "data.fold": (before.data.fold, run.data.fold),
-        "data.folds": (before.data.folds, run.data.folds), "optim.optimizer": (before.optim.optimizer, run.optim.optimizer),
+        "data.folds": (before.data.folds, run.data.folds), "data.side": (before.data.side, run.data.side),
+        "optim.optimizer": (before.optim.optimizer, run.optim.optimizer),
         "optim.select_by": (figure_before, figure),
         "optim.ema": (before.optim.ema > 0, run.optim.ema > 0), "model": (before.model.backbone, run.model.backbone),
     }  # fmt: skip

@@ -14,6 +14,7 @@ from affect.engine.export.onnx import Deployed, names_of
 from affect.engine.log import say
 from affect.engine.package import ModelPackage
 from affect.engine.run import CONFIG
+from affect.engine.runtime.backends import signals_of
 from affect.shards.errors import InputError
 
 
@@ -30,7 +31,8 @@ class TorchBackend:
             raise InputError("torch: device cuda, but torch sees no GPU; take device='cpu'")
         if threads:
             torch.set_num_threads(threads)
-        _, model, layout = trained_model(folder)
+        run, model, layout = trained_model(folder)
+        self.signals = len(run.data.side)
         self.device, self.names = torch.device(device), names_of(layout)
         deployed = Deployed(model, layout, read_calibration(folder).temperature).eval().to(self.device)
         mode = "reduce-overhead" if device == "cuda" else "default"  # CUDA graphs
@@ -40,11 +42,12 @@ class TorchBackend:
         if compile:
             say(f"backend: {self.note}: the first answer takes tens of seconds")
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        given = [np.ascontiguousarray(images), *signals_of(self.note, self.signals, len(images), side)]
         with self._lock, torch.inference_mode():
             if self._model is None:
                 raise InputError(f"{self.note}: it was closed; open it again")
-            values = self._model(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
+            values = self._model(*(torch.from_numpy(one).to(self.device) for one in given))
             return {name: value.float().cpu().numpy().copy() for name, value in zip(self.names, values, strict=True)}
 
     def close(self) -> None:

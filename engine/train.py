@@ -20,6 +20,7 @@ from affect.engine.checkpoint import BEST, LAST, copy_whole, initialise, save
 from affect.engine.config import RunConfig
 from affect.engine.data.alignment import REPORT, alignment
 from affect.engine.data.loader import Batch, train_loader
+from affect.engine.data.side import side_scale
 from affect.engine.device import autocast, choose_precision, describe, out_of_memory
 from affect.engine.hints import loss_ratio
 from affect.engine.interrupt import Interrupt
@@ -28,6 +29,7 @@ from affect.engine.losses.function import LossFunction
 from affect.engine.losses.term import Teacher
 from affect.engine.meter import Meter
 from affect.engine.models.build import build_model
+from affect.engine.models.side import set_scale
 from affect.engine.names import OF_CLASS
 from affect.engine.optim import build_optimizer, learning_rate, parameters_of
 from affect.engine.progress import Progress
@@ -103,6 +105,10 @@ class Trainer:
                 rows = self.loader.targets[output.name][torch.from_numpy(self.loader.planner.samples)]
                 self.model.head.start_at(output.name, rows.nanmean(0).nan_to_num(0.0).to(self.device))
         self.lineage = initialise(self.model, init_from, self.outputs) if init_from else None
+        if self.loader.side is not None:  # after the weights of another run, whose clips had another mean
+            values = self.loader.side[torch.from_numpy(self.loader.planner.samples)]
+            scale = side_scale(dataset, run.data.side, values.numpy())
+            set_scale(self.model, *map(torch.from_numpy, scale))
         last = self.epoch(self.steps - 1)
         if not self.model.head.is_final(last):
             raise InputError(
@@ -191,7 +197,7 @@ class Trainer:
                 torch.compiler.cudagraph_mark_step_begin()
             with self.ranks.quiet(self.parallel, last=i == len(pieces) - 1):
                 with autocast(self.dtype, self.device):
-                    features, outputs = self.forward(piece.inputs)
+                    features, outputs = self.forward(*piece.given)
                 losses = self.loss(features, outputs, piece, counts)  # in float32
                 self.scaler.scale(losses.total * self.ranks.world).backward()  # DDP takes the mean over the processes
             for name, value in {**losses.parts, "total": losses.total}.items():

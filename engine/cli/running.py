@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affect.shards.errors import InputError
+
 if TYPE_CHECKING:
     from affect.engine.runtime.clip import ClipEngine
     from affect.engine.runtime.frame import Engine
@@ -62,6 +64,13 @@ def run(
         ),
     ] = None,
     rate: Annotated[float | None, typer.Option(help="pictures a second of a folder or a sequence that is a recording")] = None,
+    side: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="a signal measured beside a recording, for clip models trained with it; may be given several times",
+        ),
+    ] = None,
     video: Annotated[bool, typer.Option(help="write annotated.mp4, with the source's sound; else no frame is stored")] = False,
     anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in annotated.mp4")] = False,
     backend: Annotated[str, typer.Option(help="what computes; auto: the fastest here")] = "auto",
@@ -74,10 +83,12 @@ def run(
     from affect.engine.runtime.clip import ClipEngine
     from affect.engine.runtime.frame import Engine
     from affect.engine.runtime.prepare import Search
+    from affect.engine.runtime.signals import shares
     from affect.engine.runtime.smooth import OFF, Smoothing
     from affect.engine.runtime.sources import open_source
 
     Search(subject or "full", detect_every, detect_width=detect_width)  # before anything is loaded
+    signals = _signals(side or [])
     options: dict[str, Any] = {
         "backend": backend,
         "device": device,
@@ -90,6 +101,7 @@ def run(
     opened = [open_source(source, rate) for source in sources]
     of_clips = [engine for engine in engines if isinstance(engine, ClipEngine)]
     of_frames = [engine for engine in engines if not isinstance(engine, ClipEngine)]
+    shares([engine.package for engine in engines], signals)  # before anything is written
     for source, folder in zip(opened, _folders(sources, out), strict=True):
         found: dict[str, Any] = {"out": str(folder)}
         if of_frames:
@@ -97,7 +109,7 @@ def run(
             found |= _run_frames(of_frames, source, folder, search, video, anonymize)
         if of_clips:
             search = Search(subject or "full", detect_every, align=align, detect_width=detect_width)
-            found["clips"] = _run_clips(of_clips, source, folder, hop, search)
+            found["clips"] = _run_clips(of_clips, source, folder, hop, search, signals)
         if as_json:
             print(json.dumps(found))
 
@@ -118,14 +130,30 @@ def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search
     return found
 
 
-def _run_clips(engines: list[ClipEngine], source: Source, out: Path, hop: int | None, search: Search) -> int:
+def _run_clips(
+    engines: list[ClipEngine], source: Source, out: Path, hop: int | None, search: Search, side: dict[str, float]
+) -> int:
     from affect.engine.runtime.outside import warn_if_slow
     from affect.engine.runtime.recordings import CLIPS, run_clips
 
     warn_if_slow(engines, source)
-    count = run_clips(engines, source, out, hop=hop, search=search)
+    count = run_clips(engines, source, out, hop=hop, search=search, side=side)
     print(f"{out / CLIPS}: {count:,} clips")
     return count
+
+
+def _signals(texts: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise InputError(f"--side {text}: expected NAME=NUMBER, as in --side heart_rate=512") from None
+        if name in found:
+            raise InputError(f"--side {text}: {name} was given before ({found[name]:g}); give it once")
+        found[name] = number
+    return found
 
 
 def _subject(engines: list[Engine], source: Source) -> str:

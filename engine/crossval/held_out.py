@@ -102,8 +102,9 @@ def said(folder: Path, fold: int, dataset: Dataset, rows: np.ndarray) -> HeldOut
     calibration, first = read_calibration(folder), layout.first_classes
     device, outputs = choose_device(run.train.device), layout.outputs
     loader = eval_loader(
-        dataset, rows, run.preprocess, (), device, clip=run.data.clip, kind=run.data.loader, workers=run.data.workers
-    )
+        dataset, rows, run.preprocess, (), device, clip=run.data.clip, kind=run.data.loader, workers=run.data.workers,
+        side=run.data.side,
+    )  # fmt: skip
     with Progress(f"fold {fold}", len(loader.planner.order.rows), "samples" if run.data.clip is None else "windows") as progress:
         values = collect(in_torch(model.to(device)), loader, progress.advance)
     if loader.windows:

@@ -162,7 +162,9 @@ def _reordered(folder: Path, fold: int, dataset: Dataset, held: HeldOut, order: 
     here, device = held.fold == fold, choose_device(run.train.device)
     assert run.data.clip is not None
     clip = run.data.clip.model_copy(update={"order": order})
-    loader = eval_loader(dataset, held.sample[here], run.preprocess, (), device, clip=clip, kind=run.data.loader)
+    loader = eval_loader(
+        dataset, held.sample[here], run.preprocess, (), device, clip=clip, kind=run.data.loader, side=run.data.side
+    )
     values = predictions.collect(in_torch(model.to(device)), loader)
     if loader.windows:
         _, values = predictions.pooled(loader.windows.sample, values)

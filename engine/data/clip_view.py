@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from affect.engine.data.augment import START, uniforms
 from affect.engine.data.settings import ClipConfig
-from affect.engine.log import say
+from affect.engine.log import say_once
 from affect.shards.errors import InputError, first
 from affect.shards.read import Dataset
 
@@ -141,18 +140,13 @@ def clip_view(
         _refuse_empty(config, dataset, rows, stored, bounds[1])
     short = int((bounds[1] < reach(config)).sum())
     if short:
-        (tell or _say_once)(
+        (tell or say_once)(
             f"data.clip: {short:,} of {len(rows):,} clips of {dataset.folder} have fewer than the {reach(config)} frames that a "
             "view needs; their last one is repeated"
         )
     placed = np.zeros((2, dataset.info.num_samples), np.int64)
     placed[:, rows] = bounds
     return ClipView(config, *placed)
-
-
-@cache
-def _say_once(text: str) -> None:
-    say(text)
 
 
 def _refuse_clips(dataset: Dataset, clips: np.ndarray, stored: np.ndarray) -> None:

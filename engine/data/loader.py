@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from affect.engine.data.plan import Plan, Planner
 from affect.engine.data.preprocess import Preprocess, too_large
 from affect.engine.data.selection import sampling_weights, spread_of, train_rows
 from affect.engine.data.settings import ClipConfig
+from affect.engine.data.side import side_values
 from affect.engine.data.watchdog import Watchdog
 from affect.engine.log import say
 from affect.engine.ranks import Ranks
@@ -43,6 +44,7 @@ class Batch:
         nothing is copied.
     targets: output -> (B, C) float32, 0 where not labelled. mask: output -> (B, C) float32, 1 where labelled.
     weight: (B,) float32. sample: (B,) int64 on the CPU. start: None; of clips the stored frame that each view starts at.
+    side: None; of clips with side signals (B, S) float32, as they were measured, NaN where missing.
     """
 
     inputs: Tensor
@@ -51,6 +53,12 @@ class Batch:
     weight: Tensor
     sample: np.ndarray
     start: np.ndarray | None = None
+    side: Tensor | None = None
+
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        """What a model is called with: inputs, and side signals where there are any."""
+        return (self.inputs,) if self.side is None else (self.inputs, self.side)
 
     @property
     def window(self) -> np.ndarray:
@@ -58,10 +66,11 @@ class Batch:
         return np.zeros(len(self.sample), np.int64) if self.start is None else self.start
 
     def mixed(self, mix: Mix) -> Batch:
-        """Each sample blended with its partner."""
+        """Each sample blended with its partner; a side signal that one of them lacks is missing."""
         targets = {name: mix.blend(values) for name, values in self.targets.items()}
         mask = {name: mix.both(values) for name, values in self.mask.items()}
-        return Batch(mix.images(self.inputs), targets, mask, mix.blend(self.weight), self.sample, self.start)
+        side = None if self.side is None else mix.blend(self.side)
+        return Batch(mix.images(self.inputs), targets, mask, mix.blend(self.weight), self.sample, self.start, side)
 
     def split(self, pieces: int) -> list[Batch]:
         """As so many batches of B / pieces samples each; views, nothing is copied."""
@@ -77,19 +86,24 @@ class Batch:
                 self.weight[c],
                 self.sample[c],
                 None if self.start is None else self.start[c],
+                None if self.side is None else self.side[c],
             )
             for c in cut
         ]
 
 
 class Loader:
-    """Makes the batches of an order through DALI or the plain pipeline."""
+    """Makes the batches of an order through DALI or the plain pipeline. side: columns of the index that come with clips."""
 
-    def __init__(self, planner: Planner, outputs: tuple[str, ...], device: torch.device, kind: str, workers: int) -> None:
+    def __init__(
+        self, planner: Planner, outputs: tuple[str, ...], device: torch.device, kind: str, workers: int,
+        side: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.planner, self.device, self.workers = planner, device, workers or default_workers(device)
         self.kind = _choose(kind, planner, self.device)
         self.targets = {name: torch.from_numpy(planner.dataset.targets(name)) for name in outputs}
         self.weight = torch.tensor(planner.dataset.column("weight"))
+        self.side = torch.from_numpy(side_values(planner.dataset, side)) if side else None
 
     @property
     def windows(self) -> Windows | None:
@@ -131,6 +145,7 @@ class Loader:
             move(self.weight[sample]),
             plan.sample,
             plan.start,
+            None if self.side is None else move(self.side[sample]),
         )
         augment = self.planner.augment
         mix = draw_mix(augment, self.planner.seed, step, self.planner.preprocess.size) if augment else None
@@ -214,7 +229,7 @@ def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, ranks: Ranks)
     augment = run.data.augment
     spread = spread_of(augment, dataset, rows)
     planner = Planner(dataset, order, run.preprocess, augment, run.seed, stream, clip, spread=spread)
-    loader = Loader(planner, task.outputs, ranks.device, run.data.loader, run.data.workers)
+    loader = Loader(planner, task.outputs, ranks.device, run.data.loader, run.data.workers, run.data.side)
     if run.data.sampler == "weighted":
         loader.weight = torch.ones_like(loader.weight)  # the order has it already
     return loader
@@ -240,12 +255,14 @@ def eval_loader(
     workers: int = 0,
     most: int | None = None,
     share: tuple[int, int] = (0, 1),
+    side: Sequence[str] = (),
 ) -> Loader:
     """The evaluation view of a selection, a whole split or given rows, in their order; of at most `most`, evenly spread.
 
     clip: which frames of clips are seen; every window of a clip is a row then, and `Loader.windows` says whose.
     batch: rows; default: 128 pictures, and of clips as many as have 512 frames.
     share: (rank, world), every world-th row from `rank` on; each of several processes takes its own.
+    side: columns of the index that come with clips (`side.py`).
     """
     rows = wanted if isinstance(wanted, np.ndarray) else dataset.rows(wanted)
     view = clip_view(clip, dataset, rows)
@@ -256,7 +273,7 @@ def eval_loader(
     batch = batch or (max(1, EVALUATED_FRAMES // clip.frames) if clip else EVALUATED)
     order = Order(numbers[share[0] :: share[1]], seed=0, batch=min(batch, len(numbers)), shuffle=False)
     planner = Planner(dataset, order, preprocess, None, 0, clip=view, windows=windows)
-    return Loader(planner, outputs, device, kind, workers)
+    return Loader(planner, outputs, device, kind, workers, side)
 
 
 def default_workers(device: torch.device) -> int:

@@ -90,7 +90,7 @@ def evaluate_numbers(
 
 def _values(subject: Subject, dataset: Dataset, rows: np.ndarray, progress: Progress | None) -> dict[str, np.ndarray]:
     """output -> (N, C) of these samples; of clips the means over their windows."""
-    loader = eval_loader(dataset, rows, subject.preprocess, (), torch.device("cpu"), clip=subject.clip)
+    loader = eval_loader(dataset, rows, subject.preprocess, (), torch.device("cpu"), clip=subject.clip, side=subject.side)
     with progress or Progress("evaluate", None, "images", shown=False) as shown:
         shown.total = len(loader.planner.order.rows)
         values = collect(subject.predict, loader, shown.advance)

@@ -59,7 +59,7 @@ def collect(predict: Predict, loader: Loader, advance: Advance = silent) -> dict
     batches = loader.from_step(0)
     for done in range(0, len(order.rows), order.batch):
         batch = next(batches)
-        for name, values in predict(batch.inputs).items():
+        for name, values in predict(*batch.given).items():
             gathered.setdefault(name, []).append(values.astype(np.float32))
         advance(min(order.batch, len(order.rows) - done))
     return {name: np.concatenate(parts)[: len(order.rows)] for name, parts in gathered.items()}

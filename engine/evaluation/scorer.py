@@ -56,9 +56,9 @@ class Scorer:
         model.eval()
 
         @torch.inference_mode()
-        def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
+        def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
             with autocast(dtype, ranks.device):
-                _, outputs = model(images)
+                _, outputs = model(*given)
             return {name: values.float().cpu().numpy() for name, values in outputs.items()}
 
         loader = self._loader(which, ranks)
@@ -78,7 +78,7 @@ class Scorer:
             self.loaders[which] = eval_loader(
                 self.dataset, rows, self.run.preprocess, self.task.outputs, ranks.device, clip=data.clip,
                 batch=None if data.clip else data.batch_size, share=(ranks.rank, ranks.world), kind=data.loader,
-                workers=data.workers,
+                workers=data.workers, side=data.side,
             )  # fmt: skip
         return self.loaders[which]
 

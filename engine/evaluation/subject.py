@@ -25,7 +25,7 @@ from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
-Predict = Callable[[torch.Tensor], dict[str, np.ndarray]]  # (B, H, W, 3) uint8 -> output -> (B, C) logits
+Predict = Callable[..., dict[str, np.ndarray]]  # `Batch.given`, (B, H, W, 3) uint8 and more -> output -> (B, C) logits
 BEST_OF_A_RUN = (BEST, "best.onnx", MODEL)
 
 
@@ -39,6 +39,7 @@ class Subject:
     calibration: dict[str, Any]
     run: Path | None
     clip: ClipConfig | None = None  # which frames of clips it sees; None: it sees pictures
+    side: tuple[str, ...] = ()  # columns of a dataset's index that it is given beside clips
 
     @property
     def output(self) -> Output:
@@ -73,8 +74,8 @@ def in_torch(model: nn.Module) -> Predict:
     """In float32, on the device where the model is."""
 
     @torch.inference_mode()
-    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-        return {name: values.float().cpu().numpy() for name, values in model(images)[1].items()}
+    def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
+        return {name: values.float().cpu().numpy() for name, values in model(*given)[1].items()}
 
     return predict
 
@@ -93,22 +94,26 @@ def _run(path: Path) -> Subject:
     folder = path.parent if path.suffix == ".pt" else path
     calibration = read_calibration(folder)
 
-    def calibrated(images: torch.Tensor) -> dict[str, np.ndarray]:
-        logits = predict(images)
+    def calibrated(*given: torch.Tensor) -> dict[str, np.ndarray]:
+        logits = predict(*given)
         return logits | ({first.name: calibration.apply(logits[first.name])} if first else {})
 
     is_best = path == folder or path.name in BEST_OF_A_RUN
-    return Subject(calibrated, run.preprocess, layout, calibration.to_json(), folder if is_best else None, run.data.clip)
+    return Subject(
+        calibrated, run.preprocess, layout, calibration.to_json(), folder if is_best else None, run.data.clip,
+        tuple(run.data.side),
+    )  # fmt: skip
 
 
 def _package(path: Path) -> Subject:
     package = ModelPackage.open(path)
     backend = OnnxBackend(package)
 
-    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-        values = backend.run(images.numpy())
+    def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
+        values = backend.run(*(one.numpy() for one in given))
         return {output.name: values[raw_name(output)] for output in package.layout.outputs}
 
     above = package.model.resolve().parents[:2] if package.model.name in BEST_OF_A_RUN else ()
     run = next((folder for folder in above if (folder / CONFIG).is_file()), None)
-    return Subject(predict, package.preprocess, package.layout, package.manifest.calibration, run, package.clip)
+    side = tuple(signal["column"] for signal in package.side)
+    return Subject(predict, package.preprocess, package.layout, package.manifest.calibration, run, package.clip, side)

@@ -18,6 +18,7 @@ from affect.engine.checkpoint import BEST, LAST, load
 from affect.engine.config import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
+from affect.engine.data.side import signal
 from affect.engine.evaluation.predictions import collect
 from affect.engine.evaluation.subject import Predict, in_torch, trained_model
 from affect.engine.export import quantize, tensorrt
@@ -27,8 +28,9 @@ from affect.engine.export.parity import parity
 from affect.engine.export.quantize import INT8
 from affect.engine.log import say
 from affect.engine.models.clip import ClipModel
+from affect.engine.models.side import scale_of
 from affect.engine.ort import session
-from affect.engine.package import ENCODER, MANIFEST, MODEL, TEMPORAL, Manifest, ModelPackage, raw_name
+from affect.engine.package import ENCODER, MANIFEST, MODEL, SIDE, TEMPORAL, Manifest, ModelPackage, raw_name
 from affect.engine.run import open_run, write_json
 from affect.engine.runtime.backends import OnnxRuntime
 from affect.shards.errors import InputError, nearest
@@ -77,10 +79,11 @@ class Exporter:
             species=run.species,
             view=run.view,
             face_px=usual_px(dataset, dataset.rows(train_selection(run.data))),
+            side=side_facts(run, model),
         )
         loader = eval_loader(
             dataset, val_selection(run.data), run.preprocess, (), torch.device("cpu"), clip=clip,
-            most=PARITY_CLIPS if clip else PARITY_ROWS,
+            most=PARITY_CLIPS if clip else PARITY_ROWS, side=run.data.side,
         )  # fmt: skip
         return cls(shape, layout, calibration, manifest, loader), model
 
@@ -88,11 +91,11 @@ class Exporter:
         """The graph of a model, and the facts of its file; raises InputError where the graph is not the model."""
         deployed = Deployed(model, self.layout, self.calibration.temperature)
         example = torch.zeros(2, *self.shape, dtype=torch.uint8)
-        write_onnx(deployed, example, ("images", names_of(self.layout)), path, self.manifest)
+        write_onnx(deployed, example, ("images", names_of(self.layout)), path, self.manifest, self.signals)
         running = session(path, CPU)
 
-        def by_graph(images: torch.Tensor) -> dict[str, np.ndarray]:
-            return self._run(running, "images", images.numpy())
+        def by_graph(images: torch.Tensor, *side: torch.Tensor) -> dict[str, np.ndarray]:
+            return self._run(running, "images", images.numpy(), *side)
 
         return _facts(path) | {"parity": self._measured(model, by_graph)}
 
@@ -102,26 +105,31 @@ class Exporter:
         write_onnx(model.encoder, frames, ("images", ["features"]), folder / ENCODER, self.manifest)
         features = torch.zeros(2, self.shape[0], model.encode(frames).shape[1])
         temporal = DeployedTemporal(model.temporal, self.layout, self.calibration.temperature)
-        write_onnx(temporal, features, ("features", names_of(self.layout)), folder / TEMPORAL, self.manifest)
+        write_onnx(temporal, features, ("features", names_of(self.layout)), folder / TEMPORAL, self.manifest, self.signals)
         encoder, after = session(folder / ENCODER, CPU), session(folder / TEMPORAL, CPU)
 
-        def by_parts(images: torch.Tensor) -> dict[str, np.ndarray]:
+        def by_parts(images: torch.Tensor, *side: torch.Tensor) -> dict[str, np.ndarray]:
             (encoded,) = encoder.run(None, {"images": images.flatten(0, 1).numpy()})
-            return self._run(after, "features", encoded.reshape(*images.shape[:2], -1))
+            return self._run(after, "features", encoded.reshape(*images.shape[:2], -1), *side)
 
         found = self._measured(model, by_parts)
         return {name: _facts(folder / name) | {"parity": found} for name in (ENCODER, TEMPORAL)}
 
-    def _run(self, running: Any, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-        answers = running.run([raw_name(output) for output in self.layout.outputs], {name: values})
+    @property
+    def signals(self) -> int:
+        return len(self.manifest.side or ())
+
+    def _run(self, running: Any, name: str, values: np.ndarray, *side: torch.Tensor) -> dict[str, np.ndarray]:
+        given = {name: values} | ({SIDE: side[0].numpy()} if side else {})
+        answers = running.run([raw_name(output) for output in self.layout.outputs], given)
         return {output.name: value for output, value in zip(self.layout.outputs, answers, strict=True)}
 
     def _measured(self, model: nn.Module, by_graph: Predict) -> dict[str, dict[str, float]]:
         """output -> parity of its logits, model and graph in float32 on the same rows."""
         predict, first = in_torch(model), self.layout.first_classes
 
-        def by_model(images: torch.Tensor) -> dict[str, np.ndarray]:
-            logits = predict(images)
+        def by_model(*given: torch.Tensor) -> dict[str, np.ndarray]:
+            logits = predict(*given)
             return logits | ({first.name: self.calibration.apply(logits[first.name])} if first else {})
 
         want, got = collect(by_model, self.loader), collect(by_graph, self.loader)
@@ -161,6 +169,13 @@ def clip_facts(run: RunConfig, dataset: Dataset) -> dict[str, Any] | None:
     }
 
 
+def side_facts(run: RunConfig, model: nn.Module) -> list[dict[str, Any]] | None:
+    """For the manifest: see `Manifest.side`."""
+    pairs = zip(run.data.side, *scale_of(model), strict=True)
+    facts = [{"name": signal(column), "column": column, "mean": mean, "deviation": dev} for column, mean, dev in pairs]
+    return facts or None
+
+
 def export(
     folder: Path, to: Sequence[str] = ("onnx",), *, int8: bool = False, max_drop: float = MAX_DROP, gpus: Sequence[str] = ()
 ) -> ModelPackage:
@@ -173,6 +188,11 @@ def export(
     for name in to:
         if name not in TARGETS:
             raise InputError(f"--to: {name!r}{nearest(name, TARGETS)}; expected {', '.join(TARGETS)}")
+    if (int8 or "tensorrt" in to) and (side := open_run(folder)[0].data.side):
+        raise InputError(
+            f"{folder}: takes side signals ({', '.join(side)}); such a model is exported in float32 for ONNX Runtime and "
+            "OpenVINO: leave --int8 and --to tensorrt out"
+        )
     trt = tensorrt.library() if "tensorrt" in to else None
     if int8:
         quantize.library()

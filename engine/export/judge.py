@@ -77,12 +77,12 @@ class Judge:
         dataset = open_dataset(self.run.data.dataset)
         return eval_loader(
             dataset, rows, self.run.preprocess, names, torch.device("cpu"), clip=self.run.data.clip, most=most,
-            kind=self.run.data.loader, workers=self.run.data.workers,
+            kind=self.run.data.loader, workers=self.run.data.workers, side=self.run.data.side,
         )  # fmt: skip
 
     def _said(self, backend: Backend) -> dict[str, np.ndarray]:
-        def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-            values = backend.run(images.numpy())
+        def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
+            values = backend.run(*(one.numpy() for one in given))
             return {output.name: values[raw_name(output)] for output in self.layout.outputs}
 
         return collect(predict, self._validation)

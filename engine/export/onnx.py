@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from affect.engine.package import METADATA_KEY, Manifest, graph_names
+from affect.engine.package import METADATA_KEY, SIDE, Manifest, graph_names
 from affect.shards.schema import TargetLayout
 
 
@@ -43,25 +43,25 @@ class Answers(nn.Module):
 
 
 class Deployed(nn.Module):
-    """images (N, H, W, 3) or (N, T, H, W, 3) uint8 -> answers."""
+    """images (N, H, W, 3) or (N, T, H, W, 3) uint8, side (N, S) as measured where the model takes it -> answers."""
 
     def __init__(self, model: nn.Module, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
         super().__init__()
         self.model, self.answers = model, Answers(layout, temperature)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.answers(self.model(images)[1])
+    def forward(self, images: Tensor, side: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.answers((self.model(images) if side is None else self.model(images, side))[1])
 
 
 class DeployedTemporal(nn.Module):
-    """features (N, T, D) -> answers: what is left of a model of clips once its frames are encoded."""
+    """features (N, T, D), side as above -> answers: what is left of a model of clips once its frames are encoded."""
 
     def __init__(self, temporal: nn.Module, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
         super().__init__()
         self.temporal, self.answers = temporal, Answers(layout, temperature)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        return self.answers(self.temporal(features)[1])
+    def forward(self, features: Tensor, side: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.answers(self.temporal(features, side)[1])
 
 
 def names_of(layout: TargetLayout) -> list[str]:
@@ -69,15 +69,20 @@ def names_of(layout: TargetLayout) -> list[str]:
 
 
 def write_onnx(
-    module: nn.Module, example: Tensor, names: tuple[str, Sequence[str]], path: Path, manifest: Manifest
-) -> None:  # fmt: skip
-    """Through torch's dynamo exporter, any number of rows a call; no external data. names: of the input, of the outputs."""
+    module: nn.Module, example: Tensor, names: tuple[str, Sequence[str]], path: Path, manifest: Manifest, signals: int = 0
+) -> None:
+    """Through torch's dynamo exporter, any number of rows a call; no external data. names: of the input, of the outputs.
+
+    signals: S of a second input `side`, (N, S) float32; 0: there is none.
+    """
+    rows = {0: torch.export.Dim("n", min=1, max=65536)}
+    given = {names[0]: example} | ({SIDE: torch.zeros(len(example), signals)} if signals else {})
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its steps on stdout
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module, (example,), dynamo=True, input_names=[names[0]], output_names=list(names[1]),
-            dynamic_shapes=({0: torch.export.Dim("n", min=1, max=65536)},), verbose=False,
+            module, tuple(given.values()), dynamo=True, input_names=list(given), output_names=list(names[1]),
+            dynamic_shapes=(rows,) * len(given), verbose=False,
         )  # fmt: skip
     assert program is not None
     program.model.metadata_props[METADATA_KEY] = json.dumps(manifest.to_json())

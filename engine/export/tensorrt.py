@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from affect.engine.log import say
+from affect.engine.package import SIDE
 from affect.shards.errors import InputError
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
@@ -163,6 +164,8 @@ def build(graph: Path, gpu: Gpu, profile: Profile) -> bytes:
     parser = trt.OnnxParser(network, log)
     if not parser.parse(_cast_first(graph)):
         raise InputError(f"{graph}: TensorRT cannot read it: {parser.get_error(0).desc()}")
+    if any(network.get_input(i).name == SIDE for i in range(network.num_inputs)):
+        raise InputError(f"{graph}: takes side signals, which are not given to TensorRT; take onnxruntime or openvino")
     config, shapes = builder.create_builder_config(), builder.create_optimization_profile()
     config.clear_flag(trt.BuilderFlag.TF32)
     for i in range(network.num_inputs):

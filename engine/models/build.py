@@ -50,5 +50,5 @@ def _clip_model(run: RunConfig, task: TaskSpec, counts: Mapping[str, int]) -> Cl
         },
     }.get(kind, {})  # fmt: skip
     width = encoder.width * (2 if config.differences else 1)
-    head = TEMPORALS[kind](width, counts, clip.frames, run.model.dropout, **own)
+    head = TEMPORALS[kind](width, counts, clip.frames, run.model.dropout, len(run.data.side), **own)
     return ClipModel(encoder, Differences(head) if config.differences else head, config.chunk, config.checkpointing)

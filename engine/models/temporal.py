@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affect.engine.models.heads import Head
+from affect.engine.models.side import Standardise
 from affect.shards.errors import InputError
 
 
@@ -21,12 +22,14 @@ class Temporal(Head):
     """Pools the frames, then one affine map for each output; a subclass says how frames are pooled.
 
     width: D. hidden: width of a layer before the outputs that all of them share; 0: none.
-    side: S, the signals that join the pooled features, which themselves are returned without them.
+    side: S, the signals that join the pooled features, which themselves are returned without them. They are given as measured,
+        NaN where missing, and standardised here (`side.py`).
     """
 
     def __init__(self, width: int, outputs: Mapping[str, int], dropout: float, side: int = 0, hidden: int = 0) -> None:
         super().__init__()
         self.width, self.side = width, side
+        self.standardise = Standardise(side) if side else None
         self.dropout = nn.Dropout(dropout)
         seen = width + side
         shared = (nn.Linear(seen, hidden), nn.ReLU(), nn.Dropout(dropout)) if hidden else ()
@@ -49,7 +52,9 @@ class Temporal(Head):
         found = 0 if side is None else side.shape[1]
         if found != self.side:
             raise InputError(f"temporal head: side: built for {self.side} signals a clip, got {found}")
-        return features if side is None else torch.cat([features, side.to(features.dtype)], 1)
+        if side is None or self.standardise is None:
+            return features
+        return torch.cat([features, self.standardise(side).to(features.dtype)], 1)
 
 
 class Mean(Temporal):

@@ -34,8 +34,11 @@ class Backend(Protocol):
     name: str
     note: str
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The graph's only input, (N, ...), uint8 images or float32 features -> output name -> (N, C) float32."""
+    def run(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The graph's input, (N, ...), uint8 images or float32 features -> output name -> (N, C) float32.
+
+        side: of a graph that takes side signals (N, S) as measured, NaN where missing; without it all are missing.
+        """
         ...
 
     def close(self) -> None:
@@ -74,11 +77,13 @@ class OnnxRuntime:
             raise InputError(f"device: {device!r}; expected cpu or cuda")
         self.session: Any = session(graph, [PROVIDERS[device]], threads or 0)
         self.names = [output.name for output in self.session.get_outputs()]
-        self.given = self.session.get_inputs()[0].name
+        given = self.session.get_inputs()
+        self.given, self.signals = [one.name for one in given], given[1].shape[1] if len(given) > 1 else 0
         self.note = f"ONNX Runtime on {device}, {graph.name}"
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        values: list[Any] = _open(self.session, self).run(self.names, {self.given: images})
+    def run(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        given = [images, *signals_of(self.note, self.signals, len(images), side)]
+        values: list[Any] = _open(self.session, self).run(self.names, dict(zip(self.given, given, strict=True)))
         return dict(zip(self.names, values, strict=True))
 
     def close(self) -> None:
@@ -115,19 +120,34 @@ class OpenVino:
         if got != HINTS[precision]:
             raise InputError(f"{graph}: asked OpenVINO for {HINTS[precision]}, it gives {got}; take onnxruntime")
         self.names = [_name_in_the_graph(output.get_names()) for output in compiled.outputs]
+        self.signals = compiled.inputs[1].partial_shape[1].get_length() if len(compiled.inputs) > 1 else 0
         self.request: Any = compiled.create_infer_request()
         self.note = f"OpenVINO on cpu, {graph.name}, {precision}"
         self._lock = threading.Lock()  # a request is of one thread at a time
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        given = [np.ascontiguousarray(images), *signals_of(self.note, self.signals, len(images), side)]
         with self._lock:
             request = _open(self.request, self)
-            request.infer([np.ascontiguousarray(images)], share_inputs=True)
+            request.infer(given, share_inputs=True)
             return {name: np.array(request.get_output_tensor(i).data) for i, name in enumerate(self.names)}
 
     def close(self) -> None:
         with self._lock:
             self.request = None
+
+
+def signals_of(note: str, signals: int, rows: int, side: np.ndarray | None) -> list[np.ndarray]:
+    """What a graph of so many side signals is given beside `rows` images: nothing, or (N, S) float32, NaN without `side`.
+
+    note: of the backend. Raises: InputError where `side` is not (rows, signals).
+    """
+    if side is None:
+        return [np.full((rows, signals), np.nan, np.float32)] if signals else []
+    if not signals or side.shape != (rows, signals):
+        expected = f"expected ({rows}, {signals})" if signals else "it takes no side signals"
+        raise InputError(f"{note}: side: {expected}, got {side.shape}")
+    return [np.ascontiguousarray(side, np.float32)]
 
 
 def _name_in_the_graph(names: set[str]) -> str:
@@ -177,6 +197,8 @@ def open_parts(
         of = Candidates(folder / ENCODER, row_shape(package)[1:], place, threads)
         encoder = of.open(lambda choice: open_graph(folder / ENCODER, choice, place, threads))
         choice = Choice(encoder.name)
+    if package.side and choice.backend == "tensorrt":
+        choice = Choice("onnxruntime")  # which is given side signals
     return encoder, open_graph(folder / TEMPORAL, choice, place, threads)
 
 

@@ -14,6 +14,7 @@ from affect.engine.log import say
 from affect.engine.package import ModelPackage
 from affect.engine.runtime.answers import Output, outputs_of
 from affect.engine.runtime.frame import Engine, Picture, _image
+from affect.engine.runtime.signals import Side, row_of
 from affect.engine.runtime.sources import open_source
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, Encoded
@@ -50,36 +51,40 @@ class ClipEngine(Engine):
     """
 
     def predict(  # type: ignore[override]
-        self, pictures: Picture | Sequence[Picture], times_s: Sequence[float] | None = None
+        self, pictures: Picture | Sequence[Picture], times_s: Sequence[float] | None = None, side: Side | None = None
     ) -> list[Clip]:
         """Of one recording: a video file, a folder of its frames, or its frames in order, as (T, H, W, 3) or many pictures.
 
         times_s: ascending seconds of frames that are given; without them they are taken as at the package's rate.
-        Raises: InputError where it cannot be read or holds no frame.
+        side: of a package that takes side signals, {"heart_rate": 512.0}, as measured; the mean stands for what is missing.
+        Raises: InputError where it cannot be read or holds no frame, or a side signal is not the package's.
         """
+        row = row_of(self.package, side)
         images, times = self._read(pictures, times_s)
         view = self._view
         chosen = [seen(view, len(images), start) for start in all_starts(view, len(images)).tolist()]
         clips: list[Clip] = []
         for first in range(0, len(chosen), CLIPS):
             some = chosen[first : first + CLIPS]
-            values = self.answer(np.stack([np.stack([images[i] for i in numbers]) for numbers in some]))
+            views = np.stack([np.stack([images[i] for i in numbers]) for numbers in some])
+            values = self.answer(views, None if row is None else np.tile(row, (len(some), 1)))
             for i, numbers in enumerate(some):
                 outputs = outputs_of(self.package, {name: rows[i] for name, rows in values.items()})
                 clips.append(Clip(float(times[numbers[0]]), float(times[numbers[-1]]), {self.manifest.name: outputs}))
         return clips
 
     def stream(  # type: ignore[override]
-        self, source: str | Path | int | np.ndarray | Iterable[Any], rate_hz: float | None = None, hop: int = 1
-    ) -> Generator[Clip, None, None]:
+        self, source: str | Path | int | np.ndarray | Iterable[Any], rate_hz: float | None = None, hop: int = 1,
+        side: Side | None = None,
+    ) -> Generator[Clip, None, None]:  # fmt: skip
         """Clip after clip of what `open_source` opens, in constant memory; each subject has windows of its own.
 
-        rate_hz: of pictures that have no clock. hop: frames that the model sees from a clip to the next.
+        rate_hz: of pictures that have no clock. hop: frames that the model sees from a clip to the next. side: as of `predict`.
         Raises: InputError where the package lacks the graphs of its parts, or its training clips had no times.
         """
         from affect.engine.runtime.clip_reader import ClipReader
 
-        with ClipReader([self], open_source(source, rate_hz), self.search, hop) as reader:
+        with ClipReader([self], open_source(source, rate_hz), self.search, hop, side) as reader:
             yield from reader
 
     @property

@@ -16,6 +16,7 @@ from affect.engine.runtime.boxes import Box
 from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.prepare import FULL, Preparer, Search
 from affect.engine.runtime.reader import check
+from affect.engine.runtime.signals import Side, row_of, shares
 from affect.engine.runtime.stages import Stages
 from affect.engine.runtime.stream import Shot, Source, Stream
 from affect.shards.errors import InputError
@@ -35,8 +36,13 @@ class ClipReader:
     no clock.
     """
 
-    def __init__(self, engines: Sequence[ClipEngine], source: Source, search: Search = FULL, hop: int = 1) -> None:
+    def __init__(
+        self, engines: Sequence[ClipEngine], source: Source, search: Search = FULL, hop: int = 1, side: Side | None = None
+    ) -> None:
+        """side: signals beside the recording, by name; each package takes those that it knows."""
         check(engines, search, clips=True)
+        packages = [engine.package for engine in engines]
+        self._side = [row_of(*of) for of in zip(packages, shares(packages, side), strict=True)]
         self.engines, self.source, self.hop = tuple(engines), source, hop
         self._preparer = Preparer(search, (), Stages())
         self._files = ExitStack()
@@ -74,19 +80,19 @@ class ClipReader:
         from affect.engine.runtime.clip import Clip
 
         if track not in self._streams:
-            self._streams[track] = [self._started(*of) for of in zip(self.engines, self._parts, strict=True)]
+            self._streams[track] = [self._started(*of) for of in zip(self.engines, self._parts, self._side, strict=True)]
         for engine, stream in zip(self.engines, self._streams[track], strict=True):
             window = stream.push(time_s, partial(self._view, engine, shot.image, box))
             if window:
                 outputs = outputs_of(engine.package, window.values, engine.sure)
                 yield Clip(window.start_s, window.end_s, {engine.name: outputs}, track)
 
-    def _started(self, engine: ClipEngine, parts: tuple[Backend, Backend]) -> ClipStream:
+    def _started(self, engine: ClipEngine, parts: tuple[Backend, Backend], side: np.ndarray | None) -> ClipStream:
         view, rate = engine.package.clip, (engine.manifest.clip or {})["rate_hz"]
         assert view
         if not rate:
             raise InputError(f"{engine.name}: its training clips have no times, so windows of a stream cannot be cut")
-        return ClipStream(*parts, view.frames, rate, self.hop)
+        return ClipStream(*parts, view.frames, rate, self.hop, side)
 
     def _view(self, engine: ClipEngine, image: np.ndarray, box: Box) -> np.ndarray:
         return engine.package.preprocess(self._preparer.cut(image, box))

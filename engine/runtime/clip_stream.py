@@ -30,19 +30,22 @@ class ClipStream:
     """Frames in the order of their times, a Window whenever one is due.
 
     encoder: images (N, H, W, 3) uint8 -> `features` (N, F). temporal: (N, T, F) -> outputs (`open_parts` opens both).
+    side: None, or the (S,) signals that temporal takes beside every window, as measured.
     frames: T. rate_hz: of the frames that a window has: the grid starts at the first frame, and the first frame at or after each
         of its points is taken; a frame that is the first after several points is taken once. hop: frames from a window to the
         next; the first comes when T are there.
     A cut, or a gap longer than two steps of the grid, starts anew: no window spans it.
     """
 
-    def __init__(self, encoder: Backend, temporal: Backend, frames: int, rate_hz: float, hop: int = 1) -> None:
+    def __init__(
+        self, encoder: Backend, temporal: Backend, frames: int, rate_hz: float, hop: int = 1, side: np.ndarray | None = None
+    ) -> None:
         if frames < 1 or hop < 1 or not 0 < rate_hz < float("inf"):
             raise InputError(
                 f"clip stream: frames {frames}, rate_hz {rate_hz}, hop {hop}; expected at least 1 frame, a rate above 0, "
                 "a hop of 1 on"
             )
-        self.encoder, self.temporal = encoder, temporal
+        self.encoder, self.temporal, self.beside = encoder, temporal, () if side is None else (side[None],)
         self.frames, self.step_s, self.hop = frames, 1 / rate_hz, hop
         self.resets = -1
         self.reset()
@@ -82,5 +85,5 @@ class ClipStream:
         if len(self._features) < self.frames or (self._said and self._since < self.hop):
             return None
         self._since, self._said = 0, True
-        values = self.temporal.run(np.stack(self._features)[None])
+        values = self.temporal.run(np.stack(self._features)[None], *self.beside)
         return Window(self._times[0], self._times[-1], {name: rows[0] for name, rows in values.items()})

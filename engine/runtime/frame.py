@@ -154,12 +154,16 @@ class Engine:
             for answer in reader:
                 yield answer.frame
 
-    def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What the graph says: preprocessed (N, H, W, 3) uint8 -> name -> (N, C) float32; N is cut into BATCH."""
+    def answer(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What the graph says: preprocessed (N, H, W, 3) uint8 -> name -> (N, C) float32; N is cut into BATCH.
+
+        side: (N, S) signals beside clips, as `Backend.run` takes them.
+        """
         self._check_process()
+        given = (images,) if side is None else (images, side)
         with self._lock:
             backend = self._backend
-            parts = [backend.run(images[first : first + BATCH]) for first in range(0, len(images), BATCH)]
+            parts = [backend.run(*(one[i : i + BATCH] for one in given)) for i in range(0, len(images), BATCH)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def warm_up(self) -> None:

@@ -10,6 +10,7 @@ from affect.engine.runtime.answers import columns_of, named, values_of
 from affect.engine.runtime.clip import Clip, ClipEngine
 from affect.engine.runtime.clip_reader import ClipReader
 from affect.engine.runtime.prepare import FULL, Search
+from affect.engine.runtime.signals import Side, shares
 from affect.engine.runtime.stream import Source
 from affect.engine.runtime.table import ended, kept, made, opened
 from affect.shards.errors import InputError
@@ -18,20 +19,24 @@ CLIPS = "clips.csv"
 FIXED = ["package", "source", "track", "start_s", "end_s", "label", "sure"]
 
 
-def run_clips(engines: Sequence[ClipEngine], source: Source, out: Path, *, hop: int | None = None, search: Search = FULL) -> int:
+def run_clips(
+    engines: Sequence[ClipEngine], source: Source, out: Path, *, hop: int | None = None, search: Search = FULL,
+    side: Side | None = None,
+) -> int:  # fmt: skip
     """Write a row for each package and clip of a source to `out`/clips.csv; how many.
 
     Of a recording, a file or a folder of its frames, the clips are those of training. hop: instead windows that slide by so
     many frames, over all packages at once; so is a live source read. Times are seconds of the first and the last frame that was
-    seen. Interrupted, the file holds the rows so far; a source that gives no clip leaves nothing behind.
+    seen. side: signals beside the recording, by name; each package takes those that it knows. Interrupted, the file holds the
+    rows so far; a source that gives no clip leaves nothing behind.
     """
     if source.live or hop is not None:
-        with ClipReader(engines, source, search, hop or 1) as reader:
+        with ClipReader(engines, source, search, hop or 1, side) as reader:
             return _write(engines, reader, source, out)
-    return _write(engines, _whole(engines, source), source, out)
+    return _write(engines, _whole(engines, source, side), source, out)
 
 
-def _whole(engines: Sequence[ClipEngine], source: Source) -> Iterator[Clip]:
+def _whole(engines: Sequence[ClipEngine], source: Source, side: Side | None) -> Iterator[Clip]:
     path, name = Path(source.name).expanduser(), engines[0].name
     if not path.exists():
         raise InputError(f"{source.name}: {name} sees clips of a recording; expected a video file or a folder of its frames")
@@ -40,8 +45,8 @@ def _whole(engines: Sequence[ClipEngine], source: Source) -> Iterator[Clip]:
             f"{path}: a single picture, and {name} sees clips; expected a video file, or a folder that holds the frames of one "
             "recording in order"
         )
-    for engine in engines:
-        yield from engine.predict(path)
+    for engine, own in zip(engines, shares([engine.package for engine in engines], side), strict=True):
+        yield from engine.predict(path, side=own)
 
 
 def _write(engines: Sequence[ClipEngine], clips: Iterator[Clip] | ClipReader, source: Source, out: Path) -> int:

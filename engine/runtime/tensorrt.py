@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from affect.engine.export.tensorrt import Facts, Profile, engine_of, library, read, this_gpu
+from affect.engine.runtime.backends import signals_of
 from affect.shards.errors import InputError
 
 
@@ -39,7 +40,8 @@ class TensorRt:
         self._lock = threading.Lock()
         self.note = f"{trt.__name__} {trt.__version__} on {gpu.name}, {graph.name}, {precision}"
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        signals_of(self.note, 0, len(images), side)  # a graph that takes them has no engine
         most = self.profile.most
         with self._lock:
             if self._engine is None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from affect.engine.config import digest_of, load_config
-from affect.engine.data import clip_view, dali, plain
+from affect.engine.data import dali, plain
 from affect.engine.data.augment import DRAWS, START, uniforms
 from affect.engine.data.clip_view import all_starts, drawn_starts, inside, reach, seen, turns
 from affect.engine.data.loader import eval_loader, train_loader
@@ -17,6 +17,7 @@ from affect.engine.data.mix import Mix
 from affect.engine.data.plan import Planner
 from affect.engine.data.selection import open_dataset
 from affect.engine.data.settings import ClipConfig
+from affect.engine.log import say_once
 from affect.engine.ranks import Ranks
 from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
@@ -282,7 +283,7 @@ def test_a_task_and_its_dataset_are_of_one_kind(packed, synthetic):
 
 
 def test_how_many_repeat_a_frame_is_said_once(packed, capsys):
-    clip_view._say_once.cache_clear()
+    say_once.cache_clear()
     for _ in range(2):
         loader(packed, "plain", "{frames: 9}")
     said = capsys.readouterr().err
