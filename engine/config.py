@@ -350,6 +350,7 @@ def digest_of(value: dict[str, Any]) -> str:
     for section, later in ((data, "clip"), (data, "folds"), (data, "side"), (augment, "stronger")):
         if not section.get(later):  # a setting that came later: off, a run is what it was before
             section.pop(later, None)
+    kept["optim"] = {key: part for key, part in kept["optim"].items() if (key, part) != ("keep", "best")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
