@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +21,14 @@ from affect.shards.select import Selection, select
 class Dataset:
     """A packed dataset, opened: `info`, columns of the index, and the bytes of any picture.
 
-    Columns are read when they are asked for; tars are mapped into memory when a sample of theirs is.
+    Columns are read when they are asked for; tars are mapped into memory when a sample of theirs is. Threads may share it.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.info = DatasetInfo.read(self.folder)
         self._check_files()
+        self._reading = threading.Lock()  # a Parquet file is of one thread at a time: two crash the process
         self._columns: dict[str, np.ndarray] = {}
         self._listed: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._maps: dict[int, memoryview] = {}
@@ -61,7 +63,8 @@ class Dataset:
         """Columns of the index as Arrow, one row per sample."""
         self._check_columns(columns)
         try:
-            return self._index.read(columns)
+            with self._reading:
+                return self._index.read(columns)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{self.folder / INDEX}: damaged ({error}). Run: affect verify {self.folder}") from error
 

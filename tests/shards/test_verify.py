@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,3 +76,24 @@ def test_a_tar_of_another_dataset_is_noticed(copy):
     (copy / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(InputError, match=r"train-000000\.tar"):
         verify(copy)
+
+
+THREADS = """
+import sys, threading
+from affect.shards.read import Dataset
+for _ in range(20):
+    dataset, go = Dataset(sys.argv[1]), threading.Barrier(4)
+    def read(first):
+        go.wait()
+        for name in dataset.names[first:]:
+            dataset.table([name])
+    threads = [threading.Thread(target=read, args=(first,)) for first in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+"""
+
+
+def test_threads_share_a_dataset(synthetic):
+    """Two at once in one Parquet file crashed the process, or never came back."""
+    done = subprocess.run([sys.executable, "-c", THREADS, str(synthetic)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
