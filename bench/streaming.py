@@ -21,6 +21,7 @@ import torch
 from affect.bench import record
 from affect.bench.latency import PACKAGES, line, rounds
 from affect.bench.timing import Timing
+from affect.engine.config import ModelConfig
 from affect.engine.data.preprocess import Preprocess
 from affect.engine.export.onnx import Deployed, DeployedTemporal, write_onnx
 from affect.engine.models.clip import ClipModel, FrameEncoder, frame_backbone
@@ -158,7 +159,7 @@ def bench_clips(
 def _parts(num_frames: int, backbone: str, folder: Path) -> tuple[Backend, Backend, Backend]:
     """Encoder, head and both together, of a model that was not trained; whichever backend encodes a frame fastest here."""
     torch.manual_seed(0)
-    net = FrameEncoder(Normalise(), frame_backbone(backbone))
+    net = FrameEncoder(Normalise(), frame_backbone(ModelConfig(backbone=backbone)))
     head = LstmAttention(net.width, {"state": 2}, num_frames, hidden=WIDTH)
     model = ClipModel(net, head).eval()
     shape, names = (num_frames, SIZE, SIZE, 3), [name for output in STATE.outputs for name in graph_names(output)]

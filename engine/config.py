@@ -140,6 +140,7 @@ class TemporalConfig(Section):
 
 class ModelConfig(Section):
     backbone: str = "resnet18"
+    options: dict[str, Any] = Field(default_factory=dict)  # of timm's model, as channels: [32, 64, 128, 192] of a narrow ResNet
     pretrained: bool = False
     image_size: int = Field(224, ge=16, le=1024)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -346,8 +347,11 @@ def digest_of(value: dict[str, Any]) -> str:
     kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
     kept["data"] = {key: part for key, part in kept["data"].items() if key not in ("loader", "workers")}
     kept["data"]["augment"] = dict(kept["data"].get("augment", {}))
+    kept["model"] = dict(kept["model"])
     data, augment = kept["data"], kept["data"]["augment"]
-    for section, later in ((data, "clip"), (data, "folds"), (data, "side"), (augment, "stronger")):
+    for section, later in (
+        (data, "clip"), (data, "folds"), (data, "side"), (augment, "stronger"), (kept["model"], "options"),
+    ):  # fmt: skip
         if not section.get(later):  # a setting that came later: off, a run is what it was before
             section.pop(later, None)
     kept["optim"] = {key: part for key, part in kept["optim"].items() if (key, part) != ("keep", "best")}

@@ -105,6 +105,7 @@ def taken_over(folder: Path, run: RunConfig, dataset: Dataset) -> dict[str, Any]
         "optim.optimizer": (before.optim.optimizer, run.optim.optimizer),
         "optim.select_by": (figure_before, figure),
         "optim.ema": (before.optim.ema > 0, run.optim.ema > 0), "model": (before.model.backbone, run.model.backbone),
+        "model.options": (before.model.options, run.model.options),
     }  # fmt: skip
     if changed := [f"  {key}: {old} there, {new} here" for key, (old, new) in pairs.items() if old != new]:
         raise InputError(f"{folder}: cannot be gone on from under these settings:\n" + "\n".join(changed))

@@ -33,7 +33,7 @@ def build_model(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> FrameMo
     if task.input == "clip":
         first = _clip_model(run, task, counts)
         return TwoNetworks(first, _clip_model(run, task, counts)) if run.model.temporal.networks == 2 else first
-    backbone = frame_backbone(run.model.backbone, pretrained=run.model.pretrained)
+    backbone = frame_backbone(run.model)
     return FrameModel(backbone, HEADS[task.head](width_of(backbone), counts, run))
 
 
@@ -41,7 +41,7 @@ def _clip_model(run: RunConfig, task: TaskSpec, counts: Mapping[str, int]) -> Cl
     config, clip = run.model.temporal, run.data.clip
     if clip is None:
         raise InputError(f"data.clip: {task.name} learns from clips; say how many frames it sees: --set data.clip.frames=16")
-    encoder = FrameEncoder(Normalise(), frame_backbone(run.model.backbone, pretrained=run.model.pretrained))
+    encoder = FrameEncoder(Normalise(), frame_backbone(run.model))
     kind = config.head or task.head
     own = {
         "lstm_attention": {"hidden": config.hidden},

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from affect.engine.config import ModelConfig
 from affect.engine.log import say
 from affect.engine.models.heads import Head
 from affect.engine.models.normalise import Normalise
@@ -37,12 +38,15 @@ class SmallCnn(nn.Module):
         return self.layers(planes).mean((2, 3))
 
 
-def frame_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
+def frame_backbone(config: ModelConfig) -> nn.Module:
     """`small_cnn`, or timm's of that name without its classifier; `head_hidden_size` is the width of what it returns.
 
-    Raises: InputError where there is no such backbone, or its weights cannot be had.
+    Raises: InputError where there is no such backbone, it does not take these options, or its weights cannot be had.
     """
+    name, pretrained = config.backbone, config.pretrained
     if name == SMALL_CNN:
+        if config.options:
+            raise InputError(f"model.options: {SMALL_CNN} has none; take model.options: {{}}, or a backbone of timm")
         if pretrained:
             raise InputError(f"model.pretrained: there are no weights of {SMALL_CNN}; train from scratch: model.pretrained=false")
         return SmallCnn()
@@ -51,8 +55,13 @@ def frame_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
     if pretrained:
         say(f"model: fetching pretrained weights of {name} from the hub")
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except (OSError, RuntimeError) as error:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **config.options)
+    except (OSError, RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+        if config.options:
+            raise InputError(
+                f"model.options: timm's {name} cannot be made with {config.options} ({type(error).__name__}: {error}); "
+                "see its keyword arguments, or take model.options: {}"
+            ) from error
         if not pretrained:
             raise
         raise InputError(

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from affect.engine.config import ModelConfig
 from affect.engine.models.clip import ClipModel, FrameEncoder, TwoNetworks, frame_backbone
 from affect.engine.models.normalise import Normalise
 from affect.engine.models.temporal import TEMPORALS, Block, Differences, Transformer
@@ -26,7 +27,7 @@ def head(name, width=24, num_frames=8, *, dropout=0.0, side=0, seed=0):
 
 def model(temporal="lstm_attention", backbone="test_resnet", chunk=0, checkpointing=False, *, dropout=0.0, seed=0):
     torch.manual_seed(seed)
-    encoder = FrameEncoder(Normalise(), frame_backbone(backbone))
+    encoder = FrameEncoder(Normalise(), frame_backbone(ModelConfig(backbone=backbone)))
     return ClipModel(encoder, head(temporal, encoder.width, dropout=dropout, seed=seed), chunk, checkpointing)
 
 
@@ -239,7 +240,7 @@ def test_two_networks_are_each_and_the_mean():
 def test_a_clip_model_starts_from_a_model_of_pictures():
     from affect.engine.models.build import FrameModel
 
-    pictures = FrameModel(frame_backbone("test_resnet"), head("mean")).state_dict()
+    pictures = FrameModel(frame_backbone(ModelConfig(backbone="test_resnet")), head("mean")).state_dict()
     ours = model().state_dict()
     assert {name for name in pictures if name.startswith("backbone.")} == {n for n in ours if n.startswith("backbone.")}
 
@@ -267,15 +268,27 @@ def test_fewer_frames_take_the_first_positions_and_more_are_refused():
         net(frames(2, 9, 24))
 
 
+def narrow(**options):
+    return frame_backbone(ModelConfig(backbone="resnet18", options=options))
+
+
+def test_options_make_a_backbone_narrow():
+    backbone = narrow(channels=[8, 16, 32, 48])
+    assert backbone.head_hidden_size == 48 and sum(weight.numel() for weight in backbone.parameters()) < 200_000
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: head("transformer", num_frames=0), "num_frames: expected at least 1, found 0"),
         (lambda: Transformer(24, OUTPUTS, 8, size=30), "30 features do not divide into 8 heads"),
         (lambda: model(chunk=-1), "chunk: expected frames at a time, or 0 for all at once; found -1"),
-        (lambda: frame_backbone("resnet81"), "timm has no 'resnet81'; did you mean 'resnet"),
-        (lambda: frame_backbone("smal_cnn"), "did you mean 'small_cnn'"),
-        (lambda: frame_backbone("small_cnn", pretrained=True), "there are no weights of small_cnn"),
+        (lambda: frame_backbone(ModelConfig(backbone="resnet81")), "timm has no 'resnet81'; did you mean 'resnet"),
+        (lambda: frame_backbone(ModelConfig(backbone="smal_cnn")), "did you mean 'small_cnn'"),
+        (lambda: frame_backbone(ModelConfig(backbone="small_cnn", pretrained=True)), "there are no weights of small_cnn"),
+        (lambda: narrow(channels=7), r"model.options: timm's resnet18 cannot be made with {'channels': 7} \(TypeError"),
+        (lambda: narrow(width=1), "unexpected keyword argument 'width'.*or take model.options: {}"),
+        (lambda: frame_backbone(ModelConfig(backbone="small_cnn", options={"a": 1})), "model.options: small_cnn has none"),
         (lambda: model()(clips()[0]), r"images: expected \(B, T, H, W, 3\) with T of at least 1, got \(5, 32, 32, 3\)"),
         (lambda: model(chunk=4)(clips(frames=0)), r"with T of at least 1, got \(3, 0, 32, 32, 3\)"),
         (lambda: head("mean")(frames(2, 0, 24)), r"frames: expected \(B, T, F\) with T of at least 1, got \(2, 0, 24\)"),

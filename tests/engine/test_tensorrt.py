@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from affect.engine.config import ModelConfig
 from affect.engine.data.preprocess import Preprocess
 from affect.engine.export import tensorrt
 from affect.engine.export.onnx import Deployed, DeployedTemporal, write_onnx
@@ -66,7 +67,7 @@ def test_an_engine_is_built_of_every_temporal_head(name, tmp_path):
 
 @pytest.mark.parametrize("part", ["model", "encoder"])
 def test_an_engine_is_built_of_a_model_of_clips(part, tmp_path):
-    encoder = FrameEncoder(Normalise(), frame_backbone("small_cnn"))
+    encoder = FrameEncoder(Normalise(), frame_backbone(ModelConfig(backbone="small_cnn")))
     clips = torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8)
     if part == "model":
         module, given, names = Deployed(ClipModel(encoder, head("mean", encoder.width)), LAYOUT, (1.0, 1.0)), clips, NAMES
