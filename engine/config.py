@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from affect.engine.data.preprocess import Clahe, Preprocess
+from affect.engine.data.preprocess import MARGIN, Clahe, Preprocess
 from affect.engine.data.settings import YAML_1_1, AugmentConfig, ClipConfig, Section, Where
 from affect.engine.losses.settings import LossConfig
 from affect.engine.reading import parsed, put, read_yaml, validated
@@ -78,6 +78,10 @@ class DataConfig(Section):
     val_split: str = "val"
     resize: float = Field(1.15, ge=1, le=2)  # evaluation: shorter side = resize * image_size, then the centre
     color: Literal["rgb", "gray"] = "rgb"
+    margin: float = Field(
+        MARGIN, ge=0, le=2
+    )  # of a package: room around a found face, so that it looks like the training pictures
+    align: bool = False  # of a package: found faces are turned upright, as the training pictures were
     clahe: ClaheConfig | None = ClaheConfig()
     augment: AugmentConfig = AugmentConfig()
     clip: ClipConfig | None = None  # which frames of clips are seen; null: pictures
@@ -228,6 +232,7 @@ class RunConfig(Section):
     stage: str = "A"
     seed: int = Field(1337, ge=0)
     species: str = ""  # whose faces, for the package: human, cattle, mouse; empty: by the task's name
+    subject: Literal["full", "human_face"] = "full"  # who a package looks for: human_face, or full, each picture is one face
     view: str = ""  # from where they are seen, for the package: frontal, from the side
     chosen_on: dict[str, str] = Field(default_factory=dict)  # sets by which these settings were chosen: marked in every table
     data: DataConfig
@@ -324,6 +329,8 @@ class RunConfig(Section):
         clahe = self.data.clahe
         size = self.model.image_size
         return Preprocess(
+            margin=self.data.margin,
+            align=self.data.align,
             size=size,
             resize=self.data.resize,
             color=self.data.color,
@@ -339,13 +346,14 @@ class RunConfig(Section):
         return digest_of(self.model_dump(mode="json"))
 
 
-WORDS = ("name", "stage", "species", "view", "chosen_on")  # what a run is called: nothing is learned from it
+NOT_LEARNED = ("loader", "workers", "margin", "align")  # of `data`
+WORDS = ("name", "stage", "species", "subject", "view", "chosen_on")  # what a run is called: nothing is learned from it
 
 
 def digest_of(value: dict[str, Any]) -> str:
     """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
     kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
-    kept["data"] = {key: part for key, part in kept["data"].items() if key not in ("loader", "workers")}
+    kept["data"] = {key: part for key, part in kept["data"].items() if key not in NOT_LEARNED}
     kept["data"]["augment"] = dict(kept["data"].get("augment", {}))
     kept["model"] = dict(kept["model"])
     data, augment = kept["data"], kept["data"]["augment"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from affect.engine import zoo
 from affect.engine.conformal import Conformal, checked_coverage
 from affect.engine.data.preprocess import Preprocess
 from affect.engine.data.settings import ClipConfig
@@ -150,8 +151,11 @@ class ModelPackage:
 
     @classmethod
     def open(cls, path: Path | str) -> ModelPackage:
-        """A package folder, the run that holds one, or one of our .onnx files. Raises InputError where a byte has changed."""
-        path = Path(path)
+        """A package folder, the run that holds one, one of our .onnx files, or the name of a model that comes along: `emotion`.
+
+        Raises: InputError where there is none, or a byte of it has changed.
+        """
+        path = zoo.find(path)
         if path.suffix == ".onnx":
             return cls._open_file(path)
         folder = path / "package" if (path / "package" / MANIFEST).is_file() else path
@@ -159,7 +163,7 @@ class ModelPackage:
             remedy = (
                 f"export it first: affect export {path}"
                 if (path / "config.yaml").is_file()
-                else "name a run or its package folder"
+                else f"name a run, its package folder, or a model that comes along: {', '.join(zoo.names())}"
             )
             raise InputError(f"{path}: no package: no {MANIFEST} there; {remedy}")
         try:

@@ -24,7 +24,7 @@ from affect.shards.images import BadImage, Encoded, Storage
 from affect.shards.journal import Journal, Result, Torn, stamp
 from affect.shards.leaks import HeldOut, OnLeak
 from affect.shards.schema import SPLITS, DatasetInfo, Sample
-from affect.shards.sources import Source, clip_of, share_of
+from affect.shards.sources import Source, clip_of, falls_into_calib
 from affect.shards.writer import SHARD_SAMPLES, Tally, Writer
 from affect.shards.writer import file_sha256 as file_sha256  # engine/export reads it from here
 
@@ -167,8 +167,6 @@ def _carved(sample: Sample, sha256: bytes, calib: float, held_out: HeldOut) -> S
     """The sample, moved from val to calib where its group, else its origin, else its pixels say so.
 
     Without a group it follows an equal picture that was there before, whatever the origins: the same pixels stay in one split.
-
-    The text that is hashed holds the word calib: sources that draw val by the same group draw another number.
     """
     if not calib or sample.split != "val":
         return sample
@@ -176,7 +174,7 @@ def _carved(sample: Sample, sha256: bytes, calib: float, held_out: HeldOut) -> S
     if sample.group is None and twin_split in ("val", "calib"):
         return replace(sample, split=twin_split)
     whole = next(name for name in (sample.group, sample.origin, sha256.hex()) if name is not None)
-    return replace(sample, split="calib") if share_of(f"calib {whole}") < calib else sample
+    return replace(sample, split="calib") if falls_into_calib(whole, calib) else sample
 
 
 def _in_order(source: Source) -> Iterator[Sample]:

@@ -14,9 +14,17 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
+    source: Annotated[
+        str | None, typer.Option(help="your own picture, folder, video or camera number, read by the model that comes along")
+    ] = None,
     out: Annotated[Path, typer.Option(help="everything goes here; replaced if a demo made it")] = Path("demo"),
 ) -> None:
-    """Pack, verify, train, evaluate, export and predict on synthetic faces: minutes on a CPU."""
+    """Pack, verify, train, evaluate, export and predict on synthetic faces: minutes on a CPU; with --source seconds."""
+    if source is not None:
+        from affect.engine.show import show
+
+        show(source, out)
+        return
     from affect.engine.demo import demo
 
     demo(out)

@@ -11,7 +11,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
 KEYS = ("acc", "macro_f1", "bacc")
-ONLY_WITH = {"root": "csv", "delimiter": "csv", "label_protocol": "npz"}
+ONLY_WITH = {"root": "csv", "delimiter": "csv", "label_protocol": "npz", "calib": "npz"}
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="a run, a checkpoint in it, a package folder or one of our .onnx files")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="a run, a checkpoint in it, a package folder, one of our .onnx files, or emotion"),
+    ],
     data: Annotated[Path | None, typer.Option(help="a packed dataset")] = None,
     csv: Annotated[Path | None, typer.Option(help="a CSV of image_path and label, or the aliases of these")] = None,
     npz: Annotated[Path | None, typer.Option(help="an npz of images and votes or labels, as FER+'s")] = None,
@@ -37,6 +40,12 @@ def evaluate(
     label_protocol: Annotated[
         Literal["votes", "majority-official"] | None, typer.Option(help="how votes of an npz become a label; default: votes")
     ] = None,
+    calib: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="of an npz: as it was packed by; rows that did not become the split calib are also said apart"
+        ),
+    ] = None,
     max_rejects: Annotated[float, typer.Option(min=0, max=1, help="share of unreadable pictures that is accepted")] = 0.001,
     out: Annotated[
         Path | None,
@@ -51,7 +60,8 @@ def evaluate(
     if fold is not None:
         _decide(model, fold, {"data": data, "csv": csv, "npz": npz, "split": split, "class-map": class_map or None}, out, as_json)
         return
-    given = {"data": data, "csv": csv, "npz": npz, "root": root, "delimiter": delimiter, "label_protocol": label_protocol}
+    given: dict[str, object] = {"data": data, "csv": csv, "npz": npz, "root": root, "delimiter": delimiter}
+    given |= {"label_protocol": label_protocol, "calib": calib}
     _check_usage({name for name, value in given.items() if value is not None}, split)
     from affect.engine.evaluation.evaluate import evaluate
     from affect.engine.evaluation.files import evaluate_csv, evaluate_npz
@@ -76,7 +86,9 @@ def evaluate(
         )
     else:
         assert npz
-        metrics = evaluate_npz(model, npz, out, progress, class_map=known, protocol=label_protocol, max_rejects=max_rejects)
+        metrics = evaluate_npz(
+            model, npz, out, progress, class_map=known, protocol=label_protocol, max_rejects=max_rejects, calib=calib or 0.0
+        )
     if "per_class" in metrics:
         _print(metrics)
     _print_outputs(metrics)
@@ -151,6 +163,12 @@ def _print(metrics: dict[str, Any]) -> None:
     chosen = metrics.get("used_to_choose", False)
     rows = f"{metrics['rows']:,} rows of {where}{'†' * chosen} ({metrics['label_protocol']} labels)"
     print(f"NLL {metrics['nll']:.4f} over {rows}; calibration: {metrics['calibration']['mode']}")
+    print(f"ECE {metrics['ece']:.4f} of the label, {metrics['ece_votes']:.4f} of the shares of votes")
+    if apart := metrics.get("apart"):
+        print(
+            f"the {apart['rows']:,} rows of it apart from calib: accuracy {apart['accuracy']:.4f}, macro-F1 "
+            f"{apart['macro_f1']:.4f}, NLL {apart['nll']:.4f}, ECE {apart['ece']:.4f} and {apart['ece_votes']:.4f}"
+        )
     if chosen:
         print("†: the run's settings were chosen by this set (see its config.yaml), so its figures flatter them")
     absent = [name for name in metrics["per_class"] if name not in metrics["present_only"]["present_names"]]

@@ -35,8 +35,12 @@ def run(
         ),
     ],
     package: Annotated[
-        list[Path], typer.Option(help="a package folder, an exported run or one of our .onnx files; may be given several times")
-    ],
+        list[str] | None,
+        typer.Option(
+            help="a package folder, an exported run, one of our .onnx files, or a model that comes along, which is the default: "
+            "emotion; may be given several times"
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="a folder for the tables, the timeline and the summary; of several sources one in it for each")
     ] = Path("predictions"),
@@ -45,7 +49,13 @@ def run(
     detect_width: Annotated[
         int, typer.Option(help="pixels at which wider pictures are searched: more finds smaller faces, and takes longer")
     ] = 320,
-    align: Annotated[bool, typer.Option("--align", help="turn faces upright by YuNet's five points")] = False,
+    align: Annotated[
+        bool | None, typer.Option("--align/--no-align", help="turn faces upright by YuNet's five points; default: as trained")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="room around a face on each side, as a share of its box's longer side; default: as trained"),
+    ] = None,
     smoothing: Annotated[bool, typer.Option(help="steady probabilities and labels of each face over time")] = True,
     sure: Annotated[float, typer.Option(help="probability from which a label is called sure")] = 0.5,
     coverage: Annotated[
@@ -71,8 +81,10 @@ def run(
             help="a signal measured beside a recording, for clip models trained with it; may be given several times",
         ),
     ] = None,
-    video: Annotated[bool, typer.Option(help="write annotated.mp4, with the source's sound; else no frame is stored")] = False,
-    anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in annotated.mp4")] = False,
+    video: Annotated[
+        bool, typer.Option(help="write annotated.mp4 with its sound, or annotated/*.png; else no frame is stored")
+    ] = False,
+    anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in what --video writes")] = False,
     backend: Annotated[str, typer.Option(help="what computes; auto: the fastest here")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="of the graph, and of OpenCV; 0: as many as there are cores")] = 0,
@@ -80,6 +92,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """Answer for every frame of a source, and each face in it."""
+    from affect.engine import zoo
+    from affect.engine.log import say
     from affect.engine.runtime.clip import ClipEngine
     from affect.engine.runtime.frame import Engine
     from affect.engine.runtime.prepare import Search
@@ -87,8 +101,10 @@ def run(
     from affect.engine.runtime.smooth import OFF, Smoothing
     from affect.engine.runtime.sources import open_source
 
-    Search(subject or "full", detect_every, detect_width=detect_width)  # before anything is loaded
+    Search(subject or "full", detect_every, margin, detect_width=detect_width)  # before anything is loaded
     signals = _signals(side or [])
+    if not package:
+        say(f"run: package {zoo.EMOTION}, which comes along; --package names another")
     options: dict[str, Any] = {
         "backend": backend,
         "device": device,
@@ -97,7 +113,7 @@ def run(
         "threads": threads,
         "cores": cores,
     }
-    engines = [Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package]
+    engines = [Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package or [zoo.EMOTION]]
     opened = [open_source(source, rate) for source in sources]
     of_clips = [engine for engine in engines if isinstance(engine, ClipEngine)]
     of_frames = [engine for engine in engines if not isinstance(engine, ClipEngine)]
@@ -105,10 +121,10 @@ def run(
     for source, folder in zip(opened, _folders(sources, out), strict=True):
         found: dict[str, Any] = {"out": str(folder)}
         if of_frames:
-            search = Search(subject or _subject(of_frames, source), detect_every, align=align, detect_width=detect_width)
+            search = Search(subject or _subject(of_frames, source), detect_every, margin, align, detect_width)
             found |= _run_frames(of_frames, source, folder, search, video, anonymize)
         if of_clips:
-            search = Search(subject or "full", detect_every, align=align, detect_width=detect_width)
+            search = Search(subject or "full", detect_every, margin, align, detect_width)
             found["clips"] = _run_clips(of_clips, source, folder, hop, search, signals)
         if as_json:
             print(json.dumps(found))

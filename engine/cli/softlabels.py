@@ -30,6 +30,7 @@ def softlabels(
     out_of_fold: Annotated[
         bool, typer.Option("--out-of-fold", help="a row that runs were trained on gets logits of the other runs only")
     ] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="the mean over each picture and its mirror image")] = False,
     float32: Annotated[bool, typer.Option("--float32", help="write logits as float32, not float16")] = False,
     precision: Annotated[
         Literal["off", "auto", "bf16", "fp16"], typer.Option(help="of the models' arithmetic; off: float32")
@@ -39,7 +40,7 @@ def softlabels(
     """What trained runs say of every row of a dataset, for students to learn from."""
     from affect.engine.distill.ensemble import Options, soft_labels
 
-    options = Options(mode, _numbers(weights), fit_weights, scale, out_of_fold, float32, precision)
+    options = Options(mode, _numbers(weights), fit_weights, scale, out_of_fold, float32, precision, flip)
     found = soft_labels(runs, data, out, options)
     for member in found["members"]:
         _print(f"{member['name']} ({member['weight']:.3g})", member)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+MARGIN = 0.1  # on each side of a found face, as a share of the longer side of its box
 LARGE = 2.0  # a picture more than this much too large is reduced by area averaging first
 
 
@@ -45,12 +46,16 @@ class Preprocess:
 
     color: `gray` works on the one luma plane and repeats it thrice; `rgb` equalises L of LAB.
     Out comes (size, size, 3) uint8 RGB; the model itself normalises.
+    margin, align: how a face that was found is cut out to look like the training pictures: the room on each side as a share of
+    the longer side of its box; turned upright, where the detector gives five points.
     """
 
     size: int
     resize: float = 1.15
     color: Literal["rgb", "gray"] = "rgb"
     clahe: Clahe | None = None
+    margin: float = MARGIN
+    align: bool = False
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) or (H, W) uint8, RGB order -> (size, size, 3) uint8."""

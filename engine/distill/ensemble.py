@@ -37,6 +37,7 @@ class Options:
 
     scale: `calibrated` divides each run's logits by its own temperature first; None: that for several runs, `raw` for one.
     out_of_fold: a row that runs were trained on gets the logits of the others only.
+    flip: each run's logits are the mean over a picture and its mirror image.
     float32: as which logits are written; float16 is within 2^-11 of each. precision: of the models' arithmetic.
     """
 
@@ -47,6 +48,7 @@ class Options:
     out_of_fold: bool = False
     float32: bool = False
     precision: Precision = "off"
+    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,14 @@ def soft_labels(runs: Sequence[Path], data: list[Path], out: Path, options: Opti
     speaks = _speaks(members, dataset) if options.out_of_fold else None
     if speaks is None:
         _warn_of_learned(members, rows)
-    own, precision = infer(members, dataset, options.precision)
+    own, precision = infer(members, dataset, options.precision, flip=options.flip)
     logits = [member.scaled(z, scale) for member, z in zip(members, own, strict=True)]
     weights, weights_from = _choose_weights(options, logits, rows)
     combined = _rounded(combine(logits, _shares(weights, speaks), options.mode), float32=options.float32)
     calibration = _temperature(combined, rows)
     metrics = {
-        "view": "evaluation", "scale": scale, "mode": options.mode, "weights": weights.tolist(), "weights_from": weights_from,
+        "view": "evaluation and its mirror image" if options.flip else "evaluation",
+        "scale": scale, "mode": options.mode, "weights": weights.tolist(), "weights_from": weights_from,
         "out_of_fold": options.out_of_fold, "precision": precision, **_figures_of(combined, calibration, rows),
         "members": [
             _said_of(member, weight, rows.figures(z, None if speaks is None else speaks[m]))

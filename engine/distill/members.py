@@ -90,9 +90,10 @@ def _open(folder: Path, dataset: Dataset) -> Member:
     return Member(folder, run, model, output.name, output.names, columns, calibration, trained_on, "init" in made_from)
 
 
-def infer(members: list[Member], dataset: Dataset, precision: Precision) -> tuple[list[np.ndarray], str]:
+def infer(members: list[Member], dataset: Dataset, precision: Precision, *, flip: bool = False) -> tuple[list[np.ndarray], str]:
     """Each member's own logits (N, C) float32 of its evaluation view, and the arithmetic that made them.
 
+    flip: the mean over the view and its mirror image.
     Members that see the same pictures share a pass over the dataset.
     """
     passes: dict[Any, list[int]] = {}
@@ -103,13 +104,15 @@ def infer(members: list[Member], dataset: Dataset, precision: Precision) -> tupl
     dtypes = set()
     with Progress("softlabels", dataset.info.num_samples * len(passes), "images") as progress:
         for group in passes.values():
-            logits, dtype = _pass([members[i] for i in group], dataset, precision, progress.advance)
+            logits, dtype = _pass([members[i] for i in group], dataset, precision, flip, progress.advance)
             found |= dict(zip(group, logits, strict=True))
             dtypes.add(dtype)
     return [found[i] for i in range(len(members))], "+".join(sorted(dtypes))
 
 
-def _pass(members: list[Member], dataset: Dataset, precision: Precision, advance: Advance) -> tuple[list[np.ndarray], str]:
+def _pass(
+    members: list[Member], dataset: Dataset, precision: Precision, flip: bool, advance: Advance
+) -> tuple[list[np.ndarray], str]:
     run = members[0].run
     device = choose_device(run.train.device)
     dtype, why = choose_precision(run.train.model_copy(update={"precision": precision}), device)
@@ -120,18 +123,20 @@ def _pass(members: list[Member], dataset: Dataset, precision: Precision, advance
         dataset, np.arange(dataset.info.num_samples), run.preprocess, (), device,
         batch=BATCH.get(device.type, 128), kind=run.data.loader, workers=run.data.workers,
     )  # fmt: skip
-    logits = collect(_together(members, dtype, device), loader, advance)
+    logits = collect(_together(members, dtype, device, flip), loader, advance)
     return [logits[str(i)] for i in range(len(members))], name
 
 
 def _together(
-    members: list[Member], dtype: torch.dtype | None, device: torch.device
+    members: list[Member], dtype: torch.dtype | None, device: torch.device, flip: bool
 ) -> Callable[[torch.Tensor], dict[str, np.ndarray]]:
     """The logits of several models, by their places, of the same pictures."""
     each = [in_torch(member.model.to(device)) for member in members]
 
     def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
+        views = [images, images.flip(2)] if flip else [images]
         with autocast(dtype, device):
-            return {str(i): one(images)[members[i].output] for i, one in enumerate(each)}
+            said = {str(i): [one(view)[members[i].output] for view in views] for i, one in enumerate(each)}
+        return {name: np.mean(of, axis=0) for name, of in said.items()}
 
     return predict

@@ -119,6 +119,8 @@ def further_targets(layout: TargetLayout, dataset: Dataset) -> dict[str, np.ndar
 def judge(found: Predictions, subject: Subject, what: dict[str, Any], counts: dict[str, Any], out: Path | None) -> dict[str, Any]:
     """Everything that is said of predictions, written and returned. what: see `beside.WHAT`. counts: of rows not judged."""
     metrics = classification(found.logits, found.target, found.names) | what | counts
+    said = reliability(found.logits, found.target, found.names)
+    metrics |= {name: said[name] for name in ("nll_majority", "ece", "ece_votes")}
     metrics["macro_f1_interval"] = macro_f1_interval(np.array(metrics["confusion"]))
     metrics |= {"calibration": subject.calibration, "sources": by_source(found)}
     if subject.run:

@@ -13,19 +13,22 @@ import numpy as np
 import torch
 
 from affect.engine.data.loader import default_workers
+from affect.engine.data.preprocess import in_three_channels
 from affect.engine.data.unpacked import views
 from affect.engine.evaluation.classes import Matched, matched, unknown_classes
 from affect.engine.evaluation.evaluate import judge
 from affect.engine.evaluation.predictions import Predictions
 from affect.engine.evaluation.subject import Subject, open_subject
 from affect.engine.log import say
+from affect.engine.metrics import reliability
 from affect.engine.progress import Progress
 from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first
+from affect.shards.images import pixel_sha256, pixels
 from affect.shards.schema import REJECTED, SPLITS, Sample
-from affect.shards.sources import Source
+from affect.shards.sources import Source, falls_into_calib
 from affect.shards.sources.arrays import NpzSource
-from affect.shards.sources.ferplus import Protocol
+from affect.shards.sources.ferplus import VOTES, Protocol
 from affect.shards.sources.manifest import ManifestSource
 
 BATCH = 128
@@ -33,13 +36,17 @@ BATCH = 128
 
 @dataclass
 class Files:
-    """Pictures to evaluate: `source`, or of it the rows of one `split`. path: of the file that lists or holds them."""
+    """Pictures to evaluate: `source`, or of it the rows of one `split`. path: of the file that lists or holds them.
+
+    calib: the share by which they were packed; the figures of the rows that did not become the split calib are said apart.
+    """
 
     path: Path
     source: Source
     class_map: ClassMap | None = None
     split: str | None = None
     max_rejects: float = 0.001
+    calib: float = 0.0
     rejected: list[tuple[str, str]] = field(default_factory=list)
 
     def samples(self) -> Iterator[Sample]:
@@ -78,15 +85,27 @@ def evaluate_npz(
     class_map: ClassMap | None = None,
     protocol: Protocol | None = None,
     max_rejects: float = 0.001,
+    calib: float = 0.0,
 ) -> dict[str, Any]:
-    """As `evaluate`, of all pictures of an npz: see `NpzSource`."""
+    """As `evaluate`, of all pictures of an npz: see `NpzSource`.
+
+    calib: as in `affect pack --calib`, by which the file was packed for training; metrics["apart"] then holds the
+    `reliability` of the rows that did not fit the temperature.
+    """
     subject, source = _of_pictures(model), NpzSource(path, protocol, class_map)
     if source.uncovered and class_map is None:
         raise unknown_classes(dict(source.uncovered.most_common()), subject.output, str(path))
     if source.has_ids and class_map is None:
         order = ", ".join(f"{i} {name}" for i, name in enumerate(source.names))
         say(f"{path}: ids are read in FER+'s order, {order}; --class-map names another")
-    return _evaluate(model, subject, Files(path, source, class_map, None, max_rejects), out, progress)
+    return _evaluate(model, subject, Files(path, source, class_map, None, max_rejects, calib), out, progress)
+
+
+def protocols_of(path: Path) -> tuple[Protocol | None, ...]:
+    """Under which an npz can be evaluated: votes make a label in two ways, other labels are what they are: None."""
+    labels = NpzSource(path).arrays.labels
+    votes = labels.ndim == 2 and labels.shape[1] == len(VOTES)
+    return ("votes", "majority-official") if votes else (None,)
 
 
 def _of_pictures(model: Path) -> Subject:
@@ -100,11 +119,16 @@ def _evaluate(model: Path, subject: Subject, files: Files, out: Path | None, pro
     total, match = _surveyed(files, subject)
     with progress or Progress("evaluate", None, "images", shown=False) as shown:
         shown.total = total
-        found, left_out = _predicted(files, subject, match, total, shown)
+        found, left_out, apart = _predicted(files, subject, match, total, shown)
     class_map = files.class_map
     what = {"model": str(model), "dataset": str(files.path), "split": files.split}
     what |= {"class_map": class_map.name if class_map else None, "label_protocol": files.source.label_protocol}
-    metrics = judge(found, subject, what, {"left_out": dict(left_out), "rejected": len(files.rejected)}, out)
+    counts: dict[str, Any] = {"left_out": dict(left_out), "rejected": len(files.rejected)}
+    if files.calib:
+        if apart.all() or not apart.any():
+            raise InputError(f"--calib {files.calib:g}: {'no' if apart.all() else 'every'} row of {files.path} falls into calib")
+        counts["apart"] = reliability(found.logits[apart], found.target[apart], found.names) | {"calib": files.calib}
+    metrics = judge(found, subject, what, counts, out)
     if files.rejected:
         with (Path(metrics["out"]) / REJECTED).open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows([("path", "reason"), *files.rejected])
@@ -135,9 +159,9 @@ def _nothing(files: Files, splits: Counter[str]) -> str:
 
 def _predicted(
     files: Files, subject: Subject, match: Matched, total: int, progress: Progress
-) -> tuple[Predictions, Counter[str]]:
-    """Of the rows that can be read and have a class that the model knows; the others are counted."""
-    logits, target, sources = list[np.ndarray](), list[np.ndarray](), list[str]()
+) -> tuple[Predictions, Counter[str], np.ndarray]:
+    """Of the rows that can be read and have a class that the model knows; the others are counted. (N,) not in calib."""
+    logits, target, sources, apart = list[np.ndarray](), list[np.ndarray](), list[str](), list[bool]()
     for batch in views(files.samples(), subject.preprocess, default_workers(torch.device("cpu")), BATCH):
         files.rejected += batch.rejected
         _judge_rejects(files, total)
@@ -145,6 +169,7 @@ def _predicted(
             logits.append(subject.predict(batch.inputs)[subject.output.name].astype(np.float32))
             target.append(match(np.stack([files.source.layout.vector(sample.targets) for sample in batch.samples])))
             sources += [sample.source for sample in batch.samples]
+            apart += [not (files.calib and _in_calib(sample, files.calib)) for sample in batch.samples]
         progress.advance(len(batch.samples) + len(batch.rejected))
     _judge_rejects(files, total, at_end=True)
     left_out = files.source.filtered.copy()
@@ -154,7 +179,12 @@ def _predicted(
     if not judged.any():
         raise InputError(f"{files.path}: no row is left to evaluate: {dict(left_out)}")
     named = np.array(sources, object)[judged]
-    return Predictions(np.concatenate(logits)[judged], np.concatenate(target)[judged], named, subject.output.names), left_out
+    found = Predictions(np.concatenate(logits)[judged], np.concatenate(target)[judged], named, subject.output.names)
+    return found, left_out, np.array(apart)[judged]
+
+
+def _in_calib(sample: Sample, calib: float) -> bool:
+    return falls_into_calib(pixel_sha256(in_three_channels(pixels(sample.image, None))).hex(), calib)
 
 
 def _judge_rejects(files: Files, total: int, *, at_end: bool = False) -> None:

@@ -69,7 +69,7 @@ class Exporter:
             task=run.task,
             layout=layout,
             preprocess=run.preprocess,
-            subject="full",
+            subject=run.subject,
             calibration=calibration.to_json(),
             fingerprint=load(folder / BEST)["fingerprint"],
             sources=present(dataset, "source", dataset.rows(train_selection(run.data))),

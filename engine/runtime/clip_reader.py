@@ -95,7 +95,8 @@ class ClipReader:
         return ClipStream(*parts, view.frames, rate, self.hop, side)
 
     def _view(self, engine: ClipEngine, image: np.ndarray, box: Box) -> np.ndarray:
-        return engine.package.preprocess(self._preparer.cut(image, box))
+        preprocess = engine.package.preprocess
+        return preprocess(self._preparer.cut(image, box, *self._preparer.search.way(preprocess)))
 
     def close(self) -> None:
         """End the thread, free the sessions; may be called twice."""

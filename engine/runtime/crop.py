@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from affect.engine.data.preprocess import MARGIN
 from affect.engine.runtime.boxes import Box
 
-MARGIN = 0.1  # on each side, as a share of the longer side of the box
 ALIGNED_SIDE = 112.0  # of FIVE_POINTS, which frame a face from the brows to the chin
 FIVE_POINTS = np.array(  # the template of ArcFace's alignment, also OpenCV's FaceRecognizerSF
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32

@@ -18,7 +18,6 @@ from affect.engine.runtime.answers import SURE, Face, Frame, Frames, Output, col
 from affect.engine.runtime.backends import Backend, best_device, open_backend
 from affect.engine.runtime.boxes import Detector
 from affect.engine.runtime.cores import pin
-from affect.engine.runtime.crop import MARGIN
 from affect.engine.runtime.prepare import Search
 from affect.engine.runtime.reader import Reader
 from affect.engine.runtime.smooth import STEADY, Smoothing
@@ -87,8 +86,8 @@ class Engine:
         device: str = "auto",
         subject: str | Detector | None = None,
         detect_every: int = 1,
-        margin: float = MARGIN,
-        align: bool = False,
+        margin: float | None = None,
+        align: bool | None = None,
         smoothing: Smoothing = STEADY,
         sure: float = SURE,
         coverage: float | None = None,
@@ -96,10 +95,12 @@ class Engine:
         cores: str | Iterable[int] | None = None,
         warm: bool = True,
     ) -> Engine:
-        """A package folder, a run that was exported, or one of our .onnx files. Raises InputError, a ValueError.
+        """A package folder, a run that was exported, one of our .onnx files, or `emotion`, the model that comes along.
 
-        backend, device: of `open_backend`. subject, detect_every, margin, align: of `Search`; the subject is the package's, if
-        none is named. smoothing: of the answers of a track in `stream`, OFF for none. sure: probability from which a label is.
+        Raises: InputError, a ValueError.
+
+        backend, device: of `open_backend`. subject, detect_every, margin, align: of `Search`; those that are not given are
+        the package's. smoothing: of the answers of a track in `stream`, OFF for none. sure: probability from which a label is.
         coverage: instead, each face has a set of labels, the right one among them in this share of faces; sure is a set of one
         label. The package's sets, fitted for this very coverage: affect calibrate RUN --coverage 0.9.
         threads: of the graph, and of all that OpenCV does in this process; 0: as many as there are cores. cores: that the whole

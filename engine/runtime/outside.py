@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import av
 
+from affect.engine.data.preprocess import Preprocess
 from affect.engine.log import say
 from affect.engine.runtime.answers import Face, Frame
 from affect.engine.runtime.boxes import Detector
@@ -39,7 +40,7 @@ class Outside:
             if engine.manifest.face_px is None:
                 continue
             low, high = engine.manifest.face_px
-            small = [px for face in frame.faces if (px := seen_px(face, self.search)) < SMALL * low]
+            small = [px for face in frame.faces if (px := seen_px(face, self.search, engine.package.preprocess)) < SMALL * low]
             if small and not self.small[engine.name]:
                 usual = f"{low:g}" if low == high else f"{low:g} to {high:g}"
                 self._tell(
@@ -53,12 +54,12 @@ class Outside:
         say(f"warning: {note}")
 
 
-def seen_px(face: Face, search: Search) -> float:
+def seen_px(face: Face, search: Search, preprocess: Preprocess) -> float:
     """The side of what is cut out for a model, in pixels of the source; of a picture that is cropped already its shorter side."""
     _, _, width, height = face.box
     if search.subject == "full" or isinstance(search.subject, Full):
         return min(width, height)
-    return max(width, height) * (1 + 2 * search.margin)
+    return max(width, height) * (1 + 2 * search.way(preprocess)[0])
 
 
 def _other_species(engines: Sequence[Engine], search: Search) -> Iterator[str]:

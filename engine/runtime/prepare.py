@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
-from affect.engine.data.preprocess import Preprocess
+from affect.engine.data.preprocess import MARGIN, Preprocess
 from affect.engine.runtime.boxes import Box, Detector
-from affect.engine.runtime.crop import MARGIN, crop, sharpness
+from affect.engine.runtime.crop import crop, sharpness
 from affect.engine.runtime.detect import WIDTH, Full, subject_of
 from affect.engine.runtime.stages import Stages
 from affect.engine.runtime.stream import Shot
@@ -27,14 +27,15 @@ class Search:
 
     subject: `human_face`, `yunet:FILE.onnx`, `full`, `boxes:FILE.csv`, `onnx:FILE.onnx` or a detector of the caller's.
     detect_every: in how many frames it is looked for once, and followed between. margin: room around a box on each side, as a
-    share of its longer side. align: turned by the five points of YuNet. detect_width: pixels at which a wider picture is
+    share of its longer side. align: turned by the five points of YuNet. Both: None for what each package's `Preprocess` says.
+    detect_width: pixels at which a wider picture is
     searched, by `human_face` and `yunet`: their smallest faces have 24 and about 10 pixels there, and the time is as the square.
     """
 
     subject: str | Detector = "full"
     detect_every: int = 1
-    margin: float = MARGIN
-    align: bool = False
+    margin: float | None = None
+    align: bool | None = None
     detect_width: int = WIDTH
 
     def __post_init__(self) -> None:
@@ -46,8 +47,13 @@ class Search:
             )
         if self.align and isinstance(self.subject, str) and self.subject.partition(":")[0] not in WITH_POINTS:
             raise InputError(f"align: {self.subject} gives no five points to turn faces by; name yunet:FILE.onnx as the subject")
-        if not 0 <= self.margin <= 2:
+        if self.margin is not None and not 0 <= self.margin <= 2:
             raise InputError(f"margin: found {self.margin}; expected a share of the box from 0 to 2, such as {MARGIN}")
+
+    def way(self, preprocess: Preprocess) -> tuple[float, bool]:
+        """margin, align: as asked for here, else as the package was trained."""
+        margin = preprocess.margin if self.margin is None else self.margin
+        return margin, preprocess.align if self.align is None else self.align
 
     def detector(self) -> Detector:
         """A new one, where the subject is named: a detector serves one thread."""
@@ -78,7 +84,8 @@ class Preparer:
     def __init__(
         self, search: Search, preprocessing: Sequence[Preprocess], stages: Stages, detector: Detector | None = None
     ) -> None:
-        self.search, self.preprocessing, self.stages = search, tuple(dict.fromkeys(preprocessing)), stages
+        self.search, self.stages = search, stages
+        self.ways = {pre: search.way(pre) for pre in preprocessing}
         self.tracker = Tracker(detector or search.detector(), search.detect_every)
         self._whole = isinstance(self.tracker.detector, Full)
 
@@ -89,14 +96,14 @@ class Preparer:
             all_ = self.tracker.step(shot)
         found = sorted((tracked for tracked in all_ if tracked.seen), key=lambda tracked: -tracked.box.score)
         with self.stages.of("crop"):
-            cut = [self.cut(shot.image, tracked.box) for tracked in found]
-            views = {pre: np.stack([pre(image) for image in cut]) for pre in self.preprocessing if cut}
-            blur = [sharpness(image) for image in cut]
+            cuts = {way: [self.cut(shot.image, tracked.box, *way) for tracked in found] for way in self.ways.values()}
+            views = {pre: np.stack([pre(image) for image in cuts[way]]) for pre, way in self.ways.items() if found}
+            blur = [sharpness(image) for image in next(iter(cuts.values()))]
         missed = [tracked.box for tracked in all_ if not tracked.seen]
         return Prepared(
             shot.name, shot.number, shot.time_s, shot.image, found, blur, missed, list(self.tracker.ended), views
         )  # fmt: skip
 
-    def cut(self, image: np.ndarray, box: Box) -> np.ndarray:
+    def cut(self, image: np.ndarray, box: Box, margin: float, align: bool) -> np.ndarray:
         """A picture that is cropped already stays whole."""
-        return image if self._whole else crop(image, box, self.search.margin, self.search.align)
+        return image if self._whole else crop(image, box, margin, align)

@@ -12,8 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import cv2
+import numpy as np
+
 from affect.engine.runtime.answers import Face, Output, columns_of, named, rows_of, set_column
 from affect.engine.runtime.boxes import Box
+from affect.engine.runtime.detect import HUMAN
 from affect.engine.runtime.draw import Mark, annotated, anonymised
 from affect.engine.runtime.frame import Engine
 from affect.engine.runtime.mp4 import Mp4
@@ -27,16 +31,19 @@ from affect.engine.runtime.table import EventTable, Predictions, put
 from affect.shards.errors import InputError
 
 SUMMARY, TIMELINE, ANNOTATED = "summary.json", "timeline.png", "annotated.mp4"
+STILLS = "annotated"  # the folder of annotated pictures
 
 
 def default_subject(engines: Sequence[Engine], source: Source) -> tuple[str, str]:
     """Who is looked for when nobody says, and why: a video shows more than a face, a picture may be one that was cut out."""
+    if {engine.manifest.subject for engine in engines} == {HUMAN[0]}:
+        return HUMAN[0], "the package says so"
     if not source.moving:
         return "full", "pictures are taken as cropped already"
     others = [engine for engine in engines if engine.manifest.species != "human"]
     if others:
         return "full", f"{others[0].name} reads {others[0].manifest.species or 'nobody knows whom'}"
-    return "human_face", "it is a video or a camera, and the package reads people"
+    return HUMAN[0], "it is a video or a camera, and the package reads people"
 
 
 def run_source(
@@ -53,8 +60,9 @@ def run_source(
     """Write what the packages say of each frame into the folder `out`; return what summary.json holds.
 
     predictions.csv and .parquet, events.csv, timeline.png of a source with a clock, summary.json. video: annotated.mp4 too, with
-    the source's sound; anonymize: with the faces in it blurred. Without it no frame is kept. smoothing: of all engines, instead
-    of their own. Interrupted, the files hold the frames so far. A source that cannot be read leaves nothing behind.
+    the source's sound, or of pictures without a clock annotated/NAME.png; anonymize: with the faces in it blurred. Without it no
+    frame is kept. smoothing: of all engines, instead of their own. Interrupted, the files hold the frames so far. A source that
+    cannot be read leaves nothing behind.
     """
     if anonymize and not video:
         raise InputError("anonymize: blurs faces in the annotated video, and none is asked for; add --video, or leave it out")
@@ -108,7 +116,7 @@ class Record:
             for name, events in self.events.items():
                 self._event_table.write(name, events.end(answer.ended))
             if self._video is not None:
-                self._video.write(self._drawn(answer), frame.time_s)
+                self._draw(self._video, answer)
         self.frames += 1
         self.faces += len(frame.faces)
         self.without += not frame.faces
@@ -128,7 +136,17 @@ class Record:
         label = output.names.index(output.labels[0]) if output.labels else None
         self._timelines.setdefault(name, Timeline(output.names)).add(track, time_s, output.values, label)
 
-    def _drawn(self, answer: Answer) -> Any:
+    def _draw(self, video: Mp4, answer: Answer) -> None:
+        frame, drawn = answer.frame, self._drawn(answer)
+        if frame.time_s is not None:
+            video.write(drawn, frame.time_s)
+            return
+        name = frame.source if frame.source not in ("", "array") else str(frame.number)
+        path = self.out / STILLS / (name if name.endswith(".png") else f"{name}.png")
+        path.parent.mkdir(exist_ok=True)
+        put(path, lambda partial: partial.write_bytes(cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1].tobytes()))
+
+    def _drawn(self, answer: Answer) -> np.ndarray:
         faces = answer.frame.faces
         boxes = [Box.at(face.box, face.score) for face in faces]
         image = anonymised(answer.image, [*boxes, *answer.missed]) if self.anonymize else answer.image

@@ -33,6 +33,14 @@ def one_hot(output: Output, name: str) -> dict[str, float]:
     return {f"{output.name}.{n}": float(n == name) for n in output.names}
 
 
+def falls_into_calib(whole: str, calib: float) -> bool:
+    """Whether `--calib` moves a sample of val, known by its group, its origin or its pixels' sha256 in hex, to calib.
+
+    The text that is hashed holds the word calib: sources that draw val by the same group draw another number.
+    """
+    return share_of(f"calib {whole}") < calib
+
+
 def share_of(text: str) -> float:
     """A number in [0, 1) that depends on the text alone: splits drawn by it never move."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
