@@ -53,12 +53,15 @@ FACE = Box(200.0, 120.0, 160.0, 160.0)
 
 
 def bench_video(
-    package: Path, video: Path, subject: str, timing: Timing, folder: Path, advance: Callable[[int], None]
+    package: Path, video: Path, subject: str, timing: Timing, folder: Path, advance: Callable[[int], None], sparse: int = SPARSE
 ) -> list[dict[str, Any]]:
-    """Frames a second of whole passes over a video, tables written. Raises InputError without a face."""
+    """Frames a second of whole passes over a video, tables written. Raises InputError without a face.
+
+    sparse: frames from one detection to the next, beside one in each.
+    """
     engine = Engine.load(package)
     name = next(graph_names(o)[-1] for o in engine.package.layout.outputs if o.kind == "classes")
-    every = {"Engine": 1, f"Engine, detection every {SPARSE}th frame": SPARSE}
+    every = {"Engine": 1, f"Engine, detection in one of {sparse} frames": sparse}
     passes: dict[str, Callable[[], int]] = {
         who: partial(_run, engine, video, Search(subject, n), folder / f"every{n}") for who, n in every.items()
     }
@@ -90,12 +93,13 @@ def _run(engine: Engine, video: Path, search: Search, out: Path) -> int:
 def _loop(engine: Engine, video: Path, subject: str, name: str) -> int:
     """What people write; detector, cut and preprocessing are ours, called one after the other."""
     detector, capture, frames = subject_of(subject), cv2.VideoCapture(str(video)), 0
+    preprocess = engine.package.preprocess
     while True:
         there, bgr = capture.read()
         if not there:
             return frames
         image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        views = [engine.package.preprocess(crop(image, box)) for box in detector.detect(image, frames)]
+        views = [preprocess(crop(image, box, preprocess.margin)) for box in detector.detect(image, frames)]
         if views:
             engine.answer(np.stack(views))[name].argmax(1)
         frames += 1

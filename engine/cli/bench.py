@@ -151,6 +151,7 @@ def latency(
     frames: Annotated[list[int] | None, typer.Option(min=2, help="of a clip; default: 10 and 32")] = None,
     video: Annotated[Path | None, typer.Option(help="with a face in it; without one videos are not measured")] = None,
     subject: Annotated[str, typer.Option(help="who finds the face: human_face, yunet:FILE.onnx")] = "human_face",
+    detect_every: Annotated[int, typer.Option(min=2, help="frames from one detection to the next, measured beside each")] = 5,
     long: Annotated[int, typer.Option(min=4000, help="frames of the long source")] = 20_000,
     int8: Annotated[bool, typer.Option("--int8", help="also a file in INT8, where NNCF is installed")] = False,
     compile: Annotated[bool, typer.Option(help="measure torch.compile, too; on a CPU it takes a minute or more")] = True,
@@ -164,7 +165,7 @@ def latency(
     """Milliseconds of an answer and frames a second, beside the libraries called directly."""
     from affect.bench import record
     from affect.bench.latency import bench_graph, exported, ready
-    from affect.bench.streaming import SPARSE, bench_clips, bench_memory, bench_overhead, bench_video
+    from affect.bench.streaming import bench_clips, bench_memory, bench_overhead, bench_video
     from affect.bench.timing import Timing
     from affect.engine.progress import Progress
     from affect.engine.runtime.backends import best_device
@@ -188,12 +189,10 @@ def latency(
         if part in ("all", "video") and video:
             run = package or exported(video_backbone, image_size, folder)
             with Progress("bench video", 4 * (rounds + 1), "rounds") as progress:
-                lines += bench_video(run, video, subject, timing, folder, progress.advance)
+                lines += bench_video(run, video, subject, timing, folder, progress.advance, detect_every)
                 lines += bench_overhead(run, video, subject, timing, progress.advance)
         elif part in ("all", "video"):
-            skipped |= {
-                "video": f"name one with --video, and --subject; detection every {SPARSE}th frame is measured beside every"
-            }
+            skipped |= {"video": f"name one with --video, and --subject; one of {detect_every} frames is searched beside each"}
         if part in ("all", "memory"):
             with Progress("bench memory", long, "frames") as progress:
                 lines += bench_memory(exported("test_resnet", 64, folder), long, folder, progress.advance)

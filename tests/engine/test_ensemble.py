@@ -13,11 +13,13 @@ from affect.engine.calibrate import fixed
 from affect.engine.checkpoint import BEST, load, save
 from affect.engine.distill import softlabels as module
 from affect.engine.distill.ensemble import Options, soft_labels
+from affect.engine.distill.members import open_members
 from affect.engine.distill.mixture import combine, fit_weights
 from affect.engine.metrics import nll
 from affect.engine.report.tables import CALIBRATION
 from affect.engine.run import CONFIG, write_json
 from affect.shards.errors import InputError
+from affect.shards.images import decode
 from affect.shards.read import Dataset
 from affect.shards.schema import Output, Sample, TargetLayout
 from affect.shards.sources.synthetic import EMOTION
@@ -78,6 +80,18 @@ def test_float32_loses_nothing(trained, data, tmp_path):
     soft_labels([trained], [data], tmp_path / "soft", Options(float32=True))
     want = logits_of(trained, data)
     assert np.abs(read(tmp_path / "soft", data).logits - want).max() < 1e-5
+
+
+def test_mirror_images_are_seen_too(trained, data, tmp_path):
+    soft_labels([trained], [data], tmp_path / "once", RAW)
+    found = soft_labels([trained], [data], tmp_path / "twice", replace(RAW, flip=True))
+    (member,) = open_members([trained], Dataset(data))
+    images = torch.from_numpy(np.stack([member.run.preprocess(decode(Dataset(data).image(row))) for row in range(8)]))
+    with torch.inference_mode():
+        want = sum(member.model(view)[1]["emotion"] for view in (images, images.flip(2))) / 2
+    got = read(tmp_path / "twice", data).logits[:8]
+    assert got == pytest.approx(want.numpy(), abs=1e-2) and (got != read(tmp_path / "once", data).logits[:8]).any()
+    assert found["view"] == "evaluation and its mirror image"
 
 
 def test_a_mean_of_logits_and_a_mean_of_probabilities():

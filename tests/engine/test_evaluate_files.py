@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -12,10 +13,15 @@ from affect.engine.evaluation.beside import default_out
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.files import evaluate_csv, evaluate_npz
 from affect.shards.class_maps import ClassMap
+from affect.shards.errors import InputError
 from affect.shards.images import decode
 from affect.shards.read import Dataset
+from affect.shards.schema import Sample, TargetLayout
+from affect.shards.sources import one_hot
+from affect.shards.sources.ferplus import EMOTION
 from affect.shards.sources.npz import IMAGES
 from affect.shards.sources.table import LABELS, NAMES, PATHS
+from affect.shards.write import pack
 
 FERPLUS = ClassMap.load("ferplus")
 SAID = ("8way", "present_only", "nll", "per_class", "confusion", "rows", "calibration")  # the same however a set is read
@@ -124,6 +130,33 @@ def test_a_class_map_leaves_classes_out_wherever_the_rows_are(trained, synthetic
     assert said(of_data) == said(of_csv) == said(of_npz) and of_data["rows"] == (ids != 7).sum()
     assert sum(of_data["left_out"].values()) == sum(of_csv["left_out"].values()) == (ids == 7).sum()
     assert of_npz["left_out"] == {"label not in the class map": (ids == 7).sum()}
+
+
+def test_rows_that_fitted_the_temperature_are_said_apart(trained, val, tmp_path):
+    _, images, _, names = val
+    np.savez(tmp_path / "faces.npz", images=images, labels=names)
+    pack(InMemory(images, names), tmp_path / "packed", calib=0.3)
+    other = evaluate(trained, tmp_path / "packed", "val", tmp_path / "a")
+    found = evaluate_npz(trained, tmp_path / "faces.npz", tmp_path / "b", calib=0.3)
+    assert 0 < other["rows"] == found["apart"]["rows"] < found["rows"] == len(images)
+    assert found["apart"]["nll"] == pytest.approx(other["nll"], abs=1e-6) and found["apart"]["ece"] == pytest.approx(other["ece"])
+    with pytest.raises(InputError, match="--calib 1: every row of .*faces.npz falls into calib"):
+        evaluate_npz(trained, tmp_path / "faces.npz", tmp_path / "c", calib=1.0)
+
+
+class InMemory:
+    """Pictures in memory as validation rows."""
+
+    def __init__(self, images, names):
+        self.layout, self.label_protocol, self.meta, self.filtered = TargetLayout((EMOTION,)), "hard", {}, Counter()
+        self.images, self.names = images, names
+
+    def samples(self):
+        for i, (image, name) in enumerate(zip(self.images, self.names, strict=True)):
+            yield Sample(image, str(i), "val", one_hot(EMOTION, name), source="memory")
+
+    def fingerprint(self):
+        return {}
 
 
 def test_unreadable_pictures_are_listed_and_counted(trained, table, val, tmp_path):

@@ -131,12 +131,14 @@ def bright(backends):
     from affect.engine.runtime.frame import Engine
     from affect.shards.schema import Output, TargetLayout
 
-    def make(name="bright", task="emotion_student", clip=None, calibration=None, face_px=None, **options):
+    def make(
+        name="bright", task="emotion_student", clip=None, calibration=None, face_px=None, subject="full", crop=None, **options
+    ):
         layout = TargetLayout((Output("emotion", "classes", LEVELS),))
         frames = [clip["view"]["frames"]] if clip else []
         manifest = Manifest(
-            name, task, layout, Preprocess(16), "full", calibration or {}, {}, [], "", {"shape": ["N", *frames, 16, 16, 3]},
-            clip=clip, face_px=face_px,
+            name, task, layout, Preprocess(16, **crop or {}), subject, calibration or {}, {}, [], "",
+            {"shape": ["N", *frames, 16, 16, 3]}, clip=clip, face_px=face_px,
         )  # fmt: skip
         return (ClipEngine if clip else Engine)(ModelPackage(manifest, None), "cpu", **options)
 

@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 
 from affect.engine import OFF, Engine, Reader, Search, Smoothing, open_source
+from affect.engine.data.preprocess import Preprocess
 from affect.engine.runtime.boxes import Box, Listed
 from affect.engine.runtime.frame import WARM
+from affect.engine.runtime.prepare import Preparer
+from affect.engine.runtime.stages import Stages
+from affect.engine.runtime.stream import Shot
 from affect.engine.runtime.table import FIXED
 from affect.shards.errors import InputError
 
@@ -84,6 +88,27 @@ def test_packages_share_decoding_detection_and_views(bright, backends):
     outputs = answers[3].frame.faces[0].outputs
     assert list(outputs) == ["a", "b"] and outputs["a"]["emotion"].labels == outputs["b"]["emotion"].labels == ("dark",)
     assert {"decode", "detect", "crop", "infer", "smooth"} <= set(reader.stages.to_json())
+
+
+def test_each_package_sees_faces_cut_as_it_was_trained(bright):
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[40:60, 40:60] = 255
+    engines = [bright("tight", crop={"margin": 0.0}), bright("wide", crop={"margin": 2.0})]
+    for given, want in ((None, ["bright", "dark"]), (0.0, ["bright", "bright"]), (2.0, ["dark", "dark"])):
+        search = Search(at(1, Box(40, 40, 20, 20)), margin=given)
+        with Reader(engines, open_source(image), search) as reader:
+            (face,) = next(reader).frame.faces
+        assert [face.outputs[name]["emotion"].labels[0] for name in ("tight", "wide")] == want
+
+
+def test_a_package_may_be_trained_on_upright_faces(picture):
+    lying = Box(40, 40, 40, 40, 1.0, np.float32([[70, 50], [70, 70], [60, 60], [50, 52], [50, 68]]))
+    as_trained = [Preprocess(16, align=True), Preprocess(16)]
+    preparer = Preparer(Search(at(1, lying)), as_trained, Stages())
+    views = preparer(Shot("x", 0, None, picture(120, 160))).views
+    asked = Preparer(Search(at(1, lying), align=True), as_trained, Stages())(Shot("x", 0, None, picture(120, 160))).views
+    upright, plain = (views[preprocess] for preprocess in as_trained)
+    assert (upright != plain).any() and all((view == upright).all() for view in asked.values())
 
 
 def test_detection_every_fifth_frame(bright, write, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,6 +171,26 @@ def test_faces_are_looked_for_in_videos_of_people(tasks, want, bright, write, tm
 
 
 CLIP = {"view": {"frames": 4, "choice": "window"}, "rate_hz": 10.0, "window_s": 0.3, "stored": None}
+
+
+def test_a_package_may_say_whom_it_looks_for(bright, write, tmp_path):
+    picture, video = tmp_path / "a.png", write(tmp_path / "x.mp4", changing(5), rate=5)
+    cv2.imwrite(str(picture), np.zeros((32, 32, 3), np.uint8))
+    people, cropped = bright("a", subject="human_face"), bright("b")
+    for source in map(open_source, (picture, video)):
+        assert default_subject([people], source)[0] == "human_face"
+    assert default_subject([people, cropped], open_source(picture))[0] == "full"
+
+
+def test_annotated_pictures_are_pictures(bright, picture, tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for name in ("a.png", "a.jpg"):
+        cv2.imwrite(str(folder / name), picture(64, 80))
+    run_source([bright()], open_source(folder), tmp_path / "out", search=always(FACE), video=True)
+    assert {file.name for file in (tmp_path / "out/annotated").iterdir()} == {"a.png", "a.jpg.png"}
+    drawn, plain = cv2.imread(str(tmp_path / "out/annotated/a.png")), picture(64, 80)
+    assert drawn.shape == (64, 80, 3) and (drawn != plain).any() and (drawn[-5:] == plain[-5:]).all()
 
 
 def test_clips_of_a_recording_are_a_table(bright, write, tmp_path):
