@@ -1,6 +1,7 @@
 """Shared by all tests: small packed datasets, one trained run, one package; each made once a session."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,20 @@ def picture():
         return (smooth + random.integers(-20, 20, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
     return make
+
+
+@pytest.fixture
+def affect(monkeypatch, capsys):
+    """affect("train", "smoke") -> (exit code, standard output, standard error)."""
+
+    from affect.engine.cli.main import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["affect", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code, out, err
+
+    return call

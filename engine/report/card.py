@@ -26,7 +26,8 @@ FIGURES = {  # of metrics.json -> how it is called
 def write_card(model: str | Path, sets: Mapping[str, dict[str, Any]], out: Path, notes: str = "") -> Path:
     """CARD.md and card.json of a package into the folder `out`; return the first.
 
-    sets: what it was evaluated on, in words -> what `evaluate` returned. notes: Markdown: intended use, terms, where it fails.
+    sets: what it was evaluated on, in words -> what `evaluate` returned. notes: Markdown: intended use, terms, where it fails;
+    with a title of its own it stands first.
     """
     card = card_of(ModelPackage.open(model), sets)
     out.mkdir(parents=True, exist_ok=True)
@@ -72,12 +73,13 @@ def rendered(card: dict[str, Any], notes: str = "") -> str:
         f"`{name}` {fact['size'] / 1e6:.1f} MB, {fact['precision']}" for name, fact in card["files"].items() if "size" in fact
     )
     looks = f"{said['size']} px, {said['color']}, {'CLAHE' if said['clahe'] else 'no CLAHE'}, a face's box with a margin of "
+    titled = notes.lstrip().startswith("# ")
     parts = [
-        f"# {card['name']}",
+        notes.strip() if titled else f"# {card['name']}",
         f"`{card['task']}`: {', '.join(card['classes'])}. Sees {looks}{said['margin']:g}{' upright' if said['align'] else ''}. "
         f"{files}. Trained on {', '.join(card['trained_on']['sources'])} ({card['trained_on']['label_protocol']} labels). "
         f"{card['intended_use']}",
-        notes.strip(),
+        "" if titled else notes.strip(),
         "## Measured",
         markdown(_figures(card)).strip(),
         *_apart(card),

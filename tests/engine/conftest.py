@@ -57,21 +57,6 @@ def write(place):
     return write
 
 
-@pytest.fixture
-def affect(monkeypatch, capsys):
-    """affect("train", "smoke") -> (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["affect", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return call
-
-
 @pytest.fixture(scope="session")
 def swept(place, write):
     """The folder of a finished sweep, and what it printed."""

@@ -249,20 +249,6 @@ def test_memory_is_flat_over_thousands_of_frames(bright, moving, tmp_path):
     assert found["frames"] == 4000 and found["faces"] > 3500 and max(held) - held[0] < 20, held
 
 
-@pytest.fixture
-def affect(monkeypatch, capsys):
-    from affect.engine.cli.main import main
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["affect", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return call
-
-
 def test_the_command_on_two_sources(affect, package, write, tmp_path):
     for name in ("x", "y"):
         write(tmp_path / f"{name}.mp4", changing(10), rate=10)

@@ -1,0 +1,89 @@
+"""How a found face has to be cut to look like the training pictures: the margin of `data.margin`.
+
+In the training pictures YuNet finds the eyes; their distance as a share of the picture's side is what a cut must have, too. In
+videos it is that share of a found box, so that margin = (share in the box / share in the pictures - 1) / 2.
+
+    python -m affect.bench.crops ferplus_train.npz yunet_n_640_640.onnx clip.mp4 ...
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from affect.engine.runtime.detect import Box, Haar, YuNet
+from affect.engine.runtime.sources import open_source
+from affect.engine.runtime.stream import Stream
+from affect.shards.sources.npz import FaceArrays
+
+PICTURES, SIDE, EVERY = 1500, 192, 5  # pictures looked at; their side when YuNet sees them, and as much around; frames
+SURE = 0.7  # of a detection
+
+
+def eyes(box: Box) -> tuple[float, float, float]:
+    """Their distance in pixels, the middle between them."""
+    assert box.points is not None
+    right, left = box.points[:2]
+    return float(np.hypot(*(left - right))), *((left + right) / 2).tolist()
+
+
+def in_pictures(npz: Path, yunet: YuNet) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) eyes' distance, (N,) their height below the middle, as shares of the side, where a face is found."""
+    arrays = FaceArrays(npz)
+    some = set(np.random.default_rng(0).choice(len(arrays.labels), min(PICTURES, len(arrays.labels)), replace=False).tolist())
+    found = []
+    for i, image in enumerate(arrays.images()):
+        if i in some:
+            large = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+            padded = cv2.copyMakeBorder(large, *[SIDE // 2] * 4, cv2.BORDER_REPLICATE)
+            rgb = padded if padded.ndim == 3 else cv2.cvtColor(padded, cv2.COLOR_GRAY2RGB)
+            if sure := [box for box in yunet.detect(rgb) if box.score > SURE]:
+                apart, _, y = eyes(sure[0])
+                found.append((apart / SIDE, (y - SIDE) / SIDE))
+    distance, height = np.array(found).T
+    return distance, height
+
+
+def in_boxes(video: Path, yunet: YuNet) -> Iterator[tuple[str, float, float]]:
+    """Detector, eyes' distance and height below the middle as shares of its box's longer side."""
+    haar = Haar()
+    with Stream(open_source(str(video))) as stream:
+        for shot in stream:
+            if shot.number % EVERY:
+                continue
+            boxes = haar.detect(shot.image)
+            for seen in yunet.detect(shot.image):
+                apart, x, y = eyes(seen)
+                around = [box for box in boxes if box.x < x < box.x + box.w and box.y < y < box.y + box.h]
+                for name, box in [("yunet", seen)] * (seen.score > SURE) + [("human_face", box) for box in around]:
+                    side = max(box.w, box.h)
+                    yield name, apart / side, (y - box.y - box.h / 2) / side
+
+
+def main(npz: str, detector: str, *videos: str) -> None:
+    yunet = YuNet(Path(detector), 640)
+    distance, height = in_pictures(Path(npz), yunet)
+    share = float(np.median(distance))
+    quartiles = np.percentile(distance, (25, 75)).round(3).tolist()
+    print(f"{Path(npz).name}: eyes {share:.3f} of the side apart {quartiles}, {-np.median(height):.3f} above the middle")
+    everywhere: dict[str, list[float]] = {}
+    for video in videos:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for name, apart, y in in_boxes(Path(video), yunet):
+            found.setdefault(name, []).append((apart, y))
+        for name, values in found.items():
+            apart, y = np.median(values, 0).tolist()
+            everywhere.setdefault(name, []).append((apart / share - 1) / 2)
+            print(
+                f"{Path(video).name}: {name}: {apart:.3f}, {-y:.3f} above: margin {everywhere[name][-1]:+.3f}, {len(values)} faces"
+            )
+    for name, margins in everywhere.items():
+        print(f"{name}: margin {np.median(margins):+.3f}, the median over {len(margins)} videos")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
