@@ -78,9 +78,8 @@ def main(npz: str, detector: str, *videos: str) -> None:
         for name, values in found.items():
             apart, y = np.median(values, 0).tolist()
             everywhere.setdefault(name, []).append((apart / share - 1) / 2)
-            print(
-                f"{Path(video).name}: {name}: {apart:.3f}, {-y:.3f} above: margin {everywhere[name][-1]:+.3f}, {len(values)} faces"
-            )
+            said = f"{apart:.3f}, {-y:.3f} above: margin {everywhere[name][-1]:+.3f}, {len(values)} faces"
+            print(f"{Path(video).name}: {name}: {said}")
     for name, margins in everywhere.items():
         print(f"{name}: margin {np.median(margins):+.3f}, the median over {len(margins)} videos")
 
