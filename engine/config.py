@@ -65,7 +65,8 @@ class FoldsConfig(Section):
 class DataConfig(Section):
     dataset: Path | list[Path]  # several are read as one, classes by name
     batch_size: BatchSize = 128  # samples per update, over all processes; auto: as many as memory holds
-    sampler: Literal["shuffle", "balanced", "weighted"] = "shuffle"  # balanced: by class; weighted: by the column weight
+    sampler: Literal["shuffle", "sqrt", "balanced", "weighted"] = "shuffle"  # sqrt: a class as often as the root of its rows;
+    # balanced: all alike; weighted: by the column weight
     allow_double_correction: bool = False  # a sampler and class weights in the loss
     sources: list[str] = Field(default_factory=list)  # of these only; empty: all
     strict_sources: bool = False  # a named source without a row to train on is an error

@@ -77,16 +77,17 @@ class Order:
         return random.permutation(np.repeat(self.rows[turn], counts))
 
 
-def class_balanced_weights(labels: np.ndarray) -> np.ndarray:
-    """(N,) float64 weights by which each class that occurs comes equally often.
+def class_balanced_weights(labels: np.ndarray, power: float = 1.0) -> np.ndarray:
+    """(N,) float64 weights by which a class of n rows comes in proportion to n^(1 - power): all equally often, or by 1/2 as the
+    square root of n (Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, ICLR 2020).
 
     labels: (N,) class numbers; a row below 0 has no label and is never drawn.
     """
     labelled = labels >= 0
     counts = np.bincount(labels[labelled])
     if len(counts) == 0:
-        raise InputError("data.sampler: balanced needs labels, and no row has one; take: --set data.sampler=shuffle")
-    return np.where(labelled, 1 / np.maximum(counts, 1)[np.where(labelled, labels, 0)], 0.0)
+        raise InputError("data.sampler: needs labels to balance, and no row has one; take: --set data.sampler=shuffle")
+    return np.where(labelled, np.maximum(counts, 1.0)[np.where(labelled, labels, 0)] ** -power, 0.0)
 
 
 def _check(weights: np.ndarray, rows: np.ndarray) -> None:

@@ -18,6 +18,8 @@ from affect.shards.order import class_balanced_weights
 from affect.shards.read import Dataset
 from affect.shards.select import Fold, Selection, equals, fold_list, present, select
 
+POWERS = {"sqrt": 0.5, "balanced": 1.0}  # samplers by class, and `power` of class_balanced_weights
+
 
 def open_dataset(paths: Path | list[Path]) -> Dataset:
     """A packed dataset, or several read as one."""
@@ -85,13 +87,13 @@ def sampling_weights(run: RunConfig, task: TaskSpec, dataset: Dataset, rows: np.
     """(len(rows),) what `Order` draws by; None where each row comes once an epoch."""
     if run.data.sampler == "weighted":
         return dataset.column("weight")[rows].astype(np.float64)
-    if run.data.sampler == "balanced":
+    if run.data.sampler in POWERS:
         output = dataset.info.layout.output(task.outputs[0])
         if output.kind != "classes":
             raise InputError(
-                f"data.sampler: balanced needs classes, and {output.name} is {output.kind}; take shuffle or weighted"
+                f"data.sampler: {run.data.sampler} needs classes, and {output.name} is {output.kind}; take shuffle or weighted"
             )
-        return class_balanced_weights(largest_share(dataset.targets(output.name)[rows]))
+        return class_balanced_weights(largest_share(dataset.targets(output.name)[rows]), POWERS[run.data.sampler])
     return None
 
 

@@ -132,7 +132,7 @@ def test_bad_values_are_one_line(run, setting):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("sampler", ["shuffle", "balanced", "weighted"])
+@pytest.mark.parametrize("sampler", ["shuffle", "sqrt", "balanced", "weighted"])
 def test_samplers_draw_what_they_say(run, sampler):
     run = run(f"data.sampler={sampler}")
     dataset = Dataset(run.data.dataset)
@@ -141,6 +141,8 @@ def test_samplers_draw_what_they_say(run, sampler):
     weight = 1.0 + made % 2 * 3
     if sampler == "shuffle":
         assert sorted(made) == list(range(40)) and batch.weight.tolist() == weight.tolist()
+    elif sampler == "sqrt":
+        assert 0 not in made and 10 / 39 < (made % 4 == 3).mean() < 20 / 40
     elif sampler == "balanced":
         assert 0 not in made  # not labelled
         assert abs(int((made % 4 == 3).sum()) - 20) <= 5 and batch.weight.tolist() == weight.tolist()

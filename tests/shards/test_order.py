@@ -110,6 +110,12 @@ def test_balanced_draws_each_class_equally_often():
     assert np.abs(counts[counts > 0] - 370).max() <= 30  # 30 epochs, less than one draw in each
 
 
+def test_the_root_draws_a_class_by_the_root_of_its_rows():
+    labels = np.array([0] * 36 + [1] * 4 + [-1] * 3)
+    weights = class_balanced_weights(labels, power=0.5)
+    assert weights[:36].sum() == pytest.approx(3 * weights[36:40].sum()) and not weights[40:].any()
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
