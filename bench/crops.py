@@ -1,21 +1,28 @@
-"""How a found face has to be cut to look like the training pictures: the margin of `data.margin`.
+"""How a found face has to be cut to look like the training pictures: `data.margin`, `data.align`.
 
 In the training pictures YuNet finds the eyes; their distance as a share of the picture's side is what a cut must have, too. In
 videos it is that share of a found box, so that margin = (share in the box / share in the pictures - 1) / 2.
 
-    python -m affect.bench.crops ferplus_train.npz yunet_n_640_640.onnx clip.mp4 ...
+Beside that, of a model: how sure and how steady it is over each video under every way of cutting. A face changes slowly, so the
+mean total variation between the probabilities of neighbouring frames is mostly noise of the cut.
+
+    python -m affect.bench.crops emotion ferplus_train.npz yunet_n_640_640.onnx clip.mp4 ...
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from affect.engine.data.preprocess import Clahe, Preprocess
+from affect.engine.runtime.crop import crop
 from affect.engine.runtime.detect import Box, Haar, YuNet
+from affect.engine.runtime.frame import Engine
 from affect.engine.runtime.sources import open_source
 from affect.engine.runtime.stream import Stream
 from affect.shards.sources.npz import FaceArrays
@@ -64,8 +71,36 @@ def in_boxes(video: Path, yunet: YuNet) -> Iterator[tuple[str, float, float]]:
                     yield name, apart / side, (y - box.y - box.h / 2) / side
 
 
-def main(npz: str, detector: str, *videos: str) -> None:
+def ways(preprocess: Preprocess) -> dict[str, tuple[float, bool, Preprocess]]:
+    """margin, align, preprocessing of each way of cutting, the package's own first."""
+    found = {"as trained": (preprocess.margin, preprocess.align, preprocess)}
+    found |= {f"margin {margin:g}": (margin, False, preprocess) for margin in (0.0, 0.05, 0.1, 0.2, 0.3)}
+    found |= {f"upright, margin {margin:g}": (margin, True, preprocess) for margin in (0.0, 0.1, 0.2, 0.3)}
+    return found | {"with CLAHE": (preprocess.margin, preprocess.align, replace(preprocess, clahe=Clahe(tiles=2)))}
+
+
+def steadiness(model: str, yunet: YuNet, videos: Sequence[str]) -> None:
+    """Prints each way's mean largest probability and mean change from frame to frame, over videos of one face."""
+    engine = Engine.load(model, backend="onnxruntime")
+    found: dict[str, list[tuple[float, float]]] = {}
+    for video in videos:
+        views: dict[str, list[np.ndarray]] = {}
+        with Stream(open_source(video)) as stream:
+            for shot in stream:
+                if boxes := yunet.detect(shot.image):
+                    for name, (margin, align, preprocess) in ways(engine.package.preprocess).items():
+                        views.setdefault(name, []).append(preprocess(crop(shot.image, boxes[0], margin, align)))
+        for name, seen in views.items():
+            probs = engine.answer(np.stack(seen))["emotion.probs"]
+            found.setdefault(name, []).append((probs.max(1).mean(), np.abs(np.diff(probs, axis=0)).sum(1).mean() / 2))
+    for name, values in found.items():
+        sure, change = np.mean(values, 0)
+        print(f"{name:22s} largest probability {sure:.3f}, change a frame {change:.4f}")
+
+
+def main(model: str, npz: str, detector: str, *videos: str) -> None:
     yunet = YuNet(Path(detector), 640)
+    steadiness(model, yunet, videos)
     distance, height = in_pictures(Path(npz), yunet)
     share = float(np.median(distance))
     quartiles = np.percentile(distance, (25, 75)).round(3).tolist()

@@ -149,6 +149,7 @@ class ModelConfig(Section):
     pretrained: bool = False
     image_size: int = Field(224, ge=16, le=1024)
     dropout: float = Field(0.0, ge=0, lt=1)
+    mirror: bool = False  # answers are the means over a picture and its mirror image, at twice the work; not in training
     embedding: int = Field(512, gt=0)  # width of the layer before a cosine head
     hidden: list[Annotated[int, Field(gt=0)]] = Field(default_factory=lambda: [1024, 512])  # widths before a shared head
     temporal: TemporalConfig = TemporalConfig()  # of a task on clips
@@ -304,6 +305,12 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def mirror_is_of_pictures(self) -> Self:
+        if self.model.mirror and TASKS[self.task].input == "clip":
+            raise ValueError(f"model.mirror: {self.task} sees clips; it is of single pictures, take model.mirror: false")
+        return self
+
+    @model_validator(mode="after")
     def side_joins_clips(self) -> Self:
         if self.data.side and TASKS[self.task].input != "clip":
             raise ValueError(f"data.side: {self.task} sees single pictures; take a task of clips, or data.side: []")
@@ -360,6 +367,7 @@ def digest_of(value: dict[str, Any]) -> str:
     data, augment = kept["data"], kept["data"]["augment"]
     for section, later in (
         (data, "clip"), (data, "folds"), (data, "side"), (augment, "stronger"), (kept["model"], "options"),
+        (kept["model"], "mirror"),
     ):  # fmt: skip
         if not section.get(later):  # a setting that came later: off, a run is what it was before
             section.pop(later, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from affect.engine.config import RunConfig
@@ -17,14 +18,25 @@ from affect.shards.schema import TargetLayout
 
 
 class FrameModel(nn.Module):
-    """images (B, H, W, 3) uint8 -> features (B, D), outputs name -> (B, C)."""
+    """images (B, H, W, 3) uint8 -> features (B, D), outputs name -> (B, C).
 
-    def __init__(self, backbone: nn.Module, head: Head) -> None:
+    mirror: evaluating, and so in every graph, both are the means over a picture and its mirror image.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head, *, mirror: bool = False) -> None:
         super().__init__()
-        self.normalise, self.backbone, self.head = Normalise(), backbone, head
+        self.normalise, self.backbone, self.head, self.mirror = Normalise(), backbone, head, mirror
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.head(self.backbone(self.normalise(images)))
+        if self.training or not self.mirror:
+            return self.head(self.backbone(self.normalise(images)))
+        features, outputs = self.head(self.backbone(self.normalise(torch.cat([images, images.flip(2)]))))
+        return _mean_of_halves(features), {name: _mean_of_halves(values) for name, values in outputs.items()}
+
+
+def _mean_of_halves(values: Tensor) -> Tensor:
+    """(2B, C) -> (B, C)."""
+    return values.unflatten(0, (2, -1)).mean(0)
 
 
 def build_model(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> FrameModel | ClipModel:
@@ -34,7 +46,7 @@ def build_model(run: RunConfig, task: TaskSpec, layout: TargetLayout) -> FrameMo
         first = _clip_model(run, task, counts)
         return TwoNetworks(first, _clip_model(run, task, counts)) if run.model.temporal.networks == 2 else first
     backbone = frame_backbone(run.model)
-    return FrameModel(backbone, HEADS[task.head](width_of(backbone), counts, run))
+    return FrameModel(backbone, HEADS[task.head](width_of(backbone), counts, run), mirror=run.model.mirror)
 
 
 def _clip_model(run: RunConfig, task: TaskSpec, counts: Mapping[str, int]) -> ClipModel:

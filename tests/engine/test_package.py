@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 
 from affect.engine import Engine
+from affect.engine.config import load_config
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.subject import trained_model
 from affect.engine.export.export import export
@@ -55,6 +57,22 @@ def test_predict_equals_the_trained_model(engine, trained, synthetic, picture):
     assert np.abs(got - want).max() < 1e-4
     assert [frame.faces[0].label for frame in frames] == [engine.manifest.layout.outputs[0].names[i] for i in want.argmax(1)]
     assert frames[-1].faces[0].box == (0, 0, 200, 33)
+
+
+def test_a_mirror_image_gets_the_same_answer_where_asked_for(trained, picture, tmp_path):
+    run = tmp_path / "mirror"
+    shutil.copytree(trained, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["mirror"] = True
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    view = picture(32, 32)
+    images = torch.from_numpy(np.stack([view, view[:, ::-1]]))
+    plain, both = (trained_model(folder)[1](images)[1]["emotion"] for folder in (trained, run))
+    assert torch.allclose(both, plain.mean(0).expand(2, -1), atol=1e-5) and not torch.allclose(plain[0], plain[1], atol=1e-3)
+    answers = Engine(export(run), backend="onnxruntime").answer(images.numpy())["emotion.logits"]
+    assert np.abs(answers[0] - answers[1]).max() < 1e-4
+    with pytest.raises(InputError, match=r"model.mirror: pain_clip sees clips"):
+        load_config("pain_v1", ["model.mirror=true"])
 
 
 def test_one_or_many_arrays_or_files(engine, picture, tmp_path):
