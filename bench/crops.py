@@ -27,7 +27,8 @@ from affect.engine.runtime.sources import open_source
 from affect.engine.runtime.stream import Stream
 from affect.shards.sources.npz import FaceArrays
 
-PICTURES, SIDE, EVERY = 1500, 192, 5  # pictures looked at; their side when YuNet sees them, and as much around; frames
+PICTURES, EVERY = 1500, 5  # pictures looked at; of frames one in so many
+SIDE, AROUND = 192, 96  # pixels of a picture when YuNet sees it, and around it
 SURE = 0.7  # of a detection
 
 
@@ -46,7 +47,7 @@ def in_pictures(npz: Path, yunet: YuNet) -> tuple[np.ndarray, np.ndarray]:
     for i, image in enumerate(arrays.images()):
         if i in some:
             large = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-            padded = cv2.copyMakeBorder(large, *[SIDE // 2] * 4, cv2.BORDER_REPLICATE)
+            padded = cv2.copyMakeBorder(large, AROUND, AROUND, AROUND, AROUND, cv2.BORDER_REPLICATE)
             rgb = padded if padded.ndim == 3 else cv2.cvtColor(padded, cv2.COLOR_GRAY2RGB)
             if sure := [box for box in yunet.detect(rgb) if box.score > SURE]:
                 apart, _, y = eyes(sure[0])
