@@ -67,8 +67,9 @@ FULL = Search()
 class Prepared(Shot):
     """A shot with who is in it.
 
-    found: those to be read, the best first; blur: of each. missed: boxes of those that were seen just before, to be hidden
-    like the others. ended: tracks that are over. views: what the packages see of `found`, (N, H, W, 3) uint8.
+    found: those to be read, the best first; blur: of each, as the first package sees it. missed: boxes of those that were seen
+    just before, to be hidden like the others. ended: tracks that are over. views: what the packages see of `found`,
+    (N, H, W, 3) uint8.
     """
 
     found: list[Tracked] = field(default_factory=list)
@@ -98,7 +99,7 @@ class Preparer:
         with self.stages.of("crop"):
             cuts = {way: [self.cut(shot.image, tracked.box, *way) for tracked in found] for way in self.ways.values()}
             views = {pre: np.stack([pre(image) for image in cuts[way]]) for pre, way in self.ways.items() if found}
-            blur = [sharpness(image) for image in next(iter(cuts.values()))]
+            blur = [sharpness(image) for image in next(iter(cuts.values()), ())]
         missed = [tracked.box for tracked in all_ if not tracked.seen]
         return Prepared(
             shot.name, shot.number, shot.time_s, shot.image, found, blur, missed, list(self.tracker.ended), views
