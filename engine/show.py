@@ -25,6 +25,8 @@ DETECT_EVERY, DETECT_WIDTH = 3, 480  # frames, pixels
 def show(source: str, out: Path) -> None:
     """The model that comes along on somebody's own picture, folder, video or camera; `out` is replaced if a demo made it."""
     opened = open_source(source)
+    if out.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
+        raise InputError(f"{source}: lies in {out}, which is replaced; name another folder: affect demo --source ... --out DIR")
     start_over(out)
     search = Search(HUMAN[0], DETECT_EVERY if opened.moving else 1, detect_width=DETECT_WIDTH)
     with Engine.load(zoo.EMOTION) as engine, Progress("run", None, "frames") as progress:

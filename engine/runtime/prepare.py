@@ -28,8 +28,8 @@ class Search:
     subject: `human_face`, `yunet:FILE.onnx`, `full`, `boxes:FILE.csv`, `onnx:FILE.onnx` or a detector of the caller's.
     detect_every: in how many frames it is looked for once, and followed between. margin: room around a box on each side, as a
     share of its longer side. align: turned by the five points of YuNet. Both: None for what each package's `Preprocess` says.
-    detect_width: pixels at which a wider picture is
-    searched, by `human_face` and `yunet`: their smallest faces have 24 and about 10 pixels there, and the time is as the square.
+    detect_width: pixels at which a wider picture is searched, by `human_face` and `yunet`: their smallest faces have 24 and about
+    10 pixels there, and the time is as the square.
     """
 
     subject: str | Detector = "full"
