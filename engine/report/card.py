@@ -89,9 +89,9 @@ def rendered(card: dict[str, Any], notes: str = "") -> str:
         *_lower(card),
         "## Made from",
         "\n".join(f"- {name}: `{value}`" for name, value in card["fingerprint"].items()),
-        *(["```yaml", yaml.safe_dump(card["recipe"], sort_keys=False).strip(), "```"] if card["recipe"] else []),
+        f"```yaml\n{yaml.safe_dump(card['recipe'], sort_keys=False)}```" if card["recipe"] else "",
     ]
-    return "\n\n".join(part for part in parts if part).replace("```yaml\n\n", "```yaml\n").replace("\n\n```\n", "\n```\n") + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _figures(card: dict[str, Any]) -> Table:
