@@ -6,12 +6,11 @@ videos it is that share of a found box, so that margin = (share in the box / sha
 Beside that, of a model: how sure and how steady it is over each video under every way of cutting. A face changes slowly, so the
 mean total variation between the probabilities of neighbouring frames is mostly noise of the cut.
 
-    python -m affect.bench.crops emotion ferplus_train.npz yunet_n_640_640.onnx clip.mp4 ...
+    affect bench crops ferplus_train.npz yunet_n_640_640.onnx clip.mp4 ...
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,13 +79,13 @@ def ways(preprocess: Preprocess) -> dict[str, tuple[float, bool, Preprocess]]:
     return found | {"with CLAHE": (preprocess.margin, preprocess.align, replace(preprocess, clahe=Clahe(tiles=2)))}
 
 
-def steadiness(model: str, yunet: YuNet, videos: Sequence[str]) -> None:
+def steadiness(model: str, yunet: YuNet, videos: Sequence[Path]) -> None:
     """Prints each way's mean largest probability and mean change from frame to frame, over videos of one face."""
     engine = Engine.load(model, backend="onnxruntime")
     found: dict[str, list[tuple[float, float]]] = {}
     for video in videos:
         views: dict[str, list[np.ndarray]] = {}
-        with Stream(open_source(video)) as stream:
+        with Stream(open_source(str(video))) as stream:
             for shot in stream:
                 if boxes := yunet.detect(shot.image):
                     for name, (margin, align, preprocess) in ways(engine.package.preprocess).items():
@@ -99,26 +98,23 @@ def steadiness(model: str, yunet: YuNet, videos: Sequence[str]) -> None:
         print(f"{name:22s} largest probability {sure:.3f}, change a frame {change:.4f}")
 
 
-def main(model: str, npz: str, detector: str, *videos: str) -> None:
-    yunet = YuNet(Path(detector), 640)
+def bench_crops(model: str, npz: Path, detector: Path, videos: Sequence[Path]) -> None:
+    """Prints how steady a model is under each way of cutting, and the margins that the videos ask for."""
+    yunet = YuNet(detector, 640)
     steadiness(model, yunet, videos)
-    distance, height = in_pictures(Path(npz), yunet)
+    distance, height = in_pictures(npz, yunet)
     share = float(np.median(distance))
     quartiles = np.percentile(distance, (25, 75)).round(3).tolist()
-    print(f"{Path(npz).name}: eyes {share:.3f} of the side apart {quartiles}, {-np.median(height):.3f} above the middle")
+    print(f"{npz.name}: eyes {share:.3f} of the side apart {quartiles}, {-np.median(height):.3f} above the middle")
     everywhere: dict[str, list[float]] = {}
     for video in videos:
         found: dict[str, list[tuple[float, float]]] = {}
-        for name, apart, y in in_boxes(Path(video), yunet):
+        for name, apart, y in in_boxes(video, yunet):
             found.setdefault(name, []).append((apart, y))
         for name, values in found.items():
             apart, y = np.median(values, 0).tolist()
             everywhere.setdefault(name, []).append((apart / share - 1) / 2)
             said = f"{apart:.3f}, {-y:.3f} above: margin {everywhere[name][-1]:+.3f}, {len(values)} faces"
-            print(f"{Path(video).name}: {name}: {said}")
+            print(f"{video.name}: {name}: {said}")
     for name, margins in everywhere.items():
         print(f"{name}: margin {np.median(margins):+.3f}, the median over {len(margins)} videos")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -5,7 +5,6 @@ python -m affect.bench.peer ferplus_valid.npz mini_xception_fer2013.onnx
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -16,6 +15,7 @@ from affect.engine.metrics import classification
 from affect.engine.ort import session
 from affect.engine.report.mcnemar import p_value
 from affect.engine.runtime.frame import Engine
+from affect.shards.errors import InputError
 from affect.shards.sources.arrays import NpzSource
 from affect.shards.sources.ferplus import EMOTION
 
@@ -38,13 +38,16 @@ def our_scores(model: str, images: np.ndarray) -> np.ndarray:
         return engine.answer(np.stack([engine.package.preprocess(image) for image in images]))["emotion.logits"]
 
 
-def main(npz: str, peer: str, model: str = zoo.EMOTION) -> None:
+def bench_peer(npz: Path, peer: Path, model: str = zoo.EMOTION) -> None:
+    """Prints both models' figures, and McNemar's test. Raises InputError where a file is not what it should be."""
+    if not peer.is_file():
+        raise InputError(f"{peer}: no such file; expected an ONNX classifier of FER2013's seven classes")
     for protocol in ("votes", "majority-official"):
-        samples = list(NpzSource(Path(npz), protocol).samples())
+        samples = list(NpzSource(npz, protocol).samples())
         images = np.stack([np.asarray(sample.image) for sample in samples])
         target = np.array([[sample.targets[column] for column in EMOTION.columns] for sample in samples])
         right = {}
-        for name, scores in {model: our_scores(model, images), Path(peer).stem: peer_scores(Path(peer), images)}.items():
+        for name, scores in {model: our_scores(model, images), peer.stem: peer_scores(peer, images)}.items():
             found = classification(scores, target, EMOTION.names)
             right[name] = scores.argmax(1) == target.argmax(1)
             way = found["8way"]
@@ -52,7 +55,3 @@ def main(npz: str, peer: str, model: str = zoo.EMOTION) -> None:
         ours, theirs = right.values()
         only, other = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
         print(f"{protocol:18s} right alone: {only:,} and {other:,}; McNemar's p {p_value(only, other):.2g}")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -5,8 +5,6 @@ Unknown keys are refused, all problems of a file are said at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from affect.engine.data.preprocess import MARGIN, Clahe, Preprocess
 from affect.engine.data.settings import YAML_1_1, AugmentConfig, ClipConfig, Section, Where
+from affect.engine.digest import digest_of
 from affect.engine.losses.settings import LossConfig
 from affect.engine.reading import parsed, put, read_yaml, validated
 from affect.engine.tasks import TASKS
@@ -65,8 +64,8 @@ class FoldsConfig(Section):
 class DataConfig(Section):
     dataset: Path | list[Path]  # several are read as one, classes by name
     batch_size: BatchSize = 128  # samples per update, over all processes; auto: as many as memory holds
-    sampler: Literal["shuffle", "sqrt", "balanced", "weighted"] = "shuffle"  # sqrt: a class as often as the root of its rows;
-    # balanced: all alike; weighted: by the column weight
+    # sqrt: a class as often as the root of its rows; balanced: all alike; weighted: by the column weight
+    sampler: Literal["shuffle", "sqrt", "balanced", "weighted"] = "shuffle"
     allow_double_correction: bool = False  # a sampler and class weights in the loss
     sources: list[str] = Field(default_factory=list)  # of these only; empty: all
     strict_sources: bool = False  # a named source without a row to train on is an error
@@ -79,9 +78,7 @@ class DataConfig(Section):
     val_split: str = "val"
     resize: float = Field(1.15, ge=1, le=2)  # evaluation: shorter side = resize * image_size, then the centre
     color: Literal["rgb", "gray"] = "rgb"
-    margin: float = Field(
-        MARGIN, ge=0, le=2
-    )  # of a package: room around a found face, so that it looks like the training pictures
+    margin: float = Field(MARGIN, ge=0, le=2)  # of a package: room around a found face, to look like the training pictures
     align: bool = False  # of a package: found faces are turned upright, as the training pictures were
     clahe: ClaheConfig | None = ClaheConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -352,27 +349,6 @@ class RunConfig(Section):
     def digest(self) -> str:
         """Of all that decides what is learned: `train`, `calibration`, names and the loader's settings are left out."""
         return digest_of(self.model_dump(mode="json"))
-
-
-NOT_LEARNED = ("loader", "workers", "margin", "align")  # of `data`
-WORDS = ("name", "stage", "species", "subject", "view", "chosen_on")  # what a run is called: nothing is learned from it
-
-
-def digest_of(value: dict[str, Any]) -> str:
-    """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
-    kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
-    kept["data"] = {key: part for key, part in kept["data"].items() if key not in NOT_LEARNED}
-    kept["data"]["augment"] = dict(kept["data"].get("augment", {}))
-    kept["model"] = dict(kept["model"])
-    data, augment = kept["data"], kept["data"]["augment"]
-    for section, later in (
-        (data, "clip"), (data, "folds"), (data, "side"), (augment, "stronger"), (kept["model"], "options"),
-        (kept["model"], "mirror"),
-    ):  # fmt: skip
-        if not section.get(later):  # a setting that came later: off, a run is what it was before
-            section.pop(later, None)
-    kept["optim"] = {key: part for key, part in kept["optim"].items() if (key, part) != ("keep", "best")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def check_corrections(data: DataConfig, class_weights: object) -> None:

@@ -238,6 +238,31 @@ def _measured_clips(folder: Path, num_clips: int, batch: int, workers: int, timi
     return lines
 
 
+@bench_app.command()
+def peer(
+    npz: Annotated[Path, typer.Argument(help="FER+ faces with votes")],
+    onnx: Annotated[Path, typer.Argument(help="mini_xception_fer2013.onnx, or another of FER2013's seven classes")],
+    package: Annotated[str, typer.Option(help="what stands beside it")] = "emotion",
+) -> None:
+    """A published classifier and ours on the same faces, under both label protocols; McNemar's test."""
+    from affect.bench.peer import bench_peer
+
+    bench_peer(npz, onnx, package)
+
+
+@bench_app.command()
+def crops(
+    npz: Annotated[Path, typer.Argument(help="the training pictures")],
+    yunet: Annotated[Path, typer.Argument(help="yunet_n_640_640.onnx")],
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="with a face each")],
+    package: Annotated[str, typer.Option(help="whose steadiness is measured")] = "emotion",
+) -> None:
+    """How a found face has to be cut to look like the training pictures: data.margin, data.align."""
+    from affect.bench.crops import bench_crops
+
+    bench_crops(package, npz, yunet, videos)
+
+
 def _show_loaders(title: str, lines: list[dict[str, Any]]) -> None:
     rows = [
         [line["settings"]["variant"], line["provider"], *_figures(line), f"{line['settings']['mean_difference']:.3f}"]

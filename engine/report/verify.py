@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from affect.engine.checkpoint import BEST
-from affect.engine.config import RunConfig, digest_of
+from affect.engine.config import RunConfig
+from affect.engine.digest import digest_of
 from affect.engine.names import ABLATION, CONFIG, FINGERPRINT, XVAL
 from affect.engine.package import MANIFEST
 from affect.engine.provenance import ablation, named_files

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.config import digest_of, load_config
+from affect.engine.config import load_config
 from affect.engine.data import dali, plain
 from affect.engine.data.augment import DRAWS, START, uniforms
 from affect.engine.data.clip_view import all_starts, drawn_starts, inside, reach, seen, turns
@@ -17,6 +17,7 @@ from affect.engine.data.mix import Mix
 from affect.engine.data.plan import Planner
 from affect.engine.data.selection import open_dataset
 from affect.engine.data.settings import ClipConfig
+from affect.engine.digest import digest_of
 from affect.engine.log import say_once
 from affect.engine.ranks import Ranks
 from affect.engine.tasks import TASKS

@@ -13,11 +13,12 @@ from affect.engine import Engine
 from affect.engine.checkpoint import BEST, LAST, load
 from affect.engine.cli import running
 from affect.engine.complete import train
-from affect.engine.config import RunConfig, digest_of, load_config
+from affect.engine.config import RunConfig, load_config
 from affect.engine.data import side
 from affect.engine.data.loader import eval_loader, train_loader
 from affect.engine.data.mix import Mix
 from affect.engine.data.selection import open_dataset
+from affect.engine.digest import digest_of
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.scorer import Scorer
 from affect.engine.evaluation.subject import open_subject
