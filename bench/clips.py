@@ -24,19 +24,20 @@ import torch
 from affect.bench import peers, record
 from affect.bench.loader import MAX_DIFFERENCE, SEED, Timing, kinds, rates
 from affect.bench.peers import Batches, PeerPicture
-from affect.engine.data import plain
+from affect.engine.config.data import ClipConfig
+from affect.engine.config.preprocess import Clahe, Preprocess
+from affect.engine.data import opencv as plain
 from affect.engine.data.augment import Draw
+from affect.engine.data.batch_plan import Plan, Planner
 from affect.engine.data.clip_view import clip_view
 from affect.engine.data.loader import Loader
-from affect.engine.data.plan import Plan, Planner
-from affect.engine.data.preprocess import Clahe, Preprocess
-from affect.engine.data.settings import ClipConfig
-from affect.shards import read
+from affect.shards import dataset as read
 from affect.shards.errors import InputError
-from affect.shards.order import Order
+from affect.shards.pack import pack
+from affect.shards.sampler import Order
 from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import faces, one_hot
-from affect.shards.write import pack
+from affect.shards.sources import one_hot
+from affect.shards.synthetic import faces
 
 FRAMES, PIXELS = 32, 128
 BETWEEN = 3  # frames of a video between two that are packed: about 5 s of it
@@ -184,7 +185,7 @@ def compare(work: Work, name: str, batches: Batches) -> float:
     if found > most:
         raise InputError(
             f"bench: {name} makes other clips: {found:.2f} levels off on average, at most {most} expected; nothing was timed. "
-            "Mend it: tests/data/test_clips.py, tests/bench/test_clips_bench.py"
+            "Mend it: tests/engine/data/test_clips.py, tests/bench/test_clips_bench.py"
         )
     return found
 

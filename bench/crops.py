@@ -18,12 +18,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from affect.engine.data.preprocess import Clahe, Preprocess
-from affect.engine.runtime.crop import crop
-from affect.engine.runtime.detect import Box, Haar, YuNet
-from affect.engine.runtime.frame import Engine
-from affect.engine.runtime.sources import open_source
-from affect.engine.runtime.stream import Stream
+from affect.engine.config.preprocess import Clahe, Preprocess
+from affect.engine.runtime.engine import Engine
+from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.stream import Stream
+from affect.engine.runtime.vision.crop import crop
+from affect.engine.runtime.vision.detect import Box, Haar, YuNet
 from affect.shards.sources.npz import FaceArrays
 
 PICTURES, EVERY = 1500, 5  # pictures looked at; of frames one in so many

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from affect.shards.order import Order, class_balanced_weights
-from affect.shards.read import Dataset
+from affect.shards.dataset import Dataset
+from affect.shards.sampler import Order, class_balanced_weights
 from affect.shards.schema import INDEX, DatasetInfo, FileFact, Output, TargetLayout, index_schema
-from affect.shards.select import Selection
+from affect.shards.selection import Selection
 
 ROWS, GROUP, SHARD, BATCH = 10_000_000, 500_000, 10_000, 128
 SPLITS, SOURCES = ["train", "val", "calib"], [f"source{i}" for i in range(12)]

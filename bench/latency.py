@@ -22,20 +22,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from affect.bench import record
 from affect.bench.timing import Timing
-from affect.engine import ov
-from affect.engine.calibrate import read_calibration
-from affect.engine.complete import train
-from affect.engine.config import load_config
-from affect.engine.evaluation.subject import trained_model
-from affect.engine.export.export import export
+from affect.engine.calibration.temperature import read_calibration
+from affect.engine.config.run import load_config
+from affect.engine.evaluation.evaluated_model import trained_model
+from affect.engine.export.export_run import export
 from affect.engine.export.onnx import Deployed
 from affect.engine.export.quantize import INT8
-from affect.engine.package import graph_names
-from affect.engine.runtime.backends import Choice, open_choice
-from affect.engine.runtime.frame import Engine
+from affect.engine.package.manifest import graph_names
+from affect.engine.pipeline import train
+from affect.engine.runtime.backends.open import Choice, open_choice
+from affect.engine.runtime.engine import Engine
+from affect.engine.system import openvino as ov
 from affect.shards.errors import InputError
-from affect.shards.sources.synthetic import SyntheticSource
-from affect.shards.write import pack
+from affect.shards.pack import pack
+from affect.shards.synthetic.source import SyntheticSource
 
 Call = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> probabilities (N, C)
 

@@ -26,19 +26,20 @@ from torch import Tensor
 
 from affect.bench import peers, record
 from affect.bench.peers import MEAN, STD, Batches, PeerPicture, Variant
-from affect.engine.data import plain
+from affect.engine.config.data import AugmentConfig, CropConfig
+from affect.engine.config.preprocess import Clahe, Preprocess
+from affect.engine.data import opencv as plain
 from affect.engine.data.augment import Draw, draw
+from affect.engine.data.batch_plan import Plan, Planner
 from affect.engine.data.loader import Loader
-from affect.engine.data.plan import Plan, Planner
-from affect.engine.data.preprocess import Clahe, Preprocess
-from affect.engine.data.settings import AugmentConfig, CropConfig
-from affect.shards import read
+from affect.shards import dataset as read
 from affect.shards.errors import InputError
-from affect.shards.order import Order
+from affect.shards.pack import pack
+from affect.shards.sampler import Order
 from affect.shards.schema import Output, Sample, TargetLayout
-from affect.shards.sources import faces, one_hot
-from affect.shards.stream import StreamOrder, StreamReader
-from affect.shards.write import pack
+from affect.shards.sources import one_hot
+from affect.shards.synthetic import faces
+from affect.shards.tar_stream import StreamOrder, StreamReader
 
 SEED = 1337
 STREAMED = 4  # batches that a stream shuffles among; it holds two more, and two are decoded ahead
@@ -239,7 +240,7 @@ def compare(work: Work, name: str, batches: Batches) -> float:
     if found > MAX_DIFFERENCE:
         raise InputError(
             f"bench: {name} makes other pictures: {found:.2f} levels off on average, at most {MAX_DIFFERENCE} expected; "
-            "nothing was timed. Mend it: tests/data/test_pipelines_agree.py, tests/bench/test_loader_bench.py"
+            "nothing was timed. Mend it: tests/engine/data/test_pipelines_agree.py, tests/bench/test_loader_bench.py"
         )
     return found
 

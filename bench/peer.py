@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from affect.engine import zoo
-from affect.engine.metrics import classification
-from affect.engine.ort import session
+from affect.engine.metrics.classification import classification
 from affect.engine.report.mcnemar import p_value
-from affect.engine.runtime.frame import Engine
+from affect.engine.runtime.engine import Engine
+from affect.engine.system.onnxruntime import session
 from affect.shards.errors import InputError
 from affect.shards.sources.arrays import NpzSource
 from affect.shards.sources.ferplus import EMOTION

@@ -22,8 +22,8 @@ import webdataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from affect.engine.data.plan import Plan
-from affect.engine.data.preprocess import Preprocess
+from affect.engine.config.preprocess import Preprocess
+from affect.engine.data.batch_plan import Plan
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255  # ImageNet's, as everywhere
 STD = torch.tensor([0.229, 0.224, 0.225]) * 255

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from affect.engine.commit import git_commit
+from affect.engine.runs.git import git_commit
 
 RESULTS = Path(__file__).parent / "results"
 VERSIONS = {

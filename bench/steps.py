@@ -27,17 +27,17 @@ from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import Tensor
 
 from affect.bench.peers import Files, PeerPicture, files_and_opencv
-from affect.engine.config import RunConfig, TrainConfig
+from affect.engine.config.run import RunConfig, TrainConfig
+from affect.engine.data.batch_plan import Plan
 from affect.engine.data.loader import Batch, default_workers
-from affect.engine.data.plan import Plan
-from affect.engine.device import choose_precision
 from affect.engine.models.heads import LinearHead
-from affect.engine.ranks import Ranks
+from affect.engine.system.device import choose_precision
+from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS
-from affect.engine.train import Trainer
+from affect.engine.training.trainer import Trainer
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.order import Order
-from affect.shards.read import Dataset
+from affect.shards.sampler import Order
 
 TASK = TASKS["emotion_student"]
 LR, EPOCHS = 1e-4, 1000  # so many that the rate stays what it is

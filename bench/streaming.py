@@ -21,24 +21,24 @@ import torch
 from affect.bench import record
 from affect.bench.latency import PACKAGES, line, rounds
 from affect.bench.timing import Timing
-from affect.engine.config import ModelConfig
-from affect.engine.data.preprocess import Preprocess
+from affect.engine.config.preprocess import Preprocess
+from affect.engine.config.run import ModelConfig
 from affect.engine.export.onnx import Deployed, DeployedTemporal, write_onnx
-from affect.engine.models.clip import ClipModel, FrameEncoder, frame_backbone
+from affect.engine.models.clip_model import ClipModel, FrameEncoder, frame_backbone
 from affect.engine.models.normalise import Normalise
 from affect.engine.models.temporal import LstmAttention
-from affect.engine.package import Manifest, graph_names
-from affect.engine.runtime.backends import Backend, Choice, open_graph
-from affect.engine.runtime.boxes import Box, Listed
+from affect.engine.package.manifest import Manifest, graph_names
+from affect.engine.runtime.backends.open import Backend, Choice, open_graph
 from affect.engine.runtime.clip_stream import ClipStream
-from affect.engine.runtime.crop import crop
-from affect.engine.runtime.detect import subject_of
-from affect.engine.runtime.frame import Engine
-from affect.engine.runtime.prepare import Search
-from affect.engine.runtime.reader import Reader
-from affect.engine.runtime.sources import open_source
-from affect.engine.runtime.stream import Stream
-from affect.engine.runtime.video import run_source
+from affect.engine.runtime.engine import Engine
+from affect.engine.runtime.frame_reader import Reader
+from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.stream import Stream
+from affect.engine.runtime.vision.boxes import Box, Listed
+from affect.engine.runtime.vision.crop import crop
+from affect.engine.runtime.vision.detect import subject_of
+from affect.engine.runtime.vision.prepare import Search
+from affect.engine.runtime.writers.result_folder import run_source
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
@@ -180,7 +180,7 @@ def _parts(num_frames: int, backbone: str, folder: Path) -> tuple[Backend, Backe
 
 
 def _fastest(graph: Path, row: tuple[int, ...]) -> Choice:
-    from affect.engine.runtime.choose import Candidates
+    from affect.engine.runtime.backends.auto import Candidates
 
     chosen = Candidates(graph, row, "cpu").open(lambda choice: open_graph(graph, choice, "cpu"))
     chosen.close()

@@ -20,9 +20,9 @@ import torch
 from affect.bench import record
 from affect.bench.loader import BUFFERED, MAX_DIFFERENCE, Case, Timing, packed
 from affect.bench.steps import Ours, Provider, Timm, Work, levels
-from affect.engine.data.preprocess import Preprocess
+from affect.engine.config.preprocess import Preprocess
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
 
 COMPARED = 3  # first steps whose losses are compared: the first knows the forward pass, the next two know the update
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # relative; a rate of 1.5 LR is 1.6e-2 off
@@ -78,7 +78,7 @@ def check_pictures(work: Work) -> None:
     if off > MAX_DIFFERENCE:
         raise InputError(
             f"bench: OpenCV makes other pictures than our loader: {off:.2f} levels off on average, at most {MAX_DIFFERENCE} "
-            "expected; nothing was timed. Mend it: tests/data/test_pipelines_agree.py, tests/bench/test_train_bench.py"
+            "expected; nothing was timed. Mend it: tests/engine/data/test_pipelines_agree.py, tests/bench/test_train_bench.py"
         )
 
 

@@ -9,17 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from affect.engine.runtime.answers import Face, Frame, Frames
-    from affect.engine.runtime.clip import Clip, ClipEngine
-    from affect.engine.runtime.frame import Engine
-    from affect.engine.runtime.prepare import Search
-    from affect.engine.runtime.reader import Reader
-    from affect.engine.runtime.smooth import OFF, Smoothing
-    from affect.engine.runtime.sources import open_source
+    from affect.engine.runtime.clip_engine import Clip, ClipEngine
+    from affect.engine.runtime.engine import Engine
+    from affect.engine.runtime.frame_reader import Reader
+    from affect.engine.runtime.results import Face, Frame, Frames
+    from affect.engine.runtime.smoothing import OFF, Smoothing
+    from affect.engine.runtime.sources.open import open_source
+    from affect.engine.runtime.vision.prepare import Search
 
 PLACES = {  # name -> the module of the runtime that has it
-    "Clip": "clip", "ClipEngine": "clip", "Engine": "frame", "Face": "answers", "Frame": "answers", "Frames": "answers",
-    "OFF": "smooth", "Reader": "reader", "Search": "prepare", "Smoothing": "smooth", "open_source": "sources",
+    "Clip": "clip_engine", "ClipEngine": "clip_engine", "Engine": "engine", "Face": "results", "Frame": "results",
+    "Frames": "results", "OFF": "smoothing", "Reader": "frame_reader", "Search": "vision.prepare", "Smoothing": "smoothing",
+    "open_source": "sources.open",
 }  # fmt: skip
 __all__ = [
     "OFF",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.sources.folds import Folds
+from affect.shards.sources.fold_files import Folds
 
 if TYPE_CHECKING:
-    from affect.shards.read import Dataset
+    from affect.shards.dataset import Dataset
 
 MOST_LEVELS = 20  # of a column of numbers; one with more is cut into QUARTERS of its rows
 QUARTERS = (0.25, 0.5, 0.75)

@@ -25,8 +25,8 @@ def real():
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory):
     """400 drawn faces of 20 people, 48 px, packed."""
-    from affect.shards.sources.synthetic import SyntheticSource
-    from affect.shards.write import pack
+    from affect.shards.pack import pack
+    from affect.shards.synthetic.source import SyntheticSource
 
     out = tmp_path_factory.mktemp("packed") / "synthetic"
     pack(SyntheticSource(400, size=48, subjects=20), out, shard_samples=150)
@@ -46,12 +46,12 @@ def settings(synthetic):
 @pytest.fixture(scope="session")
 def train():
     """train(settings, out, resume=False, init_from=None): the training of `affect train smoke --set ...`."""
-    from affect.engine.config import load_config
+    from affect.engine.config.run import load_config
     from affect.engine.distill.teacher import open_teacher
     from affect.engine.evaluation.scorer import Scorer
     from affect.engine.tasks import TASKS
-    from affect.engine.train import fit
-    from affect.shards.read import Dataset
+    from affect.engine.training.trainer import fit
+    from affect.shards.dataset import Dataset
 
     def train(settings, out, **options):
         run = load_config("smoke", settings)
@@ -72,7 +72,7 @@ def trained(train, settings, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def package(trained):
-    from affect.engine.export.export import export
+    from affect.engine.export.export_run import export
 
     return export(trained).model.parent
 

@@ -40,7 +40,7 @@ def loader(
     """Images or clips a second of our loader and of those that people use."""
     from affect.bench import record
     from affect.bench.loader import CASES, Timing, bench_loader, packed, providers
-    from affect.engine.progress import Progress
+    from affect.engine.system.progress import Progress
 
     names = [] if clips else list(CASES) if case == "all" else [case]
     pictures, batch = pictures or (64 if clips else 2000), batch or (8 if clips else 64)
@@ -82,8 +82,8 @@ def train(
     from affect.bench.steps import Work
     from affect.bench.train import bench_epoch, bench_steps, drawn, ready
     from affect.engine.data.selection import open_dataset
-    from affect.engine.device import choose_device, describe
-    from affect.engine.progress import Progress
+    from affect.engine.system.device import choose_device, describe
+    from affect.engine.system.progress import Progress
 
     chosen = choose_device(device)
     with tempfile.TemporaryDirectory(prefix="affect-bench-") as folder:
@@ -118,7 +118,7 @@ def kernels(
     from affect.bench.kernels import bench_kernels, tables
     from affect.bench.losses import OPS, cases
     from affect.bench.timing import Timing
-    from affect.engine.progress import Progress
+    from affect.engine.system.progress import Progress
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen, folder = cases(OPS if op == "all" else [op], device), results or (record.RESULTS if save else None)
@@ -167,8 +167,8 @@ def latency(
     from affect.bench.latency import bench_graph, exported, ready
     from affect.bench.streaming import bench_clips, bench_memory, bench_overhead, bench_video
     from affect.bench.timing import Timing
-    from affect.engine.progress import Progress
-    from affect.engine.runtime.backends import best_device
+    from affect.engine.runtime.backends.open import best_device
+    from affect.engine.system.progress import Progress
 
     place, timing, lines = best_device() if device == "auto" else device, Timing(seconds, rounds), list[dict[str, Any]]()
     skipped: dict[str, str] = {}
@@ -221,7 +221,7 @@ def _show_latency(op: str, lines: list[dict[str, Any]]) -> None:
 
 def _measured_clips(folder: Path, num_clips: int, batch: int, workers: int, timing: Timing) -> list[dict[str, Any]]:
     from affect.bench.clips import FRAMES, PEERS, PREPROCESS, bench_clips, packed, providers
-    from affect.engine.progress import Progress
+    from affect.engine.system.progress import Progress
 
     dataset = packed(num_clips, folder)
     with Progress("bench clips", len(providers()) * (timing.rounds + 1), "rounds") as progress:

@@ -45,7 +45,7 @@ def folder(
     as_json: Json = False,
 ) -> None:
     """Pictures in a folder per class."""
-    from affect.shards.sources.folder import FolderSource
+    from affect.shards.sources.class_folders import FolderSource
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
     pack_source(FolderSource(root, names or None, val), out, on_leak, max_rejects, calib, max_side, quality, workers, as_json)
@@ -146,7 +146,7 @@ def synthetic(
     as_json: Json = False,
 ) -> None:
     """Drawn faces with emotions and action units; subjects apart in train and val."""
-    from affect.shards.sources.synthetic import SyntheticSource
+    from affect.shards.synthetic.source import SyntheticSource
 
     source = SyntheticSource(num_images, size=size, seed=seed, subjects=subjects)
     pack_source(source, out, "error", 0, calib, max_side, quality, workers, as_json)
@@ -154,8 +154,8 @@ def synthetic(
 
 def verify(dataset: Path, as_json: Json = False) -> None:
     """Read everything back; name every file that is not as it was packed."""
-    from affect.engine.progress import Progress
-    from affect.shards.read import Dataset
+    from affect.engine.system.progress import Progress
+    from affect.shards.dataset import Dataset
     from affect.shards.verify import verify
 
     total = Dataset(dataset).info.num_samples

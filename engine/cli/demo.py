@@ -21,18 +21,18 @@ def demo(
 ) -> None:
     """Pack, verify, train, evaluate, export and predict on synthetic faces: minutes on a CPU; with --source seconds."""
     if source is not None:
-        from affect.engine.show import show
+        from affect.engine.demo.source_demo import show
 
         show(source, out)
         return
-    from affect.engine.demo import demo
+    from affect.engine.demo.synthetic_demo import demo
 
     demo(out)
 
 
 def doctor() -> None:
     """What is installed, what works, what will be used."""
-    from affect.engine.doctor import report
+    from affect.engine.system.doctor import report
 
     for name, finding in report():
         print(f"{name:22s} {finding}")

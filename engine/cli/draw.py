@@ -35,8 +35,8 @@ def rafce(
     seed: int = 1337,
 ) -> None:
     """RAF-CE: compound emotions, action units, partition."""
-    from affect.engine.progress import Progress
-    from affect.shards.sources.rafce_drawn import write_rafce
+    from affect.engine.system.progress import Progress
+    from affect.shards.synthetic.rafce_drawn import write_rafce
 
     with Progress("draw", num_images, "images") as progress:
         write_rafce(
@@ -58,8 +58,8 @@ def cattle(
     seed: int = 1337,
 ) -> None:
     """Cattle after surgery: clips, seven facial features of 0 to 2, moments, folds of animals."""
-    from affect.engine.progress import Progress
-    from affect.shards.sources.cattle import write_cattle
+    from affect.engine.system.progress import Progress
+    from affect.shards.synthetic.cattle import write_cattle
 
     with Progress("draw", clips, "clips") as progress:
         done = write_cattle(folder, animals, clips, size, frames, seed, form, progress.advance)
@@ -87,9 +87,9 @@ def mouse(
     seed: int = 1337,
 ) -> None:
     """Mice under stimulation: trials of five levels, or with stress that only order or background tell."""
-    from affect.engine.progress import Progress
+    from affect.engine.system.progress import Progress
     from affect.shards.errors import InputError
-    from affect.shards.sources.mice import head_box, write_mice
+    from affect.shards.synthetic.mice import head_box, write_mice
 
     if order and shortcut:
         raise InputError("--order, --shortcut: the label is to be told by one of them; give one")

@@ -64,8 +64,8 @@ def evaluate(
     given |= {"label_protocol": label_protocol, "calib": calib}
     _check_usage({name for name, value in given.items() if value is not None}, split)
     from affect.engine.evaluation.evaluate import evaluate
-    from affect.engine.evaluation.files import evaluate_csv, evaluate_npz
-    from affect.engine.progress import Progress
+    from affect.engine.evaluation.unpacked import evaluate_csv, evaluate_npz
+    from affect.engine.system.progress import Progress
     from affect.shards.class_maps import ClassMap
 
     known = ClassMap.load(class_map) if class_map else None
@@ -223,7 +223,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """A package: the graph with its manifest, its parity with the model measured."""
-    from affect.engine.export.export import export
+    from affect.engine.export.export_run import export
 
     package = export(run, to.split(","), int8=int8, max_drop=max_drop, gpus=gpu or ())
     files = package.manifest.files or {}

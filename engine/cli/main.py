@@ -26,7 +26,7 @@ from affect.engine.cli import (
     tables,
     training,
 )
-from affect.engine.log import say
+from affect.engine.system.log import say
 from affect.shards.errors import InputError
 
 app = typer.Typer(

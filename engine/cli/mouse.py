@@ -31,9 +31,9 @@ def mouse_report(
 ) -> None:
     """A model of stress of mice, or of its level, beside motion and beside controls that say what else could have told."""
     from affect.engine.crossval.mouse_report import mouse_report as report
-    from affect.engine.report import mouse
+    from affect.engine.report import mouse_cohorts as mouse
     from affect.engine.report.pain.texts import plain
-    from affect.engine.run import write_json
+    from affect.engine.runs.folder import write_json
     from affect.shards.errors import InputError
 
     given = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from affect.shards.write import Source
+    from affect.shards.pack import Source
 
 Out = Annotated[Path, typer.Option("--out", help="the folder of the packed dataset; must not be there yet")]
 OnLeak = Annotated[Literal["error", "drop-train", "keep"], typer.Option(help="the same pixels or one group in two splits")]
@@ -30,10 +30,10 @@ def pack_source(
     source: Source, out: Path, on_leak: OnLeak, max_rejects: float, calib: float, max_side: int, quality: int, workers: int,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from affect.engine.log import say
-    from affect.engine.progress import Progress
+    from affect.engine.system.log import say
+    from affect.engine.system.progress import Progress
     from affect.shards.images import Storage
-    from affect.shards.write import pack
+    from affect.shards.pack import pack
 
     with Progress("pack", None, "images") as progress:
         info = pack(
@@ -70,7 +70,7 @@ def _clip_notes(out: Path) -> list[str]:
     """What was odd about the recordings."""
     import numpy as np
 
-    from affect.shards.read import Dataset
+    from affect.shards.dataset import Dataset
 
     dataset = Dataset(out)
     repeated, gaps, origins = (dataset.column(f"meta.{name}") for name in ("repeated", "gaps", "time_from"))

@@ -24,7 +24,7 @@ def features(
 ) -> None:
     """Penultimate features of a run's best model on a dataset, for prototypes and distillation."""
     from affect.engine.distill.extract import extract
-    from affect.engine.progress import Progress
+    from affect.engine.system.progress import Progress
 
     with Progress("features", None, "images") as progress:
         found = extract(run, data, split, out, progress.advance)

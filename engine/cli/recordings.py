@@ -23,7 +23,7 @@ from affect.engine.cli.packing import (
 )
 
 if TYPE_CHECKING:
-    from affect.shards.write import Source
+    from affect.shards.pack import Source
 
 Frames = Annotated[int, typer.Option(min=0, help="this many frames a clip, spread evenly over it")]
 RateHz = Annotated[float, typer.Option(min=0, help="a frame each 1 / RATE seconds")]
@@ -122,7 +122,7 @@ def pain(
     as_json: Json = False,
 ) -> None:
     """Cattle clips scored with the 7-item bovine facial scale; whole animals held out."""
-    from affect.engine.runtime.detect import HUMAN
+    from affect.engine.runtime.vision.detect import HUMAN
     from affect.shards.errors import InputError
     from affect.shards.sources.frames import chosen
     from affect.shards.sources.pain import PainSource
@@ -207,7 +207,7 @@ def _cropped(source: Source, crop: str, margin: float) -> Source:
     """The source, or its clips cut to the subject that a detector finds."""
     if not crop:
         return source
-    from affect.engine.runtime.detect import finder
+    from affect.engine.runtime.vision.detect import finder
     from affect.shards.sources.parts import Cropped
 
     return Cropped(source, finder(crop), crop, margin)

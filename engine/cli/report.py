@@ -23,14 +23,14 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """What a run is, its figures, its drop on other sets, from its own files; no dataset is needed."""
-    from affect.engine.report.folder import shown
-    from affect.engine.report.said import report
+    from affect.engine.report.run_figures import shown
+    from affect.engine.report.run_report import report
 
     found: dict[str, list[dict[str, Any]]] = {str(run): [] for run in runs}
     for run in runs:
         print(report(run))
         if verify:
-            from affect.engine.report.verify import verify as verified
+            from affect.engine.report.verify_run import verify as verified
 
             for check in verified(run):
                 print(f"  {check.state:9s} {check.what}: {check.of}")
@@ -60,8 +60,8 @@ def card(
     out: Annotated[Path, typer.Option(help="where CARD.md, card.json and what was evaluated go")] = Path("card"),
 ) -> None:
     """What a model is and how well it does, measured here: a model card in Markdown and JSON."""
-    from affect.engine.progress import Progress
     from affect.engine.report.card import write_card
+    from affect.engine.system.progress import Progress
     from affect.shards.errors import InputError
 
     if (npz is None) == (data is None):
@@ -71,7 +71,7 @@ def card(
     text = notes.read_text(encoding="utf-8") if notes else ""
     progress = partial(Progress, "evaluate", None, "images")
     if npz:
-        from affect.engine.evaluation.files import evaluate_npz, protocols_of
+        from affect.engine.evaluation.unpacked import evaluate_npz, protocols_of
 
         sets = {}
         for protocol in protocols_of(npz):

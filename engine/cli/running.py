@@ -12,10 +12,10 @@ import typer
 from affect.shards.errors import InputError
 
 if TYPE_CHECKING:
-    from affect.engine.runtime.clip import ClipEngine
-    from affect.engine.runtime.frame import Engine
-    from affect.engine.runtime.prepare import Search
-    from affect.engine.runtime.stream import Source
+    from affect.engine.runtime.clip_engine import ClipEngine
+    from affect.engine.runtime.engine import Engine
+    from affect.engine.runtime.sources.stream import Source
+    from affect.engine.runtime.vision.prepare import Search
 
 SUBJECT = (
     "who is looked for: human_face, yunet:FILE.onnx, full (each picture is one face, cropped already), boxes:FILE.csv, "
@@ -93,13 +93,13 @@ def run(
 ) -> None:
     """Answer for every frame of a source, and each face in it."""
     from affect.engine import zoo
-    from affect.engine.log import say
-    from affect.engine.runtime.clip import ClipEngine
-    from affect.engine.runtime.frame import Engine
-    from affect.engine.runtime.prepare import Search
-    from affect.engine.runtime.signals import shares
-    from affect.engine.runtime.smooth import OFF, Smoothing
-    from affect.engine.runtime.sources import open_source
+    from affect.engine.runtime.clip_engine import ClipEngine
+    from affect.engine.runtime.engine import Engine
+    from affect.engine.runtime.side_signals import shares
+    from affect.engine.runtime.smoothing import OFF, Smoothing
+    from affect.engine.runtime.sources.open import open_source
+    from affect.engine.runtime.vision.prepare import Search
+    from affect.engine.system.log import say
 
     Search(subject or "full", detect_every, margin, detect_width=detect_width)  # before anything is loaded
     signals = _signals(side or [])
@@ -131,8 +131,8 @@ def run(
 
 
 def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search, video: bool, anonymize: bool) -> dict[str, Any]:
-    from affect.engine.progress import Progress
-    from affect.engine.runtime.video import run_source
+    from affect.engine.runtime.writers.result_folder import run_source
+    from affect.engine.system.progress import Progress
 
     with Progress("run", None, "frames") as progress:
         found = run_source(engines, source, out, search=search, video=video, anonymize=anonymize, advance=progress.advance)
@@ -149,8 +149,8 @@ def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search
 def _run_clips(
     engines: list[ClipEngine], source: Source, out: Path, hop: int | None, search: Search, side: dict[str, float]
 ) -> int:
-    from affect.engine.runtime.outside import warn_if_slow
-    from affect.engine.runtime.recordings import CLIPS, run_clips
+    from affect.engine.runtime.input_warnings import warn_if_slow
+    from affect.engine.runtime.writers.clip_table import CLIPS, run_clips
 
     warn_if_slow(engines, source)
     count = run_clips(engines, source, out, hop=hop, search=search, side=side)
@@ -173,8 +173,8 @@ def _signals(texts: list[str]) -> dict[str, float]:
 
 
 def _subject(engines: list[Engine], source: Source) -> str:
-    from affect.engine.log import say
-    from affect.engine.runtime.video import default_subject
+    from affect.engine.runtime.writers.result_folder import default_subject
+    from affect.engine.system.log import say
 
     chosen, why = default_subject(engines, source)
     say(f"{source.name}: subject {chosen}, for {why}; --subject names another")

@@ -38,7 +38,7 @@ def softlabels(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """What trained runs say of every row of a dataset, for students to learn from."""
-    from affect.engine.distill.ensemble import Options, soft_labels
+    from affect.engine.distill.ensemble_softlabels import Options, soft_labels
 
     options = Options(mode, _numbers(weights), fit_weights, scale, out_of_fold, float32, precision, flip)
     found = soft_labels(runs, data, out, options)

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from affect.engine.data.statistics import Statistics
-    from affect.shards.read import Dataset
+    from affect.shards.dataset import Dataset
 
 BATCH, SEED = 128, 1337
 
@@ -26,7 +26,7 @@ def stats(
     """Counts by split, source, class and size."""
     from affect.engine.data.statistics import statistics
     from affect.engine.report.plots import dataset_plot
-    from affect.shards.read import Dataset
+    from affect.shards.dataset import Dataset
 
     packed = Dataset(dataset)
     found = statistics(packed)

@@ -23,11 +23,11 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """Train a run for each point of a grid, and choose one by sets that are kept apart from those reported."""
-    from affect.engine.sweep_config import plan
+    from affect.engine.config.sweep import plan
 
     planned = plan(config, settings or [], out)
-    from affect.engine.run import state_of
-    from affect.engine.sweep import check, sweep
+    from affect.engine.runs.folder import state_of
+    from affect.engine.sweep.run_sweep import check, sweep
     from affect.shards.errors import InputError
 
     if dry_run:

@@ -35,15 +35,15 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model, calibrate and export it."""
-    from affect.engine.alias import check_alias, make_alias
-    from affect.engine.config import load_config
+    from affect.engine.config.run import load_config
+    from affect.engine.runs.alias import check_alias, make_alias
     from affect.shards.errors import InputError
 
     if resume and init_from:
         raise InputError("--resume goes on with a run, --init-from starts another one: give one of them")
     run = load_config(config, settings)
-    from affect.engine.complete import train
-    from affect.engine.ranks import first_process
+    from affect.engine.pipeline import train
+    from affect.engine.system.distributed import first_process
 
     out = out or Path("runs") / (run.folder or Path(config).stem)
     link = check_alias(out, alias) if alias is not None else None
@@ -67,9 +67,9 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Fit the temperature of a finished run on its calib rows, and write its figures and graphs anew."""
-    from affect.engine.complete import complete
-    from affect.engine.config import CalibrationConfig
-    from affect.engine.conformal import checked_coverage
+    from affect.engine.calibration.conformal import checked_coverage
+    from affect.engine.config.run import CalibrationConfig
+    from affect.engine.pipeline import complete
 
     if coverage is not None:
         checked_coverage(coverage)
@@ -80,9 +80,9 @@ def calibrate(
 def _print(out: Path, as_json: bool) -> None:
     """What the folder's files say."""
     from affect.engine.cli.evaluating import minority_line, output_lines
-    from affect.engine.names import METRICS
-    from affect.engine.report.tables import RELIABILITY
-    from affect.engine.run import read_history
+    from affect.engine.report.reliability import RELIABILITY
+    from affect.engine.runs.files import METRICS
+    from affect.engine.runs.folder import read_history
 
     history, metrics = read_history(out), json.loads((out / METRICS).read_text())
     found = json.loads((out / RELIABILITY).read_text()) if (out / RELIABILITY).is_file() else {}

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.crossval.folds import read_note, runs_in
 from affect.engine.crossval.held_out import kept
-from affect.engine.crossval.pain import is_pain, pain_answers
+from affect.engine.crossval.pain_rows import is_pain, pain_answers
 from affect.engine.crossval.plan import ALL
-from affect.engine.crossval.report import TEST, general_data, told_of
+from affect.engine.crossval.pooled_report import TEST, general_data, told_of
+from affect.engine.crossval.run_folds import read_note, runs_in
 from affect.engine.data.selection import open_dataset, train_rows
-from affect.engine.log import silent
-from affect.engine.names import CROSSVAL, EVALUATED
 from affect.engine.report.pain.decision import decide, decision_text
 from affect.engine.report.pain.state import cut_off
 from affect.engine.report.pain.state import is_pain as holds
 from affect.engine.report.pain.texts import plain
-from affect.engine.run import write_json
+from affect.engine.runs.files import CROSSVAL, EVALUATED
+from affect.engine.runs.folder import write_json
+from affect.engine.system.log import silent
 from affect.shards.errors import InputError
 
 TRAINED = "trained.npz"

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.calibrate import read_calibration
-from affect.engine.checkpoint import BEST
+from affect.engine.calibration.temperature import read_calibration
 from affect.engine.data.loader import eval_loader
-from affect.engine.device import choose_device
+from affect.engine.evaluation.evaluated_model import in_torch, trained_model
 from affect.engine.evaluation.predictions import collect, pooled
-from affect.engine.evaluation.subject import in_torch, trained_model
-from affect.engine.progress import Progress
-from affect.engine.report.tables import CALIBRATION
+from affect.engine.report.reliability import CALIBRATION
+from affect.engine.runs.checkpoint import BEST
+from affect.engine.system.device import choose_device
+from affect.engine.system.progress import Progress
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
 from affect.shards.schema import Output
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 COLUMNS = ("sample", "fold", "group")
 

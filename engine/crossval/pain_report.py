@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from affect.engine.crossval.pain import pain_answers
+from affect.engine.crossval.pain_rows import pain_answers
 from affect.engine.crossval.plan import ALL, CONTINUE, FINETUNE, SPECIALIST, select_by
-from affect.engine.log import say
-from affect.engine.report.folder import CHOSEN_MARK
-from affect.engine.report.pain.answers import ACUTE_MOMENT, PainAnswers
 from affect.engine.report.pain.compare import compare, comparison_table
 from affect.engine.report.pain.decision import CRITERIA, Decision, decide
 from affect.engine.report.pain.ensemble import ORACLE, mean_of, with_specialist, with_true_moment
+from affect.engine.report.pain.out_of_fold import ACUTE_MOMENT, PainAnswers
 from affect.engine.report.pain.report import report
 from affect.engine.report.pain.state import other_folds_cut_offs
 from affect.engine.report.render import NONE, Table, markdown
-from affect.engine.run import open_run, read_history
-from affect.engine.stopping import merit
+from affect.engine.report.run_figures import CHOSEN_MARK
+from affect.engine.runs.folder import open_run, read_history
+from affect.engine.system.log import say
+from affect.engine.training.early_stopping import merit
 from affect.shards.errors import InputError
 
 if TYPE_CHECKING:
-    from affect.engine.crossval.report import Found
+    from affect.engine.crossval.pooled_report import Found
 
 ANSWERS = "answers.npz"
 Strategies = dict[str, PainAnswers]

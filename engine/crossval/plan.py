@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from affect.engine.config import RunConfig, find_config
+from affect.engine.config.load import attempt, parsed, put, read_yaml
+from affect.engine.config.run import RunConfig, find_config
 from affect.engine.data.selection import folds_of, open_dataset
-from affect.engine.reading import attempt, parsed, put, read_yaml
-from affect.engine.run import open_run, read_history, state_of
-from affect.engine.stopping import best_epoch, merit, stale_epochs
+from affect.engine.runs.folder import open_run, read_history, state_of
 from affect.engine.tasks import TASKS
+from affect.engine.training.early_stopping import best_epoch, merit, stale_epochs
 from affect.shards.errors import InputError, nearest
 
 ALL, CONTINUE, FINETUNE, SPECIALIST = "all", "continue", "finetune", "specialist"

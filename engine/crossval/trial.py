@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from affect.engine.batchsize import with_batch_size
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.crossval.plan import CrossPlan, FoldRun
 from affect.engine.data.selection import open_dataset, val_selection
 from affect.engine.evaluation.scorer import Scorer
-from affect.engine.learnable import task_of
-from affect.engine.ranks import joined
-from affect.engine.run import read_history, state_of
-from affect.engine.train import Trainer
+from affect.engine.runs.folder import read_history, state_of
+from affect.engine.system.distributed import joined
+from affect.engine.training.auto_batch_size import with_batch_size
+from affect.engine.training.task_outputs import task_of
+from affect.engine.training.trainer import Trainer
 from affect.shards.errors import InputError
 
 STEPS = 2  # the first one warms up

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affect.engine.data.preprocess import Clahe
-from affect.engine.data.settings import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
+from affect.engine.config.data import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
+from affect.engine.config.preprocess import Clahe
 
 TRIES = 10  # torchvision's: a window that does not fit is drawn again
 # Where in a sample's numbers each augmentation finds its own: switching one on moves no other.

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from affect.engine.config.data import ClipConfig
 from affect.engine.data.augment import START, uniforms
-from affect.engine.data.settings import ClipConfig
-from affect.engine.log import say_once
+from affect.engine.system.log import say_once
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, first
-from affect.shards.read import Dataset
 
 SHUFFLED = 2**32 - 1  # in place of the epoch, which never gets there: the numbers that shuffle a clip's frames
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 
+from affect.engine.config.data import AugmentConfig
+from affect.engine.config.preprocess import Preprocess
 from affect.engine.data.augment import ERASED
-from affect.engine.data.plain import MID_GRAY, MOST_AHEAD
-from affect.engine.data.plan import Plan, Planner
-from affect.engine.data.preprocess import Preprocess
-from affect.engine.data.settings import AugmentConfig
+from affect.engine.data.batch_plan import Plan, Planner
+from affect.engine.data.opencv import MID_GRAY, MOST_AHEAD
 
 AHEAD = 2  # batches
 PART = 256  # pictures

@@ -12,26 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affect.engine.config import RunConfig
-from affect.engine.data import plain
+from affect.engine.config.data import ClipConfig
+from affect.engine.config.preprocess import Preprocess, too_large
+from affect.engine.config.run import RunConfig
+from affect.engine.data import opencv as plain
+from affect.engine.data.batch_plan import Plan, Planner
 from affect.engine.data.clip_view import Windows, clip_view
-from affect.engine.data.mix import Mix, draw_mix
-from affect.engine.data.plan import Plan, Planner
-from affect.engine.data.preprocess import Preprocess, too_large
+from affect.engine.data.mixup import Mix, draw_mix
 from affect.engine.data.selection import sampling_weights, spread_of, train_rows
-from affect.engine.data.settings import ClipConfig
-from affect.engine.data.side import side_values
+from affect.engine.data.side_signals import side_values
 from affect.engine.data.watchdog import Watchdog
-from affect.engine.log import say
-from affect.engine.ranks import Ranks
-from affect.engine.task import TaskSpec
+from affect.engine.system.distributed import Ranks
+from affect.engine.system.log import say
+from affect.engine.tasks.spec import TaskSpec
 from affect.shards.clip import clip_sha256
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, first
 from affect.shards.images import BadImage, decode, pixel_sha256
-from affect.shards.order import Order
-from affect.shards.read import Dataset
-from affect.shards.select import Selection
-from affect.shards.stream import StreamOrder, StreamReader
+from affect.shards.sampler import Order
+from affect.shards.selection import Selection
+from affect.shards.tar_stream import StreamOrder, StreamReader
 
 EVALUATED, EVALUATED_FRAMES = 128, 512  # pictures a batch, and of clips frames
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from affect.engine.config import DataConfig, RunConfig
-from affect.engine.data.settings import AugmentConfig
-from affect.engine.log import say
-from affect.engine.task import TaskSpec
+from affect.engine.config.data import AugmentConfig
+from affect.engine.config.run import DataConfig, RunConfig
+from affect.engine.system.log import say
+from affect.engine.tasks.spec import TaskSpec
+from affect.shards.concat import Merged
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, nearest
 from affect.shards.folds import FoldRule
-from affect.shards.merged import Merged
-from affect.shards.order import class_balanced_weights
-from affect.shards.read import Dataset
-from affect.shards.select import Fold, Selection, equals, fold_list, present, select
+from affect.shards.sampler import class_balanced_weights
+from affect.shards.selection import Fold, Selection, equals, fold_list, present, select
 
 POWERS = {"sqrt": 0.5, "balanced": 1.0}  # samplers by class, and `power` of class_balanced_weights
 

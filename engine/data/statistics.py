@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affect.shards.order import Order
-from affect.shards.read import Dataset
+from affect.shards.dataset import Dataset
+from affect.shards.sampler import Order
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from affect.engine.log import say
+from affect.engine.system.log import say
 
 LIMIT_S = 60.0
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from affect.engine.checkpoint import BEST, load
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import largest_share, open_dataset
-from affect.engine.device import choose_device
 from affect.engine.distill.features import Features, refuse_existing
+from affect.engine.evaluation.evaluated_model import trained_model
 from affect.engine.evaluation.predictions import collect
-from affect.engine.evaluation.subject import trained_model
+from affect.engine.runs.checkpoint import BEST, load
+from affect.engine.system.device import choose_device
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 
 def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callable[[int], None] = lambda count: None) -> Features:

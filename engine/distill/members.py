@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from affect.engine.calibrate import Calibration, read_calibration
-from affect.engine.checkpoint import BEST, load
-from affect.engine.config import Precision, RunConfig
+from affect.engine.calibration.temperature import Calibration, read_calibration
+from affect.engine.config.run import Precision, RunConfig
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import train_selection
-from affect.engine.device import autocast, choose_device, choose_precision
 from affect.engine.distill.softlabels import Scale
 from affect.engine.evaluation.evaluate import same_classes
+from affect.engine.evaluation.evaluated_model import in_torch, trained_model
 from affect.engine.evaluation.predictions import Advance, collect
-from affect.engine.evaluation.subject import in_torch, trained_model
-from affect.engine.log import say
-from affect.engine.progress import Progress
+from affect.engine.runs.checkpoint import BEST, load
+from affect.engine.system.device import autocast, choose_device, choose_precision
+from affect.engine.system.log import say
+from affect.engine.system.progress import Progress
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
 
 BATCH = {"cuda": 256}  # pictures at once; 128 elsewhere
 

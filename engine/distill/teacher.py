@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from affect.engine.calibrate import read_calibration
-from affect.engine.checkpoint import BEST
-from affect.engine.config import RunConfig
+from affect.engine.calibration.temperature import read_calibration
+from affect.engine.config.loss import TeacherConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch
 from affect.engine.data.selection import train_selection
-from affect.engine.device import autocast, choose_precision
 from affect.engine.distill.features import feature_table
 from affect.engine.distill.softlabels import SoftLabels
 from affect.engine.evaluation.evaluate import same_classes
-from affect.engine.evaluation.subject import trained_model
-from affect.engine.log import say
-from affect.engine.losses.settings import TeacherConfig
-from affect.engine.losses.term import Taught
+from affect.engine.evaluation.evaluated_model import trained_model
+from affect.engine.losses.base import Taught
+from affect.engine.runs.checkpoint import BEST
+from affect.engine.system.device import autocast, choose_precision
+from affect.engine.system.log import say
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
-from affect.shards.select import select
-from affect.shards.writer import file_sha256
+from affect.shards.selection import select
+from affect.shards.tar_writer import file_sha256
 
 
 def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[torch.device], Table | Live] | None:

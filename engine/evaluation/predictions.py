@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from affect.engine.data.loader import Loader
-from affect.engine.evaluation.outputs import labelled
-from affect.engine.evaluation.subject import Predict
+from affect.engine.evaluation.evaluated_model import Predict
+from affect.engine.evaluation.output_metrics import labelled
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
 from affect.shards.schema import Output
 
 Advance = Callable[[int], None]  # told how many rows are done

@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import train_rows, val_selection
-from affect.engine.device import autocast, choose_precision
-from affect.engine.evaluation.outputs import all_figures, labelled
+from affect.engine.evaluation.output_metrics import all_figures, labelled
 from affect.engine.evaluation.predictions import check_labelled, collect, pooled
-from affect.engine.log import silent
-from affect.engine.ranks import Ranks
-from affect.engine.task import TaskSpec
+from affect.engine.system.device import autocast, choose_precision
+from affect.engine.system.distributed import Ranks
+from affect.engine.system.log import silent
+from affect.engine.tasks.spec import TaskSpec
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, nearest
-from affect.shards.read import Dataset
 
 TRAIN = "train_"  # before the figures of training rows
 

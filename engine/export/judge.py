@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
-from affect.engine.evaluation.outputs import all_figures
+from affect.engine.evaluation.output_metrics import all_figures
 from affect.engine.evaluation.predictions import collect, pooled
 from affect.engine.export.parity import agreement
 from affect.engine.export.quantize import CLIPS, SAMPLES
-from affect.engine.package import raw_name
-from affect.engine.runtime.backends import Backend, OpenVino
-from affect.engine.stopping import merit
+from affect.engine.package.manifest import raw_name
+from affect.engine.runtime.backends.open import Backend, OpenVino
 from affect.engine.tasks import TASKS
+from affect.engine.training.early_stopping import merit
 from affect.shards.errors import InputError
 from affect.shards.schema import TargetLayout
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from affect.engine.package import METADATA_KEY, SIDE, Manifest, graph_names
+from affect.engine.package.manifest import METADATA_KEY, SIDE, Manifest, graph_names
 from affect.shards.schema import TargetLayout
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
 from affect.engine.data.selection import largest_share
-from affect.engine.log import say
-from affect.engine.losses.term import LossTerm, Said, Taught
-from affect.engine.task import Term
+from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.system.log import say
+from affect.engine.tasks.spec import Term
 from affect.kernels import arcface_ce
 
 

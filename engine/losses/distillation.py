@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.losses.term import LossTerm, Said, Taught
-from affect.engine.task import Term
+from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.tasks.spec import Term
 from affect.kernels import dkd
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
+from affect.engine.losses.base import Said, Taught
 from affect.engine.losses.cross_entropy import CrossEntropy
-from affect.engine.losses.term import Said, Taught
-from affect.engine.task import Term
+from affect.engine.tasks.spec import Term
 
 
 class Resup(CrossEntropy):

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.log import say
-from affect.engine.losses.term import LossTerm, Said, Taught
-from affect.engine.scalars import TOTAL
-from affect.engine.task import Term
+from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.metrics.regression import TOTAL
+from affect.engine.system.log import say
+from affect.engine.tasks.spec import Term
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
 
 
 class ScalarMse(LossTerm):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from affect.engine.config import RunConfig
-from affect.engine.models.clip import ClipModel, FrameEncoder, TwoNetworks, frame_backbone, width_of
+from affect.engine.config.run import RunConfig
+from affect.engine.models.clip_model import ClipModel, FrameEncoder, TwoNetworks, frame_backbone, width_of
 from affect.engine.models.heads import HEADS, Head
 from affect.engine.models.normalise import Normalise
 from affect.engine.models.temporal import TEMPORALS, Differences
-from affect.engine.task import TaskSpec
+from affect.engine.tasks.spec import TaskSpec
 from affect.shards.errors import InputError
 from affect.shards.schema import TargetLayout
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affect.engine.config import RunConfig
+from affect.engine.config.run import RunConfig
 
 UNITS = "au"  # the output that attention is for
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affect.engine.models.heads import Head
-from affect.engine.models.side import Standardise
+from affect.engine.models.side_signals import Standardise
 from affect.shards.errors import InputError
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from affect.engine.names import CONFIG
-from affect.engine.package import ModelPackage
+from affect.engine.package.manifest import ModelPackage
 from affect.engine.report.render import NONE, Table, markdown
-from affect.engine.run import write_json
+from affect.engine.runs.files import CONFIG
+from affect.engine.runs.folder import write_json
 
 CARD, CARD_JSON = "CARD.md", "card.json"
 FIGURES = {  # of metrics.json -> how it is called

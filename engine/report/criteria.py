@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from affect.engine.report.render import NONE, Table
-from affect.engine.task import Criterion
+from affect.engine.tasks.spec import Criterion
 
 WAY = "way"  # as the first part of a path: the key of figures over all classes, `14way`
 

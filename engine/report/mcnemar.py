@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from affect.engine.names import EVALUATED, PREDICTIONS
 from affect.engine.report.render import Table
+from affect.engine.runs.files import EVALUATED, PREDICTIONS
 
 
 @dataclass(frozen=True)

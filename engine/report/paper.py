@@ -8,8 +8,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from affect.engine.names import METRICS, PREDICTIONS, SWEEP, VAL
-from affect.engine.report.folder import (
+from affect.engine.report.mcnemar import mcnemar_table
+from affect.engine.report.reliability import RELIABILITY, write_tables
+from affect.engine.report.render import NONE, Table, document, markdown
+from affect.engine.report.run_figures import (
     CHOSEN_MARK,
     EPOCH_MARK,
     KEYS,
@@ -23,9 +25,7 @@ from affect.engine.report.folder import (
     switches,
     validation,
 )
-from affect.engine.report.mcnemar import mcnemar_table
-from affect.engine.report.render import NONE, Table, document, markdown
-from affect.engine.report.tables import RELIABILITY, write_tables
+from affect.engine.runs.files import METRICS, PREDICTIONS, SWEEP, VAL
 from affect.shards.errors import InputError
 
 XVAL_MAIN, ABLATION_LITE, MCNEMAR = "xval_main", "ablation_lite", "mcnemar"

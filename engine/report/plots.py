@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from affect.engine.metrics import ece_of
+from affect.engine.metrics.classification import ece_of
 
 matplotlib.use("Agg")
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from affect.engine.runtime.answers import outputs_of
-from affect.engine.runtime.backends import Backend, open_parts
-from affect.engine.runtime.boxes import Box
+from affect.engine.runtime.backends.open import Backend, open_parts
 from affect.engine.runtime.clip_stream import ClipStream
-from affect.engine.runtime.prepare import FULL, Preparer, Search
-from affect.engine.runtime.reader import check
-from affect.engine.runtime.signals import Side, row_of, shares
-from affect.engine.runtime.stages import Stages
-from affect.engine.runtime.stream import Shot, Source, Stream
+from affect.engine.runtime.frame_reader import check
+from affect.engine.runtime.results import outputs_of
+from affect.engine.runtime.side_signals import Side, row_of, shares
+from affect.engine.runtime.sources.stream import Shot, Source, Stream
+from affect.engine.runtime.stage_timer import Stages
+from affect.engine.runtime.vision.boxes import Box
+from affect.engine.runtime.vision.prepare import FULL, Preparer, Search
 from affect.shards.errors import InputError
 
 if TYPE_CHECKING:
-    from affect.engine.runtime.clip import Clip, ClipEngine
+    from affect.engine.runtime.clip_engine import Clip, ClipEngine
 
 
 class ClipReader:
@@ -77,7 +77,7 @@ class ClipReader:
                 yield from self._seen(prepared, shot.time_s, found.track, found.box)
 
     def _seen(self, shot: Shot, time_s: float, track: int, box: Box) -> Iterator[Clip]:
-        from affect.engine.runtime.clip import Clip
+        from affect.engine.runtime.clip_engine import Clip
 
         if track not in self._streams:
             self._streams[track] = [self._started(*of) for of in zip(self.engines, self._parts, self._side, strict=True)]

@@ -1,6 +1,6 @@
 """Emotion from one face."""
 
-from affect.engine.task import TaskSpec, Term
+from affect.engine.tasks.spec import TaskSpec, Term
 
 EMOTION_STUDENT = TaskSpec(
     name="emotion_student",

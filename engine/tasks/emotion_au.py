@@ -1,6 +1,6 @@
 """Emotion and action units of one face, after seed 004."""
 
-from affect.engine.task import Criterion, TaskSpec, Term
+from affect.engine.tasks.spec import Criterion, TaskSpec, Term
 
 EMOTION_AU = TaskSpec(
     name="emotion_au",

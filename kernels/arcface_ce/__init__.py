@@ -4,7 +4,7 @@ from torch import Tensor
 
 from affect.kernels.arcface import ArcFace
 from affect.kernels.checks import check_classes, check_rows
-from affect.kernels.choose import choose
+from affect.kernels.dispatch import choose
 
 OP = "arcface_ce"
 

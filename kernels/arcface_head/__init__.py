@@ -4,7 +4,7 @@ from torch import Tensor
 
 from affect.kernels.arcface import ArcFace
 from affect.kernels.checks import check_beside, check_classes, check_rows, wrong
-from affect.kernels.choose import choose
+from affect.kernels.dispatch import choose
 
 OP = "arcface_head"
 WIDEST = 64  # classes whose rows of weight a program can hold beside a block of x

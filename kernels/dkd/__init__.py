@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from affect.kernels.checks import check_classes, check_rows
-from affect.kernels.choose import choose
-from affect.kernels.dkd.told import DKD
+from affect.kernels.dispatch import choose
+from affect.kernels.dkd.inputs import DKD
 
 OP = "dkd"
 

@@ -23,7 +23,7 @@ import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
-from affect.kernels.dkd.told import DKD, SCHEMA, TENSORS
+from affect.kernels.dkd.inputs import DKD, SCHEMA, TENSORS
 from affect.kernels.gradient import no_second_derivative
 from affect.kernels.launch import optional
 from affect.kernels.reduce import finish

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from affect.kernels.dkd.told import DKD
+from affect.kernels.dkd.inputs import DKD
 
 
 def _teacher_rows(told: DKD) -> Tensor:

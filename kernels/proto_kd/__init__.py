@@ -14,7 +14,7 @@ from affect.kernels.checks import (
     values_wanted,
     wrong,
 )
-from affect.kernels.choose import choose
+from affect.kernels.dispatch import choose
 from affect.kernels.proto_kd.reference import ProtoKD
 
 OP = "proto_kd"

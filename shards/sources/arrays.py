@@ -13,7 +13,7 @@ from affect.shards.errors import InputError, first
 from affect.shards.schema import Output, Sample, TargetLayout
 from affect.shards.sources.ferplus import EMOTION, VOTES, Protocol, distribution, votes_of
 from affect.shards.sources.npz import FaceArrays
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 
 class NpzSource:

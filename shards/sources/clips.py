@@ -23,7 +23,7 @@ from affect.shards.sources.labels import LISTED, Labels
 from affect.shards.sources.manifest import PROBED, SPLIT_NAMES, _nearest_path
 from affect.shards.sources.table import Row, Table, as_number, header
 from affect.shards.sources.video import VideoFile
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 CLIPS = ("clip", "path", "video", "file", "filename")  # of each group, the first that is there is read
 GROUPS = ("group", "animal", "subject", "patient", "person")

@@ -19,10 +19,10 @@ from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first, nearest
 from affect.shards.schema import SPLITS, Box, Output, Sample, TargetLayout
 from affect.shards.sources import one_hot, share_of
-from affect.shards.sources.folder import SPLIT_FOLDERS
+from affect.shards.sources.class_folders import SPLIT_FOLDERS
 from affect.shards.sources.labels import LISTED, Labels
 from affect.shards.sources.table import BOX, Row, Table, as_number
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 META = ("neg_label", "orig_image", "face_id")
 SPLIT_NAMES = {**SPLIT_FOLDERS, "testing": "test"}

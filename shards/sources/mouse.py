@@ -25,7 +25,7 @@ from affect.shards.sources import frames, one_hot
 from affect.shards.sources.frames import _kept, _number, pick
 from affect.shards.sources.manifest import PROBED, _nearest_path
 from affect.shards.sources.mouse_table import BOX, Row, read_folds, read_table
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 LISTED = 10
 CLASSES = ("baseline", "stress")

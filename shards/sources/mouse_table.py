@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.sources.folds import read_json
+from affect.shards.sources.fold_files import read_json
 from affect.shards.sources.pickled import Frame, read_pickle
 from affect.shards.sources.table import as_number, header, lines
 

@@ -20,10 +20,10 @@ from affect.shards.images import BadImage
 from affect.shards.schema import ClipFacts, Output, Sample, TargetLayout
 from affect.shards.sources import frames, one_hot
 from affect.shards.sources.clips import recording
-from affect.shards.sources.folds import Folds, read_json
+from affect.shards.sources.fold_files import Folds, read_json
 from affect.shards.sources.labels import LISTED
 from affect.shards.sources.manifest import PROBED, _nearest_path
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 FEATURES = (
     "Orbital_tightening", "Tension_above_eyes", "Cheek_tightening", "Ears_frontal", "Ears_lateral", "Lip_jaw_profile",

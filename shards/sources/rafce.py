@@ -18,7 +18,7 @@ from affect.shards.images import SUFFIXES
 from affect.shards.schema import Output, Sample, TargetLayout
 from affect.shards.sources import one_hot
 from affect.shards.sources.rafce_text import LISTED, UNIT, Units, parse_units, rows_of, stem_of
-from affect.shards.writer import file_sha256
+from affect.shards.tar_writer import file_sha256
 
 SEED_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 17, 20, 23, 24, 25, 26, 43, 45)
 SPLIT_IDS = {"0": "train", "1": "test", "2": "val"}

@@ -12,7 +12,7 @@ from affect.bench.latency import OURS, Provider, Ready, bench_graph, ready
 from affect.bench.streaming import bench_clips, bench_memory, bench_overhead, bench_video
 from affect.bench.timing import Timing
 from affect.engine.cli.main import main
-from affect.engine.runtime import choose
+from affect.engine.runtime.backends import auto as choose
 from affect.engine.runtime.clip_stream import Window
 from affect.shards.errors import InputError
 

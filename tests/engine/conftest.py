@@ -10,9 +10,9 @@ import yaml
 
 from affect.engine.cli.main import main
 from affect.engine.distill.softlabels import write_softlabels
-from affect.shards.read import Dataset
-from affect.shards.sources.synthetic import SyntheticSource
-from affect.shards.write import pack
+from affect.shards.dataset import Dataset
+from affect.shards.pack import pack
+from affect.shards.synthetic.source import SyntheticSource
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,7 @@ def swept(place, write):
     }
     config = write(points=points, report_on=report_on)
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("affect.engine.complete.export_run", lambda folder: (folder / "last.onnx").touch())  # graphs take longest
+        patch.setattr("affect.engine.pipeline.export_run", lambda folder: (folder / "last.onnx").touch())  # graphs take longest
         patch.setattr("affect.engine.evaluation.evaluate.confusion_plot", lambda *_: None)
         patch.setattr(sys, "argv", ["affect", "sweep", config, "--out", str(place / "out")])
         with pytest.raises(SystemExit) as ended:

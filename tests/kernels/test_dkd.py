@@ -272,7 +272,7 @@ def test_gradcheck_and_gradgradcheck_of_the_reference(case):
 @pytest.mark.parametrize("case", ["everything_hard", "everything_soft"])
 def test_opcheck(case):
     from affect.kernels.dkd.fused import gradient, loss_and_share
-    from affect.kernels.dkd.told import DKD
+    from affect.kernels.dkd.inputs import DKD
 
     student, options = rows(case, 6, 3, torch.bfloat16)
     defaults = {"alpha": 1.0, "rows": None, "ignore": -1, "reduction": "mean", "count": None}

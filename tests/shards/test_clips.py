@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from affect.shards.clip import encode, frame_name
+from affect.shards.concat import Merged
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.images import decode
-from affect.shards.journal import stamp
-from affect.shards.merged import Merged
-from affect.shards.read import Dataset
+from affect.shards.pack import pack
+from affect.shards.resume import stamp
 from affect.shards.schema import Clip, ClipFacts, Output, Recording, Sample, TargetLayout
-from affect.shards.stream import StreamOrder, StreamReader
+from affect.shards.tar_stream import StreamOrder, StreamReader
 from affect.shards.verify import verify
-from affect.shards.write import pack
 
 LAYOUT = TargetLayout((Output("score", "scalars", ("score",)),))
 
@@ -184,7 +184,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from affect.shards import journal
 from affect.shards.tar import TarWriter
-from affect.shards.write import pack
+from affect.shards.pack import pack
 from test_clips import Clips
 
 journal.COMMIT_SAMPLES, writes = 3, 0

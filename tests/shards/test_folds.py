@@ -6,12 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.folds import FoldRule, assigned, fold_numbers
-from affect.shards.read import Dataset
+from affect.shards.pack import pack
 from affect.shards.schema import Output, Sample, TargetLayout
-from affect.shards.select import Fold, Selection, equals, fold_list
-from affect.shards.write import pack
+from affect.shards.selection import Fold, Selection, equals, fold_list
 
 STATE = Output("state", "classes", ("calm", "pain"))
 SPLITS = ("train", "val")

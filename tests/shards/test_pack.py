@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from affect.shards.dataset import Dataset
 from affect.shards.dhash import dhash, near_duplicates
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, Storage, decode, encode, pixel_sha256
-from affect.shards.read import Dataset
+from affect.shards.pack import pack
 from affect.shards.schema import Output, Sample, TargetLayout
 from affect.shards.sources import one_hot
-from affect.shards.sources.folder import FolderSource
-from affect.shards.write import pack
+from affect.shards.sources.class_folders import FolderSource
 
 EMOTION = Output("emotion", "classes", ("sad", "happy"))
 

@@ -11,8 +11,8 @@ import pytest
 
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, decode, encode
-from affect.shards.sources.folder import FolderSource
-from affect.shards.write import pack
+from affect.shards.pack import pack
+from affect.shards.sources.class_folders import FolderSource
 
 
 def chunk(kind, data):
@@ -169,7 +169,7 @@ def test_a_read_only_target_is_one_message(raw, small_disk):
 @pytest.mark.parametrize("moment", ["a tar", "the index", "the description"])
 def test_a_disk_that_is_full_at_any_moment(moment, raw, tmp_path, monkeypatch):
     """The same without mounting."""
-    from affect.shards import writer
+    from affect.shards import tar_writer as writer
 
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.read import Dataset
 from affect.shards.verify import verify
 
 
@@ -80,7 +80,7 @@ def test_a_tar_of_another_dataset_is_noticed(copy):
 
 THREADS = """
 import sys, threading
-from affect.shards.read import Dataset
+from affect.shards.dataset import Dataset
 for _ in range(20):
     dataset, go = Dataset(sys.argv[1]), threading.Barrier(4)
     def read(first):

@@ -7,13 +7,13 @@ from functools import reduce
 
 import numpy as np
 
-from affect.engine.report.folder import CHOSEN_MARK
-from affect.engine.report.pain.answers import ACUTE_MOMENT, PainAnswers, Scored
 from affect.engine.report.pain.ensemble import aligned
 from affect.engine.report.pain.figures import MOMENT_MEAN, TRAIN_MEAN, Figures, naive, pooled_of
+from affect.engine.report.pain.out_of_fold import ACUTE_MOMENT, PainAnswers, Scored
 from affect.engine.report.pain.resample import animal_interval, caution
 from affect.engine.report.pain.texts import ranged, text
 from affect.engine.report.render import NONE, Table
+from affect.engine.report.run_figures import CHOSEN_MARK
 from affect.shards.errors import InputError
 
 

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from affect.engine.report.criteria import criteria_table
-from affect.engine.report.pain.answers import ACUTE_MOMENT, PainAnswers
 from affect.engine.report.pain.figures import MODEL, MOMENT_MEAN, TRAIN_MEAN, Figures, pooled
+from affect.engine.report.pain.out_of_fold import ACUTE_MOMENT, PainAnswers
 from affect.engine.report.pain.resample import caution
 from affect.engine.report.pain.state import at_cut_off, is_pain
 from affect.engine.report.pain.texts import ranged, text
 from affect.engine.report.render import Table, markdown
-from affect.engine.task import Criterion
+from affect.engine.tasks.spec import Criterion
 
 Verdict = Literal["acceptable", "retrain", "undecided"]
 R2 = Criterion("R2 of the total", "r2", "0.091", low=0.15)

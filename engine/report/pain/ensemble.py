@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from affect.engine.report.pain.answers import ACUTE, ACUTE_MOMENT, PainAnswers
+from affect.engine.report.pain.out_of_fold import ACUTE, ACUTE_MOMENT, PainAnswers
 from affect.shards.errors import InputError, first
 
 ORACLE = "oracle, uses the true moment"

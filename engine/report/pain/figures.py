@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from affect.engine.metrics.regression import errors
 from affect.engine.report.pain.agreement import icc
-from affect.engine.report.pain.answers import ACUTE_MOMENT, PainAnswers, Scored
+from affect.engine.report.pain.out_of_fold import ACUTE_MOMENT, PainAnswers, Scored
 from affect.engine.report.pain.resample import animal_interval
-from affect.engine.scalars import errors
 
 Figures = dict[str, Any]
 MODEL, TRAIN_MEAN, MOMENT_MEAN = "model", "training mean", "moment mean"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.report.pain.answers import PainAnswers
+from affect.engine.report.pain.charts import animals_plot, moments_plot, said_plot
 from affect.engine.report.pain.decision import Decision, decide, decision_text
 from affect.engine.report.pain.figures import MODEL, Figures, by_feature, by_fold, by_group, pooled
-from affect.engine.report.pain.plots import animals_plot, moments_plot, said_plot
+from affect.engine.report.pain.out_of_fold import PainAnswers
 from affect.engine.report.pain.state import other_folds_cut_offs, state_figures
 from affect.engine.report.pain.tables import animals_table, features_table, folds_table, moments_table, pooled_table, state_table
 from affect.engine.report.pain.texts import plain

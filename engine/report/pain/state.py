@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affect.engine.metrics import confusion, f1_per_class
-from affect.engine.report.pain.answers import ACUTE, NO_PAIN, STATES, PainAnswers
+from affect.engine.metrics.classification import confusion, f1_per_class
 from affect.engine.report.pain.figures import Figures
+from affect.engine.report.pain.out_of_fold import ACUTE, NO_PAIN, STATES, PainAnswers
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from affect.engine.report.pain.answers import ACUTE_MOMENT
 from affect.engine.report.pain.figures import MODEL, MOMENT_MEAN, TRAIN_MEAN, Figures
+from affect.engine.report.pain.out_of_fold import ACUTE_MOMENT
 from affect.engine.report.pain.resample import RESAMPLES, caution
 from affect.engine.report.pain.texts import ranged, text
 from affect.engine.report.render import NONE, Table

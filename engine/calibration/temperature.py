@@ -1,0 +1,212 @@
+"""Temperature scaling: the T, one or one a class, with which softmax(logits / T) says how sure the model may be.
+
+Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017. T is at least 1e-2 and has no ceiling.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affect.engine.calibration.conformal import Conformal
+from affect.engine.metrics.classification import nll
+from affect.engine.report.reliability import CALIBRATION  # defined there: `affect tables` starts without torch
+from affect.engine.system.log import say
+from affect.shards.errors import InputError
+
+Mode = Literal["none", "global", "vector", "fixed"]
+MODES = ("none", "global", "vector", "fixed")
+FLOOR = 1e-2  # of T
+FEW_ROWS = 100
+FLAT = 1e-3  # logits / T spread less than this: T is on its way to infinity
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """temperature: one, or one for each of `names`. fitted_on: {"split", "rows"}, None where nothing was fitted.
+
+    at_bound: the NLL has no minimum within 1e-2 <= T < infinity. note: what to know before trusting T.
+    thresholds: action unit -> the probability from which it is said to hold. conformal: sets of labels, where a coverage was
+    asked for; fitted on the probabilities under this temperature.
+    """
+
+    mode: Mode
+    temperature: tuple[float, ...] = (1.0,)
+    names: tuple[str, ...] = ()
+    fitted_on: dict[str, Any] | None = None
+    nll_before: float | None = None
+    nll_after: float | None = None
+    at_bound: bool = False
+    note: str = ""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    conformal: Conformal | None = None
+
+    @classmethod
+    def none(cls, reason: str) -> Calibration:
+        """T = 1, and why."""
+        return cls("none", note=reason)
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """(N, C) logits / T, in their dtype. A T for each class may change which logit is the largest."""
+        if len(self.temperature) not in (1, logits.shape[1]):
+            raise InputError(
+                f"calibration: {len(self.temperature)} temperatures ({', '.join(self.names)}), logits of {logits.shape[1]} "
+                "classes; calibrate this model anew"
+            )
+        return logits / np.array(self.temperature, logits.dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        one = len(self.temperature) == 1
+        return {
+            "mode": self.mode,
+            "global_temperature": self.temperature[0] if one else None,
+            "temperature_vector": None if one else list(self.temperature),
+            "names": list(self.names),
+            "fitted_on": self.fitted_on,
+            "nll_before": self.nll_before,
+            "nll_after": self.nll_after,
+            "at_bound": self.at_bound,
+            "note": self.note,
+            **({"thresholds": self.thresholds} if self.thresholds else {}),
+            **({"conformal": self.conformal.to_json()} if self.conformal else {}),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str = CALIBRATION) -> Calibration:
+        """Of our file, or of one with the seeds' four keys only."""
+        try:
+            mode, vector = value["mode"], value.get("temperature_vector")
+            temperature = tuple(float(t) for t in vector or [value["global_temperature"]])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{where}: not a calibration ({error!r}); expected mode and global_temperature") from error
+        if mode not in MODES:
+            raise InputError(f"{where}: mode: found {mode!r}, expected {', '.join(MODES)}")
+        rest = {
+            key: value[key] for key in ("fitted_on", "nll_before", "nll_after", "at_bound", "note", "thresholds") if key in value
+        }
+        conformal = Conformal.from_json(value["conformal"], where) if value.get("conformal") else None
+        return cls(mode, _checked(temperature, where), tuple(value.get("names") or ()), conformal=conformal, **rest)
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """Of a run; T = 1 where it has none yet."""
+    path = folder / CALIBRATION
+    return (
+        Calibration.from_json(json.loads(path.read_text()), str(path)) if path.is_file() else Calibration.none("not calibrated")
+    )
+
+
+def fixed(temperature: float) -> Calibration:
+    """A temperature that was chosen, not fitted."""
+    return Calibration("fixed", _checked((float(temperature),), "temperature"))
+
+
+def fit_temperature(
+    logits: np.ndarray, target: np.ndarray, names: Sequence[str], mode: Literal["global", "vector"], *, split: str | None = None
+) -> Calibration:
+    """The T that minimises the NLL of softmax(logits / T) against the target distributions.
+
+    logits, target: (N, C), every row labelled. mode: "vector" has a T for each class. split: where the rows are from.
+    What there is to warn of is said, and kept in `note`. Raises: InputError where a logit is not finite.
+    """
+    if not len(logits):
+        return _say(Calibration.none("no labelled rows to fit on: T = 1"))
+    _check_finite(logits, target)
+    if not np.ptp(logits, axis=1).any():
+        return _say(Calibration.none("the logits of each row are equal, no T changes them: T = 1"))
+    z, t = (torch.from_numpy(np.asarray(values, np.float64)) for values in (logits, target))
+    remarks: list[str] = []
+    temperature = _fit_global(z, t)
+    if mode == "vector":
+        temperature, remarks = _fit_vector(z, t, temperature, names)
+    fitted = Calibration(mode, tuple(temperature.tolist()), tuple(names) if mode == "vector" else ())
+    before, after = nll(logits, target), nll(fitted.apply(np.asarray(logits, np.float64)), target)
+    fitted = replace(fitted, fitted_on={"split": split, "rows": len(logits)}, nll_before=before, nll_after=after)
+    bounds = _bounds(z, temperature, names)
+    if len(logits) < FEW_ROWS:
+        remarks = [f"fitted on {len(logits)} rows, fewer than {FEW_ROWS}: T may be far off", *remarks]
+    return _say(replace(fitted, at_bound=bool(bounds), note="; ".join([*remarks, *bounds])))
+
+
+def _fit_global(z: Tensor, target: Tensor) -> Tensor:
+    """(1,) T. The NLL has one minimum along T, so that a T below the floor means the floor."""
+    one = torch.ones(1, dtype=z.dtype)
+    found = _minimise(z, target, one, torch.tensor([True])).clamp_min(FLOOR)
+    return min((FLOOR * one, found), key=lambda t: _nll(z, target, t).item())
+
+
+def _fit_vector(z: Tensor, target: Tensor, start: Tensor, names: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """(C,) T from the global one on, and what to say of it; a class without rows keeps the global T."""
+    seen = target.sum(0) > 0
+    start = start.repeat(len(names))
+    found = _minimise(z, target, start, seen).clamp_min(FLOOR)
+    best = min((start, found), key=lambda t: _nll(z, target, t).item())  # the floor may have cost what was gained
+    absent = [name for name, has_rows in zip(names, seen.tolist(), strict=True) if not has_rows]
+    return best, [f"no rows of {', '.join(absent)}: the T of all classes, {start[0]:.4g}, is kept there"] if absent else []
+
+
+def _minimise(z: Tensor, target: Tensor, start: Tensor, free: Tensor) -> Tensor:
+    """`start` with its `free` entries moved to where the NLL is least; by LBFGS on log T, as T > 0."""
+    log_t = start[free].log().requires_grad_()
+    solver = torch.optim.LBFGS([log_t], max_iter=500, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe")
+
+    def temperature() -> Tensor:
+        return start.masked_scatter(free, log_t.clamp(-60, 60).exp())  # a step too far of the search stays finite
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = _nll(z, target, temperature())
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    found = temperature().detach()
+    return torch.where(found.isfinite(), found, start)  # where the NLL is flat, the search can divide by zero
+
+
+def _nll(z: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
+    return -(target * (z / temperature).log_softmax(1)).sum(1).mean()
+
+
+def _bounds(z: Tensor, temperature: Tensor, names: Sequence[str]) -> list[str]:
+    """What ended at 1e-2, or on its way to infinity."""
+    one = len(temperature) == 1
+    size = (z - z.mean(1, keepdim=True)).square().mean().sqrt() if one else z.square().mean(0).sqrt()
+    low = temperature <= FLOOR * (1 + 1e-9)
+    flat = ~low & (size / temperature < FLAT)
+    say_low = f"ended at its bound, {FLOOR:g}: too few of these rows are wrong to fit it; fit it on others"
+    say_flat = "has no finite best value: these logits say nothing of the labels; check the model"
+    found = []
+    for where, text in ((low, say_low), (flat, say_flat)):
+        of = [name for name, there in zip(names, where.tolist(), strict=False) if there]
+        if of:
+            found.append(f"T {text}" if one else f"T of {', '.join(of)} {text}")
+    return found
+
+
+def _check_finite(logits: np.ndarray, target: np.ndarray) -> None:
+    for what, values, remedy in (("logits", logits, "check the model"), ("targets", target, "leave unlabelled rows out")):
+        wrong = int((~np.isfinite(values)).any(1).sum())
+        if wrong:
+            raise InputError(f"calibrate: {wrong:,} of {len(values):,} rows have {what} that are not finite; {remedy}")
+
+
+def _checked(temperature: tuple[float, ...], where: str) -> tuple[float, ...]:
+    for t in temperature:
+        if not (math.isfinite(t) and t >= FLOOR):
+            raise InputError(f"{where}: temperature: found {t:g}, expected a number of at least {FLOOR:g}")
+    return temperature
+
+
+def _say(calibration: Calibration) -> Calibration:
+    if calibration.note:
+        say(f"calibrate: {calibration.note}")
+    return calibration

@@ -1,0 +1,98 @@
+"""Strict reading of YAML into sections: every problem at once, each with its key path and the nearest valid name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from affect.engine.config.data import Section
+from affect.shards.errors import InputError, nearest
+
+S = TypeVar("S", bound=Section)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected `key: value` lines, found {type(value).__name__}")
+    return value
+
+
+def parsed(setting: str) -> tuple[str, Any]:
+    """`a.b=c` of --set; the right side is read as YAML."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {setting}: expected key=value, e.g. --set optim.lr=1e-3")
+    try:
+        return key, as_number(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {setting}: the value is not readable as YAML: {error}") from error
+
+
+def as_number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def put(value: dict[str, Any], key: str, found: Any) -> None:
+    """Set `a.b` in nested settings; what stands in its way, as a section that is off, gives way."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = value.setdefault(parent, {})
+        if not isinstance(child, dict):
+            child = value[parent] = {}
+        value = child
+    value[last] = found
+
+
+def validated(kind: type[S], value: dict[str, Any], where: str) -> S:
+    """Raises InputError with every problem, each on a line that begins with `where`."""
+    found = attempt(kind, value)
+    if isinstance(found, list):
+        raise InputError("\n".join(f"{where}: {problem}" for problem in found))
+    return found
+
+
+def attempt(kind: type[S], value: dict[str, Any]) -> S | list[str]:
+    """The section, or its problems."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        return [_problem(kind, e) for e in error.errors()]
+
+
+def _problem(kind: type[Section], error: Any) -> str:
+    """One pydantic error as `key: found, expected`, with the nearest valid name for an unknown key."""
+    keys = [str(k) for k in error["loc"]]
+    where = ".".join(keys)
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(kind, keys[:-1])
+        return f"{where}: unknown key{nearest(keys[-1], known)}; keys here: {', '.join(known)}"
+    if error["type"] == "missing":
+        by_option = "" if getattr(kind, "ONLY_IN_FILE", False) else f" or by --set {where}=..."
+        return f"{where}: missing; it has no default. Set it in the file{by_option}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not where:  # what a whole run says of itself names its keys
+        return message
+    return f"{where}: {message[0].lower()}{message[1:]}" + (
+        "" if error["type"] == "value_error" else f", found {error['input']!r}"
+    )
+
+
+def _keys_at(kind: Any, keys: list[str]) -> list[str]:
+    for key in keys:
+        if key not in kind.model_fields:  # the name of an entry: its kind is the one of before
+            continue
+        annotation = kind.model_fields[key].annotation
+        kinds = [annotation, *getattr(annotation, "__args__", ())]
+        kind = next(k for k in kinds if isinstance(k, type) and issubclass(k, Section))
+    return list(kind.model_fields)

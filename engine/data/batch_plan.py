@@ -1,0 +1,118 @@
+"""What a batch is made of, as data: `plain.py` and `dali.py` make the same picture from the same plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from affect.engine.config.data import AugmentConfig
+from affect.engine.config.preprocess import Preprocess
+from affect.engine.data.augment import Draw, draw
+from affect.engine.data.clip_view import ClipView, Windows
+from affect.shards.dataset import Dataset
+from affect.shards.sampler import Order
+from affect.shards.tar_stream import StreamReader
+
+
+@dataclass(frozen=True)
+class Plan:
+    """B pictures: cut `draw.window` out, resize to `size`, cut the model's square at `corner`, then do what `draw` says.
+
+    sample: (B,) int64. data: encoded bytes. size: (B, 2) int32 height, width. corner: (B, 2) int32 top, left.
+    start: None; of B clips the stored frame that each view starts at, (B,) int64. Then `data` is of T frames a clip, clip after
+        clip, and all of them are treated alike.
+    """
+
+    sample: np.ndarray
+    data: list[np.ndarray]
+    size: np.ndarray
+    corner: np.ndarray
+    draw: Draw
+    start: np.ndarray | None = None
+
+    @property
+    def frames(self) -> int:
+        """T; 1 of pictures."""
+        return len(self.data) // len(self.sample)
+
+    def shaped(self, images: torch.Tensor) -> torch.Tensor:
+        """(B * T, H, W, 3), as `data` is, to (B, T, H, W, 3); pictures stay (B, H, W, 3)."""
+        return images if self.start is None else images.unflatten(0, (len(self.sample), self.frames))
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans step k: a random view each epoch where `augment` is given, else the evaluation view.
+
+    clip: of a dataset of clips, which frames are seen. windows: what the numbers of the order stand for; None: samples, whose
+    windows are drawn. spread: (N,) by sample, how many times as far the augmentation reaches; None: once.
+    """
+
+    dataset: Dataset
+    order: Order
+    preprocess: Preprocess
+    augment: AugmentConfig | None
+    seed: int
+    stream: StreamReader | None = None
+    clip: ClipView | None = None
+    windows: Windows | None = None
+    spread: np.ndarray | None = None
+
+    @property
+    def samples(self) -> np.ndarray:
+        """(R,) int64 the sample of each row of the order."""
+        return self.samples_of(self.order.rows)
+
+    def samples_of(self, rows: np.ndarray) -> np.ndarray:
+        return self.windows.sample[rows] if self.windows else rows
+
+    @property
+    def pictures(self) -> int:
+        """That a step of this process is made of."""
+        return self.order.batch // self.order.world * (self.clip.config.frames if self.clip else 1)
+
+    def plan(self, step: int) -> Plan:
+        row, epoch = self.order.step(step)
+        sample = self.samples_of(row)
+        height, width = self.dataset.column("height")[sample], self.dataset.column("width")[sample]
+        start = self._start(row, epoch)
+        data = self._data(sample, epoch, start)
+        if self.augment is None:
+            return Plan(sample, data, *self._evaluation(height, width), start)
+        spread = None if self.spread is None else self.spread[sample]
+        made = draw(
+            self.augment, self.preprocess.clahe, self.preprocess.size, self.seed, epoch, sample, height, width, spread
+        )  # fmt: skip
+        size = np.full((len(sample), 2), self.preprocess.size, np.int32)
+        return Plan(sample, data, size, np.zeros_like(size), made, start)
+
+    def _start(self, row: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
+        if self.clip is None:
+            return None
+        return self.windows.start[row] if self.windows else self.clip.drawn(self.seed, epoch, row)
+
+    def _data(self, sample: np.ndarray, epoch: np.ndarray, start: np.ndarray | None) -> list[np.ndarray]:
+        """The encoded pictures, of clips the frames that are seen and no others."""
+        if self.clip is None or start is None:
+            if self.stream:
+                return [self.stream.image(*pair) for pair in zip(sample.tolist(), epoch.tolist(), strict=True)]
+            return [self.dataset.image(s) for s in sample.tolist()]
+        data, frames = list[np.ndarray](), self.clip.frames(self.seed, sample, start)
+        for s, e, chosen in zip(sample.tolist(), epoch.tolist(), frames.tolist(), strict=True):
+            if self.stream:
+                stored = self.stream.frames(s, e)
+                data += [stored[i] for i in chosen]
+            else:
+                data += self.dataset.frames(s, chosen)
+        return data
+
+    def _evaluation(self, height: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, Draw]:
+        pairs = list(zip(height.tolist(), width.tolist(), strict=True))
+        window = np.array([(0, 0, h, w) for h, w in pairs], np.int32)
+        size = np.array([self.preprocess.resized_shape(h, w) for h, w in pairs], np.int32)
+        corner = np.array([self.preprocess.corner(h, w) for h, w in size.tolist()], np.int32)
+        clahe = self.preprocess.clahe
+        level = clahe.clips.index(clahe.clip) if clahe else -1
+        return size, corner, Draw(window, np.zeros(len(pairs), bool), np.full(len(pairs), level, np.int32))

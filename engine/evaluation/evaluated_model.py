@@ -1,0 +1,119 @@
+"""What is evaluated: a run, one of its checkpoints, a package or one of our .onnx files, as a function of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from affect.engine.calibration.temperature import read_calibration
+from affect.engine.config.data import ClipConfig
+from affect.engine.config.preprocess import Preprocess
+from affect.engine.config.run import RunConfig
+from affect.engine.models.build import build_model
+from affect.engine.package.manifest import MODEL, ModelPackage, raw_name
+from affect.engine.runs.checkpoint import BEST, load
+from affect.engine.runs.folder import CONFIG, open_run
+from affect.engine.runtime.backends.open import OnnxBackend
+from affect.engine.tasks import TASKS
+from affect.shards.errors import InputError
+from affect.shards.schema import Output, TargetLayout
+
+Predict = Callable[..., dict[str, np.ndarray]]  # `Batch.given`, (B, H, W, 3) uint8 and more -> output -> (B, C) logits
+BEST_OF_A_RUN = (BEST, "best.onnx", MODEL)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """predict: in float32, calibrated. run: the folder of the run whose best model it is, where that is known."""
+
+    predict: Predict
+    preprocess: Preprocess
+    layout: TargetLayout
+    calibration: dict[str, Any]
+    run: Path | None
+    clip: ClipConfig | None = None  # which frames of clips it sees; None: it sees pictures
+    side: tuple[str, ...] = ()  # columns of a dataset's index that it is given beside clips
+
+    @property
+    def output(self) -> Output:
+        """The first one of classes. Raises InputError where there is none."""
+        found = self.layout.first_classes
+        if found is None:
+            has = ", ".join(f"{output.name} ({output.kind})" for output in self.layout.outputs)
+            raise InputError(f"the model has no output of classes, only {has}; evaluate it on a packed dataset: --data")
+        return found
+
+
+def open_subject(model: Path) -> Subject:
+    """Raises InputError where `model` is none of what can be evaluated."""
+    return _run(model) if (model / CONFIG).is_file() or model.suffix == ".pt" else _package(model)
+
+
+def trained_model(path: Path) -> tuple[RunConfig, nn.Module, TargetLayout]:
+    """The best model of a run, or one of its checkpoints, in float32 on the CPU, evaluating."""
+    run, state = _checkpoint(path) if path.suffix == ".pt" else open_run(path)
+    layout = TargetLayout.from_json(state["outputs"])
+    task = TASKS[state["task"]].limited_to(tuple(output.name for output in layout.outputs))
+    unfetched = run.model.model_copy(update={"pretrained": False})
+    model = build_model(run.model_copy(update={"model": unfetched}), task, layout)
+    try:
+        model.load_state_dict(state.get("ema") or state["model"])
+    except RuntimeError as error:
+        raise InputError(f"{path}: the checkpoint does not fit its configuration: {error}") from error
+    return run, model.eval(), layout
+
+
+def in_torch(model: nn.Module) -> Predict:
+    """In float32, on the device where the model is."""
+
+    @torch.inference_mode()
+    def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
+        return {name: values.float().cpu().numpy() for name, values in model(*given)[1].items()}
+
+    return predict
+
+
+def _checkpoint(path: Path) -> tuple[RunConfig, dict[str, Any]]:
+    config = path.parent / CONFIG
+    if path.is_file() and not config.is_file():
+        raise InputError(f"{path}: no {CONFIG} beside it, which says how the model is built; leave a checkpoint in its run")
+    state = load(path)
+    return RunConfig.model_validate(yaml.safe_load(config.read_text())), state
+
+
+def _run(path: Path) -> Subject:
+    run, model, layout = trained_model(path)
+    predict, first = in_torch(model), layout.first_classes
+    folder = path.parent if path.suffix == ".pt" else path
+    calibration = read_calibration(folder)
+
+    def calibrated(*given: torch.Tensor) -> dict[str, np.ndarray]:
+        logits = predict(*given)
+        return logits | ({first.name: calibration.apply(logits[first.name])} if first else {})
+
+    is_best = path == folder or path.name in BEST_OF_A_RUN
+    return Subject(
+        calibrated, run.preprocess, layout, calibration.to_json(), folder if is_best else None, run.data.clip,
+        tuple(run.data.side),
+    )  # fmt: skip
+
+
+def _package(path: Path) -> Subject:
+    package = ModelPackage.open(path)
+    backend = OnnxBackend(package)
+
+    def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
+        values = backend.run(*(one.numpy() for one in given))
+        return {output.name: values[raw_name(output)] for output in package.layout.outputs}
+
+    above = package.model.resolve().parents[:2] if package.model.name in BEST_OF_A_RUN else ()
+    run = next((folder for folder in above if (folder / CONFIG).is_file()), None)
+    side = tuple(signal["column"] for signal in package.side)
+    return Subject(predict, package.preprocess, package.layout, package.manifest.calibration, run, package.clip, side)

@@ -1,0 +1,107 @@
+"""Named loss terms and their weighted sum. A term is a function of what the model said and the batch.
+
+The gradient of an update is that of one mean over all its samples, however many processes and micro-batches they are spread
+over: a term gives a sum and, from the targets alone and before any forward pass, the count that the sum is divided by.
+Axes: B batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from affect.engine.config.run import RunConfig
+from affect.engine.data.loader import Batch, Loader
+from affect.engine.losses.base import LossTerm, Said, Teacher
+from affect.engine.losses.cross_entropy import CrossEntropy, arcface, ordered
+from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse
+from affect.engine.losses.multilabel import UnitsBce
+from affect.engine.losses.prototypes import DGeo, ProtoKd
+from affect.engine.losses.resup import Resup, ordered_resup
+from affect.engine.losses.scalars import ScalarMse, SumConsistency
+from affect.engine.tasks.spec import TaskSpec, Term
+from affect.kernels.dispatch import choose
+
+TINY = torch.finfo(torch.float32).tiny
+TERMS: dict[str, Callable[[Term, RunConfig, Loader, int], LossTerm]] = {
+    "cross_entropy": CrossEntropy,
+    "arcface_ce": arcface,
+    "ordered_ce": ordered,
+    "resup": Resup,
+    "ordered_resup": ordered_resup,
+    "au_bce": UnitsBce,
+    "scalar_mse": ScalarMse,
+    "sum_consistency": SumConsistency,
+    "kd": Kd,
+    "dkd": DecoupledKd,
+    "kd_mse": KdMse,
+    "proto_kd": ProtoKd,
+    "d_geo": DGeo,
+}
+OF_TWO = {"cross_entropy": "resup", "ordered_ce": "ordered_resup"}  # with loss.resup, in place of the loss of the networks' mean
+
+
+@dataclass(frozen=True)
+class Losses:
+    """total: () float32, what is descended. parts: term -> () float32, before its weight."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+def terms_of(run: RunConfig, task: TaskSpec) -> list[Term]:
+    """The task's own, and those that the configuration adds to its first output."""
+    factors = {"cross_entropy": run.loss.cross_entropy, "arcface_ce": run.loss.cross_entropy, "au_bce": run.loss.au.weight}
+    factors |= {"sum_consistency": run.loss.scalars.sum_weight, "ordered_ce": run.loss.ordered}
+    names = OF_TWO if run.loss.resup else {}
+    own = [Term(names.get(term.name, term.name), term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
+    added = [Term(name, config.weight, task.outputs[0]) for name, config in run.loss.distillation.items()]
+    return [term for term in own if term.weight > 0] + added
+
+
+class LossFunction(nn.Module):
+    """The terms of a task, made for one run.
+
+    width: of the model's features. teacher: what the distillation terms learn from.
+    """
+
+    def __init__(self, run: RunConfig, task: TaskSpec, loader: Loader, width: int, teacher: Teacher | None = None) -> None:
+        super().__init__()
+        terms = terms_of(run, task)
+        self.names = [term.name for term in terms]
+        self.weight_of = {term.name: term.weight for term in terms}
+        self.terms = nn.ModuleList([TERMS[term.name](term, run, loader, width) for term in terms])
+        self.register_buffer("weights", torch.tensor([term.weight for term in terms]))
+        self.weights: Tensor
+        self.to(loader.device)
+        self.teacher = teacher  # no module of this one: it is neither trained nor saved
+        self.made_from = dict(teacher.made_from) if teacher else {}
+        for term in self._terms():
+            self.made_from |= term.made_from
+
+    def _terms(self) -> list[LossTerm]:
+        return cast(list[LossTerm], list(self.terms))
+
+    def at_epoch(self, epoch: int) -> dict[str, float]:
+        """Set what the terms change by epoch; return it by name."""
+        return {name: value for term in self._terms() for name, value in term.at_epoch(epoch).items()}
+
+    def implementation(self) -> str:
+        """Which kernels run here and why, for the start-up log."""
+        chosen = {term.op: choose(term.op, self.weights, classes=2) for term in self._terms() if term.op}
+        return ", ".join(f"{op} by {choice.provider} ({choice.reason})" for op, choice in chosen.items())
+
+    def counts(self, batch: Batch) -> Tensor:
+        """(terms,) what each term's sum over these samples is to be divided by."""
+        return torch.stack([term.count(batch) for term in self._terms()])
+
+    def forward(self, features: Tensor, outputs: dict[str, Tensor], batch: Batch, counts: Tensor) -> Losses:
+        """counts: of the whole update. A term that counts nothing is 0, with zero gradient."""
+        said, taught = Said(features, outputs), self.teacher(batch) if self.teacher else None
+        sums = torch.stack([term(said, batch, taught) for term in self.terms])
+        parts = sums / counts.clamp_min(TINY)
+        return Losses((parts * self.weights).sum(), dict(zip(self.names, parts.unbind(), strict=True)))

@@ -1,0 +1,1 @@
+"""What is deployed: the manifest and the graphs of a trained model."""

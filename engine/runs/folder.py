@@ -1,0 +1,200 @@
+"""The folder of a run: what is in it, and that it is never overwritten."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.git import git_commit
+from affect.engine.config.run import RunConfig
+from affect.engine.runs.files import ABLATION, CONFIG, FINGERPRINT, HISTORY
+from affect.engine.runs.files import METRICS as METRICS
+from affect.engine.runs.provenance import ablation, write_conda
+from affect.engine.tasks import TASKS
+from affect.shards.errors import InputError
+from affect.shards.dataset import Dataset
+from affect.shards.tar_writer import file_sha256
+
+ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"
+LOCK = ".run.lock"
+WRITTEN_LAST = "last.onnx"  # by engine/pipeline.py
+PACKAGES = (
+    "torch",
+    "timm",
+    "triton",
+    "numpy",
+    "opencv-python-headless",
+    "nvidia-dali-cuda130",
+    "nvidia-dali-cuda120",
+    "onnxruntime-gpu",
+)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """One process at a time writes to a run; the lock goes with whoever holds it, however that ends."""
+    if out.is_file():
+        raise InputError(f"{out}: is a file; name a folder: --out DIR")
+    if out.is_symlink() and not out.exists():
+        raise InputError(f"{out}: is a link to {out.readlink()}, which is not there; remove the link, or name another: --out DIR")
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise InputError(
+                f"{out}: is being trained by {stream.read() or 'another process'}; wait for it, or stop it"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {platform.node()}")
+        stream.flush()
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
+            if new and not any(out.iterdir()):
+                out.rmdir()
+
+
+def begin(out: Path, run: RunConfig, dataset: Dataset, *, resume: bool) -> dict[str, Any] | None:
+    """The state to go on from, None where there is nothing yet. A run that ended before its first checkpoint may start anew.
+
+    Raises: InputError where there is a run that is not to be resumed, or one with another configuration.
+    """
+    held = [path for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
+    unfinished = (out / CONFIG).is_file() and not (out / LAST).is_file() and not (out / BEST).is_file()
+    if resume and not (out / CONFIG).is_file():
+        raise InputError(f"{out}: no run to resume; start it without --resume")
+    if not resume:
+        if held and not unfinished:
+            raise InputError(f"{out}: is there already; go on with it: add --resume, or name another: --out DIR")
+        return None
+    same_config(out / CONFIG, run)
+    if not (out / LAST).is_file():
+        return None
+    state = load(out / LAST)
+    same_data(out, state, run, dataset)
+    return state
+
+
+def taken_over(folder: Path, run: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    """The last state of another run, which ended after an epoch, to be gone on from under other settings.
+
+    Raises: InputError where it is not of these rows, this task, optimiser or selecting figure: what it has learned and chosen
+    would not be what the settings say.
+    """
+    before, state = open_run(folder)[0], load(folder / LAST)
+    same_data(folder, state, run, dataset)
+    figure, figure_before = (one.optim.select_by or TASKS[one.task].select_by for one in (run, before))
+    pairs = {
+        "task": (before.task, run.task), "data.fold": (before.data.fold, run.data.fold),
+        "data.folds": (before.data.folds, run.data.folds), "data.side": (before.data.side, run.data.side),
+        "optim.optimizer": (before.optim.optimizer, run.optim.optimizer),
+        "optim.select_by": (figure_before, figure),
+        "optim.ema": (before.optim.ema > 0, run.optim.ema > 0), "model": (before.model.backbone, run.model.backbone),
+        "model.options": (before.model.options, run.model.options),
+    }  # fmt: skip
+    if changed := [f"  {key}: {old} there, {new} here" for key, (old, new) in pairs.items() if old != new]:
+        raise InputError(f"{folder}: cannot be gone on from under these settings:\n" + "\n".join(changed))
+    if state["meter"]["steps"]:
+        raise InputError(f"{folder}: stopped within an epoch; let it finish first: affect train ... --out {folder} --resume")
+    return state | {"same_loss": before.loss == run.loss, "path": str(folder / LAST), "sha256": file_sha256(folder / LAST)}
+
+
+def same_data(out: Path, state: dict[str, Any], run: RunConfig, dataset: Dataset) -> None:
+    """Raises InputError where the dataset, or the file of folds, is not what a state was trained on."""
+    if state["fingerprint"]["index"] != dataset.index_sha256:
+        raise InputError(f"{dataset.folder}: is not the dataset that {out} was trained on; give that one, or train anew")
+    file = run.data.folds.file if run.data.folds else ""
+    if file and state["fingerprint"].get("folds") != file_sha256(Path(file)):
+        raise InputError(f"{file}: is not the file of folds that {out} was trained by; put the old one back, or train anew")
+
+
+def describe_run(out: Path, run: RunConfig, made_from: dict[str, str], device: str) -> None:
+    """The files that say what the run is and on what it runs."""
+    (out / CONFIG).write_text(run.dump())
+    write_json(out / FINGERPRINT, made_from)
+    if run.loss.distillation:
+        write_json(out / ABLATION, ablation(run, made_from))
+    write_json(out / ENVIRONMENT, environment(device))
+    (out / COMMIT).write_text(f"{git_commit()}\n")
+    installed = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}
+    (out / FREEZE).write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
+    write_conda(out)
+
+
+def same_config(path: Path, run: RunConfig) -> None:
+    """Raises InputError naming what has changed of what decides what is learned."""
+    before = RunConfig.model_validate(yaml.safe_load(path.read_text()))
+    if before.digest == run.digest:
+        return
+    old, new = flat(before.model_dump(mode="json")), flat(run.model_dump(mode="json"))
+    changed = [
+        f"  {key}: {old.get(key)} in the run, {new.get(key)} now" for key in sorted(old | new) if old.get(key) != new.get(key)
+    ]
+    raise InputError(
+        f"{path}: the configuration has changed:\n" + "\n".join(changed) + "\nResume with the same one, or start another run"
+    )
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `optim.lr: 0.001`."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, child in value.items() for k, v in flat(child, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def fingerprint(run: RunConfig, dataset: Dataset) -> dict[str, str]:
+    """What the weights came from, by sha256."""
+    folds = {"folds": file_sha256(Path(run.data.folds.file))} if run.data.folds and run.data.folds.file else {}
+    return {"config": run.digest, "index": dataset.index_sha256, "git_commit": git_commit(), **folds}
+
+
+def environment(device: str) -> dict[str, Any]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"python": sys.version.split()[0], "platform": platform.platform(), "device": device, "packages": versions}
+
+
+def write_json(path: Path, value: Any) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1))
+    partial.replace(path)
+
+
+def open_run(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration and the best checkpoint of a run."""
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: not a run: it has no {CONFIG}")
+    if not (folder / BEST).is_file():
+        raise InputError(f"{folder}: has no {BEST} yet; let the run finish an epoch: affect train ... --out {folder} --resume")
+    return RunConfig.model_validate(yaml.safe_load((folder / CONFIG).read_text())), load(folder / BEST)
+
+
+def state_of(folder: Path) -> Literal["new", "unfinished", "finished"]:
+    """How far a run is; it is finished when all that it keeps has been written."""
+    if (folder / WRITTEN_LAST).is_file():
+        return "finished"
+    return "unfinished" if (folder / CONFIG).is_file() else "new"
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """A line per epoch."""
+    return json.loads((folder / HISTORY).read_text())

@@ -1,0 +1,65 @@
+"""What a run was made from, said so that it can be checked later: files by sha256, switches, the conda environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from affect.engine.runs.checkpoint import BEST
+from affect.engine.config.run import RunConfig
+from affect.engine.distill.softlabels import LABELS
+from affect.engine.system.log import say
+from affect.engine.runs.files import CONDA
+
+TERMS = ("kd", "dkd", "kd_mse", "proto_kd", "d_geo")
+CONDA_SECONDS = 60.0
+
+
+def named_files(run: RunConfig) -> dict[str, tuple[str, Path]]:
+    """Key in fingerprint.json -> (config key, file) of what a run reads besides the dataset."""
+    teacher, proto, folds = run.loss.teacher, run.loss.proto_kd, run.data.folds
+    found = {}
+    if folds and folds.file:
+        found["folds"] = ("data.folds.file", Path(folds.file))
+    if teacher and teacher.soft_labels:
+        found["soft_labels"] = ("loss.teacher.soft_labels", Path(teacher.soft_labels) / LABELS)
+    if teacher and teacher.features:
+        found["features"] = ("loss.teacher.features", Path(teacher.features))
+    if teacher and teacher.run:
+        found["teacher"] = ("loss.teacher.run", Path(teacher.run) / BEST)
+    if proto:
+        found["prototypes"] = ("loss.proto_kd.prototypes", Path(proto.prototypes))
+    return found
+
+
+def ablation(run: RunConfig, made_from: dict[str, str]) -> dict[str, Any]:
+    """ablation_fingerprint.json: which distillation terms are on, how, and from what."""
+    terms, proto = run.loss.distillation, run.loss.proto_kd
+    return {
+        "switches": {name: name in terms for name in TERMS},
+        "weights": {"cross_entropy": run.loss.cross_entropy} | {name: config.weight for name, config in terms.items()},
+        "settings": {name: config.model_dump(mode="json") for name, config in terms.items()},
+        "teacher": run.loss.teacher.model_dump(mode="json") if run.loss.teacher else None,
+        "epochs": run.optim.epochs,
+        "prototypes": {"path": proto.prototypes, "sha256": made_from.get("prototypes")} if proto else None,
+        "config": made_from["config"],
+        "git_commit": made_from["git_commit"],
+    }
+
+
+def write_conda(out: Path) -> None:
+    """env_conda.yml, where this runs in a conda environment; a failure is said."""
+    conda, prefix = shutil.which("conda"), os.environ.get("CONDA_PREFIX")
+    if not conda or not prefix:
+        return
+    try:
+        command = [conda, "env", "export", "--prefix", prefix]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=CONDA_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        say(f"{CONDA}: not written: {' '.join(command[:3])}: {said[-1] if said else error}")
+        return
+    (out / CONDA).write_text(found.stdout)

@@ -1,0 +1,108 @@
+"""Where a source is not what a package was trained on: said once each, and kept for the summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+
+from affect.engine.config.preprocess import Preprocess
+from affect.engine.runtime.results import Face, Frame
+from affect.engine.runtime.sources.container import video_of
+from affect.engine.runtime.sources.stream import Source
+from affect.engine.runtime.vision.boxes import Detector
+from affect.engine.runtime.vision.detect import HUMAN, Full
+from affect.engine.runtime.vision.prepare import Search
+from affect.engine.system.log import say
+
+if TYPE_CHECKING:
+    from affect.engine.runtime.engine import Engine
+
+SMALL = 0.5  # of the smallest usual face of the training, below which a face is small
+SLOW = 0.9  # of the frames a second that a package of clips sees
+
+
+class Outside:
+    """Of one pass. notes: what was said. small: package -> how many faces were smaller than SMALL of what it was trained on."""
+
+    def __init__(self, engines: Sequence[Engine], source: Source, search: Search) -> None:
+        self.engines, self.search = tuple(engines), search
+        self.notes: list[str] = []
+        self.small: Counter[str] = Counter()
+        for note in (*_other_species(engines, search), *_sets_of_a_video(engines, source)):
+            self._tell(note)
+
+    def look(self, frame: Frame) -> None:
+        for engine in self.engines if frame.faces else ():
+            if engine.manifest.face_px is None:
+                continue
+            low, high = engine.manifest.face_px
+            small = [px for face in frame.faces if (px := seen_px(face, self.search, engine.package.preprocess)) < SMALL * low]
+            if small and not self.small[engine.name]:
+                usual = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+                self._tell(
+                    f"{engine.name}: a face of {min(small):.0f} px in frame {frame.number}, trained on {usual} px: "
+                    "what it says of faces so small is a guess; how many there are is in the summary"
+                )
+            self.small[engine.name] += len(small)
+
+    def _tell(self, note: str) -> None:
+        self.notes.append(note)
+        say(f"warning: {note}")
+
+
+def seen_px(face: Face, search: Search, preprocess: Preprocess) -> float:
+    """The side of what is cut out for a model, in pixels of the source; of a picture that is cropped already its shorter side."""
+    _, _, width, height = face.box
+    if search.subject == "full" or isinstance(search.subject, Full):
+        return min(width, height)
+    return max(width, height) * (1 + 2 * search.way(preprocess)[0])
+
+
+def _other_species(engines: Sequence[Engine], search: Search) -> Iterator[str]:
+    known = {engine.manifest.species: engine.name for engine in engines if engine.manifest.species}
+    if len(known) > 1:
+        yield f"{', '.join(f'{name} reads {species}' for species, name in known.items())}: one source shows one of them"
+    unknown = [engine.name for engine in engines if not engine.manifest.species]
+    if unknown and _finds_people(search.subject):
+        yield f"{unknown[0]}: does not say whose faces it reads, and {search.subject} finds those of people"
+
+
+def _finds_people(subject: str | Detector) -> bool:
+    return isinstance(subject, str) and subject.partition(":")[0] in HUMAN
+
+
+def _sets_of_a_video(engines: Sequence[Engine], source: Source) -> Iterator[str]:
+    some = [engine for engine in engines if engine.conformal]
+    if some and source.moving:
+        yield (
+            f"{some[0].name}: its sets hold for exchangeable stills; frames of a video are like each other, so the share of them "
+            "that holds the right label may be another"
+        )
+
+
+def warn_if_slow(engines: Sequence[Engine], source: Source) -> list[str]:
+    """What is said of a video with fewer frames a second than a package of clips sees; of one that cannot be read, nothing."""
+    rate = _rate_hz(Path(source.name)) if source.moving and not source.live else None
+    notes = []
+    for engine in engines:
+        needs = (engine.manifest.clip or {}).get("rate_hz")
+        if rate and needs and rate < SLOW * needs:
+            notes.append(
+                f"{engine.name}: sees {needs:.3g} frames a second, {source.name} has {rate:.3g}: "
+                "what it says of motion is a guess"
+            )
+            say(f"warning: {notes[-1]}")
+    return notes
+
+
+def _rate_hz(path: Path) -> float | None:
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            stream = video_of(container)
+            return float(stream.average_rate) if stream is not None and stream.average_rate else None
+    except (av.FFmpegError, OSError):
+        return None

@@ -1,0 +1,1 @@
+"""Frames in: pictures, folders, videos, cameras, network streams."""

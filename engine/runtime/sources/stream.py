@@ -1,0 +1,189 @@
+"""Frames from a thread of their own: a file loses none, a live source keeps the newest."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from affect.engine.system.log import say
+
+AHEAD = 8  # frames decoded ahead of a file; of 1080p they are 50 MB
+MOST_NOTES = 100
+JOIN_S = 15.0  # a live source may be within its read timeout
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A frame of a source.
+
+    name: of the file or camera. number: from 0, of the source's frames, those that were dropped too.
+    time_s: by the source's clock; None where it has none. image: (H, W, 3) uint8 RGB.
+    """
+
+    name: str
+    number: int
+    time_s: float | None
+    image: np.ndarray
+
+
+class Channel:
+    """What the two sides of a stream share.
+
+    depth: frames that wait at most. newest: a full channel drops the oldest instead of waiting.
+    """
+
+    def __init__(self, depth: int, newest: bool) -> None:
+        self.depth, self.newest = depth, newest
+        self.dropped = 0
+        self.notes: deque[str] = deque(maxlen=MOST_NOTES)
+        self._waiting: deque[Shot] = deque()
+        self._changed = threading.Condition()
+        self._closed = self._ended = False
+        self._error: BaseException | None = None
+
+    def put(self, shot: Shot) -> bool:
+        """False once nobody reads any more."""
+        with self._changed:
+            if self.newest and len(self._waiting) >= self.depth:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self.depth)
+            self._waiting.append(shot)
+            self._changed.notify_all()
+            return not self._closed
+
+    def end(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify_all()
+
+    def get(self) -> Shot | None:
+        """The next frame, or None at the end. Raises what ended the source."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended or self._closed)
+            if self._waiting and not self._closed:
+                shot = self._waiting.popleft()
+                self._changed.notify_all()
+                return shot
+            error, self._error = self._error, None
+        if error is not None and not self._closed:
+            raise error
+        return None
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; True at once where the stream is closed."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed, seconds)
+
+    def tell(self, note: str) -> None:
+        """What the person at the terminal should know of the source; it stays in `notes`."""
+        self.notes.append(note)
+        say(note)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where frames come from.
+
+    shots: gives them one by one, within the stream's thread. live: frames that come too fast are dropped, not kept.
+    threaded: there is something to decode. sound: the file whose sound belongs to the frames. moving: a video or a camera, not
+    pictures.
+    """
+
+    name: str
+    shots: Callable[[Channel], Iterator[Shot]]
+    live: bool = False
+    threaded: bool = True
+    sound: Path | None = None
+    moving: bool = False
+
+
+class Stream:
+    """The frames of a source, in order.
+
+        with Stream(open_source("clip.mp4")) as stream:
+            for shot in stream: ...
+
+    It ends, and its thread with it, at the end of the source, at `close`, or when nobody holds it any more. Errors of the
+    source are raised by the iteration, after the frames before them. Threads do not survive a fork: open it afterwards.
+    """
+
+    def __init__(self, source: Source, ahead: int = AHEAD) -> None:
+        self.source = source
+        self.channel = Channel(1 if source.live else ahead, source.live)
+        self._shots: Iterator[Shot] | None = None
+        thread: threading.Thread | None = None
+        if source.threaded or source.live:
+            thread = threading.Thread(target=_decode, args=(source, self.channel), name=f"decode {source.name}", daemon=True)
+            thread.start()
+        else:
+            self._shots = source.shots(self.channel)
+        self._finish = weakref.finalize(self, _finish, self.channel, thread)
+
+    @property
+    def dropped(self) -> int:
+        """Frames of a live source that nobody was quick enough to take."""
+        return self.channel.dropped
+
+    @property
+    def notes(self) -> list[str]:
+        """What was said of the source: frames that could not be read, connections lost."""
+        return list(self.channel.notes)
+
+    def __iter__(self) -> Iterator[Shot]:
+        return self
+
+    def __next__(self) -> Shot:
+        if not self._finish.alive:
+            raise StopIteration
+        shot = next(self._shots, None) if self._shots is not None else self.channel.get()
+        if shot is None:
+            self.close()
+            raise StopIteration
+        return shot
+
+    def close(self) -> None:
+        """End the thread; frames still waiting are given up. May be called twice."""
+        self._finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _decode(source: Source, channel: Channel) -> None:
+    error: BaseException | None = None
+    try:
+        shots = source.shots(channel)
+        try:
+            for shot in shots:
+                if not channel.put(shot):
+                    break
+        finally:
+            if close := getattr(shots, "close", None):
+                close()
+    except BaseException as raised:
+        error = raised
+    channel.end(error)
+
+
+def _finish(channel: Channel, thread: threading.Thread | None) -> None:
+    channel.close()
+    if thread is not None and thread is not threading.current_thread():  # the last reference may die in there
+        thread.join(JOIN_S)

@@ -1,0 +1,1 @@
+"""Find faces, follow them, crop them."""

@@ -1,0 +1,77 @@
+"""What models of clips say of recordings and of streams, as clips.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from affect.engine.runtime.clip_engine import Clip, ClipEngine
+from affect.engine.runtime.clip_reader import ClipReader
+from affect.engine.runtime.results import columns_of, named, values_of
+from affect.engine.runtime.side_signals import Side, shares
+from affect.engine.runtime.sources.stream import Source
+from affect.engine.runtime.vision.prepare import FULL, Search
+from affect.engine.runtime.writers.prediction_table import ended, kept, made, opened
+from affect.shards.errors import InputError
+
+CLIPS = "clips.csv"
+FIXED = ["package", "source", "track", "start_s", "end_s", "label", "sure"]
+
+
+def run_clips(
+    engines: Sequence[ClipEngine], source: Source, out: Path, *, hop: int | None = None, search: Search = FULL,
+    side: Side | None = None,
+) -> int:  # fmt: skip
+    """Write a row for each package and clip of a source to `out`/clips.csv; how many.
+
+    Of a recording, a file or a folder of its frames, the clips are those of training. hop: instead windows that slide by so
+    many frames, over all packages at once; so is a live source read. Times are seconds of the first and the last frame that was
+    seen. side: signals beside the recording, by name; each package takes those that it knows. Interrupted, the file holds the
+    rows so far; a source that gives no clip leaves nothing behind.
+    """
+    if source.live or hop is not None:
+        with ClipReader(engines, source, search, hop or 1, side) as reader:
+            return _write(engines, reader, source, out)
+    return _write(engines, _whole(engines, source, side), source, out)
+
+
+def _whole(engines: Sequence[ClipEngine], source: Source, side: Side | None) -> Iterator[Clip]:
+    path, name = Path(source.name).expanduser(), engines[0].name
+    if not path.exists():
+        raise InputError(f"{source.name}: {name} sees clips of a recording; expected a video file or a folder of its frames")
+    if path.is_file() and not source.moving:
+        raise InputError(
+            f"{path}: a single picture, and {name} sees clips; expected a video file, or a folder that holds the frames of one "
+            "recording in order"
+        )
+    for engine, own in zip(engines, shares([engine.package for engine in engines], side), strict=True):
+        yield from engine.predict(path, side=own)
+
+
+def _write(engines: Sequence[ClipEngine], clips: Iterator[Clip] | ClipReader, source: Source, out: Path) -> int:
+    columns, name = list(dict.fromkeys(column for engine in engines for column in columns_of(engine.package))), source.name
+    rows, path = (_row(clip, Path(name).name or name, columns) for clip in clips), out / CLIPS
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{name}: too short for a clip of {', '.join(engine.name for engine in engines)}")
+    made(out)
+    count, file = 1, opened(path)
+    try:
+        table = csv.writer(file, lineterminator="\n")
+        kept(path, table.writerows, [[*FIXED, *columns], first])
+        for row in rows:
+            kept(path, table.writerow, row)
+            count += 1
+    finally:
+        ended(path, file)
+    return count
+
+
+def _row(clip: Clip, source: str, columns: list[str]) -> list[object]:
+    ((package, outputs),) = clip.outputs.items()
+    values, said = values_of(outputs), named(outputs)
+    label = ["+".join(said.labels), said.sure] if said else ["", ""]
+    cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
+    track = "" if clip.track is None else clip.track
+    return [package, source, track, f"{clip.start_s:.4f}", f"{clip.end_s:.4f}", *label, *cells]

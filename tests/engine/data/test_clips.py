@@ -1,0 +1,418 @@
+"""Clips: which frames are seen, that a clip is treated as one, and that both pipelines make the same of it."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from affect.engine.config.run import load_config
+from affect.engine.data import dali, opencv as plain
+from affect.engine.data.augment import DRAWS, START, uniforms
+from affect.engine.data.clip_view import all_starts, drawn_starts, inside, reach, seen, turns
+from affect.engine.data.loader import eval_loader, train_loader
+from affect.engine.data.mixup import Mix
+from affect.engine.data.batch_plan import Planner
+from affect.engine.data.selection import open_dataset
+from affect.engine.config.data import ClipConfig
+from affect.engine.config.digest import digest_of
+from affect.engine.system.log import say_once
+from affect.engine.system.distributed import Ranks
+from affect.engine.tasks import TASKS
+from affect.shards.errors import InputError
+from affect.shards.dataset import Dataset
+from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
+from affect.shards.sources import one_hot
+from affect.shards.pack import pack
+
+CPU = torch.device("cpu")
+EMOTION = Output("emotion", "classes", ("a", "b"))
+LENGTHS = (33, 24, 2, 1, 70, 40, 9, 8)  # the second half is trained on: what is held out is packed first
+STEP = 3  # of gray from frame to frame
+RATE_HZ = 25
+KINDS = ["dali", "plain"]
+TASK = replace(TASKS["emotion_student"], input="clip")
+
+
+class Clips:
+    """Clips of `lengths` frames, a row each, made by `made(i, length)`."""
+
+    layout, label_protocol, clip = TargetLayout((EMOTION,)), "hard", ClipFacts("all")
+
+    def __init__(self, lengths, made):
+        self.lengths, self.made, self.filtered, self.meta = lengths, made, Counter(), {}
+
+    def samples(self):
+        for i, length in enumerate(self.lengths):
+            frames = tuple(self.made(i, length))
+            split = "val" if i < len(self.lengths) // 2 else "train"
+            clip = Clip(frames, tuple(t / RATE_HZ for t in range(length)))
+            yield Sample(clip, f"clip{i}", split, one_hot(EMOTION, "ab"[i % 2]), "drawn")
+
+    def fingerprint(self):
+        return {"drawn": "0"}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Frame t of clip i is gray 3 t, but for its first pixel, which makes clips differ."""
+
+    def made(i, length):
+        for t in range(length):
+            frame = np.full((24, 24), STEP * t, np.uint8)
+            frame[0, 0] = i
+            yield frame
+
+    out = tmp_path_factory.mktemp("clips") / "numbered"
+    pack(Clips(LENGTHS, made), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """Ten clips of one picture each, shown nine times."""
+    import cv2
+
+    def made(i, length):
+        random = np.random.default_rng(i)
+        height, width = (int(side) for side in random.integers(40, 90, 2))
+        coarse = random.integers(0, 256, (7, 7, 3)).astype(np.uint8)
+        return [cv2.resize(coarse, (width, height))] * length
+
+    out = tmp_path_factory.mktemp("clips") / "still"
+    pack(Clips([9] * 10, made), out, on_leak="keep")
+    return out
+
+
+def loader(dataset, kind, clip, *settings, split="train", batch=4, size=24, rank=0, world=1):
+    run = load_config("smoke", [
+        f"data.dataset={dataset}", f"data.batch_size={batch}", f"model.image_size={size}", f"data.loader={kind}",
+        f"data.clip={clip}", *settings,
+    ])  # fmt: skip
+    data = open_dataset(run.data.dataset)
+    if kind == "dali":
+        pytest.importorskip("nvidia.dali")
+    if split == "train":
+        return train_loader(run, TASK, data, Ranks(CPU, rank, world) if world > 1 else Ranks(CPU))
+    return eval_loader(data, split, run.preprocess, ("emotion",), CPU, clip=run.data.clip, batch=batch, kind=kind)
+
+
+PLAIN_VIEW = ["data.clahe=null", "data.augment.crop=null", "data.resize=1"]
+
+
+def shown(batch):
+    """(B, T) the numbers of the frames, read from the pictures."""
+    return batch.inputs[:, :, 12, 12, 0].numpy() // STEP
+
+
+def batches(made, count, step=0):
+    stream = made.from_step(step)
+    return [next(stream) for _ in range(count)]
+
+
+WINDOW = ClipConfig(frames=4, choice="window")
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "start", "want"),
+    [
+        (ClipConfig(frames=4), 4, 0, [0, 1, 2, 3]),
+        (ClipConfig(frames=4), 10, 0, [0, 3, 6, 9]),
+        (ClipConfig(frames=4), 1, 0, [0, 0, 0, 0]),
+        (ClipConfig(frames=4), 3, 0, [0, 1, 2, 2]),
+        (ClipConfig(frames=1), 10, 0, [4]),
+        (WINDOW, 10, 6, [6, 7, 8, 9]),
+        (WINDOW, 3, 0, [0, 1, 2, 2]),
+        (ClipConfig(frames=4, choice="window", stride=3), 10, 0, [0, 3, 6, 9]),
+        (ClipConfig(frames=4, choice="window", stride=3), 9, 0, [0, 3, 6, 6]),
+        (ClipConfig(frames=4, order="single"), 10, 0, [6, 6, 6, 6]),
+        (ClipConfig(frames=4, order="single"), 2, 0, [1, 1, 1, 1]),
+        (ClipConfig(frames=4, choice="window", order="single"), 10, 5, [7, 7, 7, 7]),
+    ],
+)
+def test_a_view_of_a_clip(config, count, start, want):
+    assert seen(config, count, start).tolist() == want
+
+
+@pytest.mark.parametrize("frames", [2, 5, 32, 33])
+def test_uniform_covers_both_ends_in_order(frames):
+    for count in range(frames, 4 * frames):
+        view = seen(ClipConfig(frames=frames), count, 0)
+        assert view[0] == 0 and view[-1] == count - 1 and (np.diff(view) >= 1).all()
+        assert np.ptp(np.diff(view)) <= 1
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 4, 5])
+def test_windows_cover_the_clip_side_by_side(frames, stride):
+    config = ClipConfig(frames=frames, choice="window", stride=stride)
+    for count in range(1, 60):
+        starts = all_starts(config, count)
+        views = [seen(config, count, start) for start in starts]
+        assert starts[0] == 0 and (np.diff(starts) > 0).all() and (np.diff(starts)[:-1] == frames * stride).all()
+        if count >= reach(config):
+            assert all(len(set(view)) == frames and (np.diff(view) == stride).all() and view[-1] < count for view in views)
+        assert max(view[-1] for view in views) > count - 1 - stride  # none is left that a further window would show
+        if count % (frames * stride) == 0:
+            assert len(views) == count // (frames * stride)
+
+
+def test_a_hop_is_kept_and_may_leave_gaps():
+    hop = {"frames": 4, "choice": "window"}
+    assert all_starts(ClipConfig(**hop, hop=2), 9).tolist() == [0, 2, 4, 5]
+    assert all_starts(ClipConfig(**hop, hop=20), 60).tolist() == [0, 20, 40]
+    assert all_starts(ClipConfig(frames=4), 60).tolist() == [0]
+
+
+def test_starts_of_training_fill_their_range_and_move_no_other_number():
+    sample, zeros = np.arange(5000), np.zeros(5000, int)
+    starts = [drawn_starts(WINDOW, 1, zeros + epoch, sample, zeros + 10) for epoch in (0, 1)]
+    assert np.bincount(starts[0]).min() > 500 and starts[0].max() == 6 and (starts[0] != starts[1]).mean() > 0.8
+    assert (drawn_starts(WINDOW, 1, zeros, sample, sample % 5) == 0).all()  # too short, or just enough
+    assert START >= DRAWS and (uniforms(1, zeros, sample, START + 1)[:, :DRAWS] == uniforms(1, zeros, sample, DRAWS)).all()
+
+
+def test_shuffled_frames_are_the_same_ones_in_an_order_of_the_clips_own():
+    config = ClipConfig(frames=6, order="shuffled")
+    turn = turns(config, 3, np.arange(300))
+    views = [seen(config, 11, 0, one).tolist() for one in turn]
+    assert all(sorted(view) == [0, 2, 4, 6, 8, 10] for view in views) and len({tuple(view) for view in views}) > 200
+    assert (turns(config, 3, np.array([7, 5])) == turn[[7, 5]]).all()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "want"),
+    [({"start_s": 0.7}, (7, 3)), ({"end_s": 0.3}, (0, 3)), ({"start_s": 0.25, "end_s": 0.6}, (3, 3)), ({"start_s": 5}, (10, 0)),
+     ({"end_s": 0}, (0, 0)), ({"start_s": -1, "end_s": 9}, (0, 10))],
+)  # fmt: skip
+def test_bounds_are_half_open_and_compared_as_the_times_are_stored(bounds, want):
+    times = (np.arange(10) / 10).astype(np.float32)  # 0.7 is .69999999 there
+    assert inside(ClipConfig(frames=2, **bounds), times) == want
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("{}", "data.clip.frames: missing"),
+        ("{frames: 0}", "data.clip.frames: .*greater than or equal to 1"),
+        ("{frames: 4, start_s: 2, end_s: 2}", r"data.clip: end_s: 2 is not after start_s \(2\)"),
+        ("{frames: 4, stride: 2}", "data.clip: stride, hop: are of windows"),
+        ("{frames: 4, end_s: .nan}", "data.clip.end_s: .*finite"),
+        ("{frames: 4, chioce: window}", "did you mean 'choice'"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(setting, message):
+    with pytest.raises(InputError, match=message):
+        load_config("smoke", ["data.dataset=x", f"data.clip={setting}"])
+
+
+def test_a_run_of_pictures_has_the_digest_from_before_clips():
+    run = load_config("smoke", ["data.dataset=x"])
+    raw = run.model_dump(mode="json")
+    del raw["data"]["clip"], raw["data"]["augment"]["stronger"]
+    assert digest_of(raw) == run.digest != load_config("smoke", ["data.dataset=x", "data.clip={frames: 4}"]).digest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_sees_a_new_window_each_epoch(packed, kind):
+    made = batches(loader(packed, kind, "{frames: 5, choice: window, stride: 2}", *PLAIN_VIEW), 4)
+    for batch in made:
+        assert batch.inputs.shape == (4, 5, 24, 24, 3) and batch.targets["emotion"].shape == (4, 2)
+        assert batch.window.dtype == np.int64 and sorted(batch.sample) == [4, 5, 6, 7]
+        for sample, start, view in zip(batch.sample, batch.window, shown(batch), strict=True):
+            whole = start + 2 * np.arange(5)
+            assert (view == np.where(whole < LENGTHS[sample], whole, view.max())).all() and (np.diff(view) >= 0).all()
+            assert start <= max(0, LENGTHS[sample] - 9)
+    starts = {int(batch.window[batch.sample == 4][0]) for batch in made}
+    assert len(starts) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluation_sees_every_window_of_every_clip(packed, kind):
+    made = loader(packed, kind, "{frames: 8, choice: window}", *PLAIN_VIEW, split="val", batch=3)
+    data, windows = Dataset(packed), made.windows
+    assert windows.sample.tolist() == [0] * 5 + [1] * 3 + [2, 3] and made.planner.samples.tolist() == windows.sample.tolist()
+    assert windows.start.tolist() == [0, 8, 16, 24, 25, 0, 8, 16, 0, 0]
+    found = batches(made, 4)
+    assert np.concatenate([batch.sample for batch in found])[:10].tolist() == windows.sample.tolist()
+    assert np.concatenate([batch.window for batch in found])[:10].tolist() == windows.start.tolist()
+    views = np.concatenate([shown(batch) for batch in found])[:10]
+    assert views[4].tolist() == [*range(25, 33)] and views[8].tolist() == [0] + [1] * 7 and (views[9] == 0).all()
+    classes = torch.cat([batch.targets["emotion"] for batch in found])[:10].argmax(1)
+    assert classes.tolist() == data.targets("emotion")[windows.sample].argmax(1).tolist()
+
+
+def test_processes_share_the_windows(packed):
+    run = load_config("smoke", [f"data.dataset={packed}", *PLAIN_VIEW])
+    clip, data = ClipConfig(frames=8, choice="window"), Dataset(packed)
+    shares = [eval_loader(data, "val", run.preprocess, (), CPU, clip=clip, kind="plain", share=(r, 2)).windows for r in (0, 1)]
+    assert shares[0].start.tolist() == [0, 16, 25, 8, 0] and shares[1].sample.tolist() == [0, 0, 1, 1, 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_times_inside_are_seen(packed, kind):
+    clip = "{frames: 4, start_s: 0.2, end_s: 0.32}"
+    for batch in batches(loader(packed, kind, clip, *PLAIN_VIEW), 1):
+        for sample, view in zip(batch.sample, shown(batch), strict=True):
+            assert view.tolist() == [5, 6, 7, 7] and LENGTHS[sample] > 7
+        assert (batch.window == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("clip", "split", "message"),
+    [
+        ("{frames: 4, start_s: 0.36}", "train", r"no frame of 2 clips lies in \[0.36, ...\) s:\n  sample 6, clip6: 0 to 0.32 s"),
+        ("{frames: 4, end_s: 0}", "val", r"no frame of 4 clips lies in \[..., 0\) s:\n  sample 0, clip0: 0 to 1.28 s"),
+        ("null", "val", r"3 of 4 samples are clips \(of up to 33 frames\), and data.clip is null.*data\.clip\.frames=32"),
+        ("null", "train", r"data\.clip: null, and emotion_student sees clips"),
+    ],
+)
+def test_what_cannot_be_seen_is_refused(packed, clip, split, message):
+    with pytest.raises(InputError, match=message):
+        loader(packed, "plain", clip, split=split)
+
+
+def test_a_task_and_its_dataset_are_of_one_kind(packed, synthetic):
+    with pytest.raises(InputError, match=r"of 304 samples are pictures, and data\.clip asks for 4 .*\n  sample \d+, "):
+        loader(synthetic, "plain", "{frames: 4}")
+    for dataset, clip, message in ((packed, "null", "are clips"), (packed, "{frames: 4}", "sees single pictures")):
+        run = load_config("smoke", [f"data.dataset={dataset}", f"data.clip={clip}"])
+        with pytest.raises(InputError, match=message):
+            train_loader(run, TASKS["emotion_student"], Dataset(dataset), Ranks(CPU))
+
+
+def test_how_many_repeat_a_frame_is_said_once(packed, capsys):
+    say_once.cache_clear()
+    for _ in range(2):
+        loader(packed, "plain", "{frames: 9}")
+    said = capsys.readouterr().err
+    assert said.count("data.clip: 1 of 4 clips") == 1 and "fewer than the 9 frames" in said
+
+
+AUGMENT = [
+    "data.augment.affine={rotate: 15, shift: 0.1}", "data.augment.jitter={}", "data.augment.blur={p: 0.6}",
+    "data.augment.erase={p: 0.6}", "data.clahe={p: 0.5, clip_jitter: 0.5, tiles: 2}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_has_one_draw(still, kind):
+    """A clip that does not move still does not; two clips are drawn for apart."""
+    (batch,) = batches(loader(still, kind, "{frames: 5}", *AUGMENT, size=48, batch=5), 1)
+    assert (batch.inputs == batch.inputs[:, :1]).all()
+    again = batches(loader(still, kind, "{frames: 5}", "seed=2", *AUGMENT, size=48, batch=5), 1)[0]
+    order = [int(np.flatnonzero(again.sample == sample)[0]) for sample in batch.sample]
+    assert all((a != b).float().mean() > 0.2 for a, b in zip(batch.inputs, again.inputs[order], strict=True))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_both_pipelines_see_the_same_clips(still, split):
+    clip = "{frames: 4, choice: window}"
+    fast, slow = (loader(still, kind, clip, "data.clahe=null", split=split, size=48, batch=3) for kind in KINDS)
+    for a, b in zip(batches(fast, 4, step=2), batches(slow, 4, step=2), strict=True):
+        assert (a.sample == b.sample).all() and (a.window == b.window).all()
+        difference = (a.inputs.int() - b.inputs.int()).abs()
+        assert difference.max() <= 1 and (difference > 0).float().mean() < 0.01
+    fast, slow = (loader(still, kind, clip, *AUGMENT, split=split, size=48, batch=3) for kind in KINDS)
+    for a, b in zip(batches(fast, 4), batches(slow, 4), strict=True):
+        assert (a.inputs.float() - b.inputs.float()).abs().mean() < 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("setting", ["data.stream=null", "data.stream={buffer: 2}"])
+def test_a_resumed_run_sees_what_the_whole_one_saw(packed, kind, setting):
+    def made():
+        return loader(packed, kind, "{frames: 6, choice: window, order: shuffled}", setting, batch=3)
+
+    whole, resumed = batches(made(), 6), batches(made(), 3, step=3)
+    for a, b in zip(whole[3:], resumed, strict=True):
+        assert torch.equal(a.inputs, b.inputs) and (a.window == b.window).all()
+
+
+def test_processes_see_parts_of_one_batch(packed):
+    clip = "{frames: 6, choice: window}"
+    (whole,) = batches(loader(packed, "plain", clip), 1)
+    parts = [batches(loader(packed, "plain", clip, rank=rank, world=2), 1)[0] for rank in (0, 1)]
+    assert torch.equal(whole.inputs, torch.cat([part.inputs for part in parts]))
+    assert whole.window.tolist() == np.concatenate([part.window for part in parts]).tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_frames_that_are_seen_are_read(packed, kind, monkeypatch):
+    """Of a clip's 70 frames, and no other bytes are handed to a decoder."""
+    read, decoded, decode = [], [], plain.decode
+    frames = Dataset.frames
+    monkeypatch.setattr(Dataset, "frames", lambda self, s, chosen=None: read.append((s, chosen)) or frames(self, s, chosen))
+    monkeypatch.setattr(plain, "decode", lambda data: decoded.append(1) or decode(data))
+    made = loader(packed, kind, "{frames: 3, choice: window}")
+    plans, plan = [], Planner.plan
+    monkeypatch.setattr(Planner, "plan", lambda self, step: plans.append(step) or plan(self, step))
+    batches(made, 1)
+    assert len(read) == 4 * len(plans) and all(len(chosen) == 3 for _, chosen in read)
+    assert len(decoded) <= 12 * len(plans)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_in_parts_is_the_same_batch(still, kind, monkeypatch):
+    made = [batches(loader(still, kind, "{frames: 5}", *AUGMENT, size=48, batch=5), 3)]
+    monkeypatch.setattr(dali, "PART", 7)
+    made.append(batches(loader(still, kind, "{frames: 5}", *AUGMENT, size=48, batch=5), 3))
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(*made, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_batches_are_not_made_far_ahead(packed, kind, monkeypatch):
+    batch = 4 * 8 * 24 * 24 * 3  # bytes
+    for most, plans in ((2**28, 3), (batch, 2)):
+        made, plan = [], Planner.plan
+        monkeypatch.setattr(plain, "MOST_AHEAD", most)
+        monkeypatch.setattr(dali, "MOST_AHEAD", most)
+        monkeypatch.setattr(dali, "PART", 8)
+        monkeypatch.setattr(Planner, "plan", lambda self, step, made=made, plan=plan: made.append(step) or plan(self, step))
+        stream = loader(packed, kind, "{frames: 8}").from_step(0)
+        for step in range(4):
+            next(stream)
+            assert len(made) - step <= plans
+        monkeypatch.setattr(Planner, "plan", plan)
+
+
+@pytest.mark.parametrize("box", [None, (1, 2, 4, 3)])
+def test_a_mix_is_the_same_in_every_frame(box):
+    clips = torch.randint(0, 256, (4, 5, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mix = Mix(0.7, box)
+    mixed = mix.images(clips)
+    assert all(torch.equal(mixed[:, t], mix.images(clips[:, t])) for t in range(5))
+
+
+def test_pieces_and_mixtures_keep_their_windows(packed):
+    (batch,) = batches(loader(packed, "plain", "{frames: 6, choice: window}", "data.augment.mixup=0.4"), 1)
+    pieces = batch.split(2)
+    assert [piece.inputs.shape[:2] for piece in pieces] == [(2, 6), (2, 6)]
+    assert np.concatenate([piece.window for piece in pieces]).tolist() == batch.window.tolist()
+
+
+def test_several_datasets_are_read_as_one(packed, still):
+    made = loader(f"[{packed}, {still}]", "plain", "{frames: 3}", batch=9)
+    (batch,) = batches(made, 1)
+    assert sorted(batch.sample) == [4, 5, 6, 7, 13, 14, 15, 16, 17] and batch.inputs.shape == (9, 3, 24, 24, 3)
+
+
+def test_the_choice_of_a_loader_is_the_faster_one_on_a_cpu(packed, synthetic):
+    pytest.importorskip("nvidia.dali")
+    run = load_config("smoke", [f"data.dataset={synthetic}"])
+    assert loader(packed, "auto", "{frames: 4}").kind == "plain"
+    assert eval_loader(Dataset(synthetic), "val", run.preprocess, (), CPU).kind == "dali"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_frame_names_its_clip(packed, kind, tmp_path):
+    copy = shutil.copytree(packed, tmp_path / "copy")
+    data = Dataset(copy)
+    path, offset = copy / data.column("shard")[5], int(data.places(5)[0][0])
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 8] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{data.column('key')[5]}: .*(?s:.)*affect verify"):
+        batches(loader(copy, kind, "{frames: 4}"), 2)
