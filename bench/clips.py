@@ -177,7 +177,7 @@ def compare(work: Work, name: str, batches: Batches) -> float:
     differences, views = list[float](), work.views
     for samples, images in islice(batches, COMPARED):
         data = [frame for sample in samples.tolist() for frame in work.dataset.frames(sample)]
-        drawn = Draw(views.draw.window[samples], views.draw.flip[samples], views.draw.clip[samples])
+        drawn = Draw(views.draw.window[samples], views.draw.flip[samples], views.draw.clahe_level[samples])
         plan = Plan(samples, data, views.size[samples], views.corner[samples], drawn, np.zeros_like(samples))
         want = np.stack([plain.picture(plan, i, PREPROCESS) for i in range(len(data))])
         differences.append(np.abs(want.astype(int) - images.numpy().reshape(want.shape)).mean())

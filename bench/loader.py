@@ -232,7 +232,7 @@ def compare(work: Work, name: str, batches: Batches) -> float:
     for samples, images in islice(batches, max(1, count)):
         data = [work.dataset.image(int(sample)) for sample in samples]
         views = work.views
-        drawn = Draw(views.draw.window[samples], views.draw.flip[samples], views.draw.clip[samples])
+        drawn = Draw(views.draw.window[samples], views.draw.flip[samples], views.draw.clahe_level[samples])
         plan = Plan(samples, data, views.size[samples], views.corner[samples], drawn)
         want = np.stack([plain.picture(plan, i, work.case.preprocess) for i in range(len(samples))])
         differences.append(np.abs(want.astype(int) - images.numpy()).mean())

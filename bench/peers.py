@@ -68,7 +68,7 @@ class PeerPicture:
     def _equalised(self, image: np.ndarray) -> np.ndarray:
         """(H, W) gray or (H, W, 3) BGR -> (H, W, 3) RGB."""
         assert self.preprocess.clahe
-        operator = _operator(self.preprocess.clahe.clip, self.preprocess.clahe.tiles)
+        operator = _operator(self.preprocess.clahe.clip_limit, self.preprocess.clahe.tiles)
         if image.ndim == 2:
             return cv2.cvtColor(operator.apply(image), cv2.COLOR_GRAY2RGB)
         lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)

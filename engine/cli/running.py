@@ -91,7 +91,7 @@ def run(
     cores: Annotated[str | None, typer.Option(help="keep everything on these cores, such as 0-3 or 0,2")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
-    """Answer for every frame of a source, and each face in it."""
+    """AnnotatedFrame for every frame of a source, and each face in it."""
     from affect.engine import zoo
     from affect.engine.runtime.clip_engine import ClipEngine
     from affect.engine.runtime.engine import Engine

@@ -14,6 +14,8 @@ def digest_of(value: dict[str, Any]) -> str:
     """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
     kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
     kept["data"] = {key: part for key, part in kept["data"].items() if key not in NOT_LEARNED}
+    if clahe := kept["data"].get("clahe"):  # under the name that digests were made with
+        kept["data"]["clahe"] = {"clip" if key == "clip_limit" else key: part for key, part in clahe.items()}
     kept["data"]["augment"] = dict(kept["data"].get("augment", {}))
     kept["model"] = dict(kept["model"])
     data, augment = kept["data"], kept["data"]["augment"]

@@ -20,24 +20,29 @@ LARGE = 2.0  # a picture more than this much too large is reduced by area averag
 class Clahe:
     """Zuiderveld's contrast-limited adaptive histogram equalisation, OpenCV's form.
 
-    clip: the limit as a multiple of a flat histogram's bin. tiles: tiles per side.
+    clip_limit: as a multiple of a flat histogram's bin. tiles: tiles per side.
     p, clip_jitter: in training, the share of pictures it is applied to and how far the limit strays.
     """
 
-    clip: float = 2.0
+    clip_limit: float = 2.0
     tiles: int = 8
     p: float = 1.0
     clip_jitter: float = 0.0
 
     @property
-    def clips(self) -> tuple[float, ...]:
-        """The limits drawn from in training: OpenCV clips at whole counts, so a few levels say all."""
+    def levels(self) -> tuple[float, ...]:
+        """The clip limits drawn from in training: OpenCV clips at whole counts, so a few levels say all."""
         shares = (0.0,) if self.clip_jitter == 0 else (-1.0, -0.5, 0.0, 0.5, 1.0)
-        return tuple(self.clip * (1 + share * self.clip_jitter) for share in shares)
+        return tuple(self.clip_limit * (1 + share * self.clip_jitter) for share in shares)
 
     def count_limit(self, size: int) -> int:
         """The bin height that OpenCV clips at, for pictures of `size` pixels; below 4 the limit means little."""
-        return max(1, int(self.clip * math.ceil(size / self.tiles) ** 2 / 256))
+        return max(1, int(self.clip_limit * math.ceil(size / self.tiles) ** 2 / 256))
+
+
+def with_clip_limit(clahe: dict[str, Any]) -> dict[str, Any]:
+    """The settings of CLAHE under their present names."""
+    return {"clip_limit" if key == "clip" else key: value for key, value in clahe.items()}
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,16 @@ class Preprocess:
 
     def finish(self, image: np.ndarray) -> np.ndarray:
         """CLAHE and three channels: (size, size) or (size, size, 3) -> (size, size, 3)."""
-        return in_three_channels(equalised(image, self.clahe.clip, self.clahe.tiles) if self.clahe else image)
+        return in_three_channels(equalised(image, self.clahe.clip_limit, self.clahe.tiles) if self.clahe else image)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Preprocess:
+        """Of a manifest; `clahe.clip` is what `clahe.clip_limit` was called up to version 0.1."""
         clahe = value.get("clahe")
-        return cls(**{**value, "clahe": Clahe(**clahe) if clahe else None})
+        return cls(**{**value, "clahe": Clahe(**with_clip_limit(clahe)) if clahe else None})
 
 
 def too_large(height: int, width: int, to_height: int, to_width: int) -> bool:
@@ -112,9 +118,9 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.convertScaleAbs(floating)  # to the nearest, of two the even one
 
 
-def equalised(image: np.ndarray, clip: float, tiles: int) -> np.ndarray:
+def equalised(image: np.ndarray, clip_limit: float, tiles: int) -> np.ndarray:
     """CLAHE of the plane, or of L in LAB."""
-    operator = cv2.createCLAHE(clip, (tiles, tiles))
+    operator = cv2.createCLAHE(clip_limit, (tiles, tiles))
     if image.ndim == 2:
         return operator.apply(image)
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)

@@ -16,7 +16,7 @@ from affect.engine.config.data import YAML_1_1, AugmentConfig, ClipConfig, Secti
 from affect.engine.config.digest import digest_of
 from affect.engine.config.load import parsed, put, read_yaml, validated
 from affect.engine.config.loss import LossConfig
-from affect.engine.config.preprocess import MARGIN, Clahe, Preprocess
+from affect.engine.config.preprocess import MARGIN, Clahe, Preprocess, with_clip_limit
 from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError, nearest
 
@@ -29,10 +29,16 @@ BatchSize = Annotated[int, BeforeValidator(lambda value: AUTO if value == "auto"
 class ClaheConfig(Section):
     """Contrast-limited equalisation; `tiles` 0 chooses tiles of about 28 px."""
 
-    clip: float = Field(2.0, gt=0)
+    clip_limit: float = Field(2.0, gt=0)
     tiles: int = Field(0, ge=0, le=64)
     p: float = Field(1.0, gt=0, le=1)  # share of training pictures
-    clip_jitter: float = Field(0.0, ge=0, lt=1)  # in training the limit is drawn from clip * (1 - x) to clip * (1 + x)
+    clip_jitter: float = Field(0.0, ge=0, lt=1)  # in training drawn from clip_limit * (1 - x) to clip_limit * (1 + x)
+
+    @model_validator(mode="before")
+    @classmethod
+    def as_it_was_called(cls, value: Any) -> Any:
+        """`clip` is what `clip_limit` was called up to version 0.1."""
+        return with_clip_limit(value) if isinstance(value, dict) and "clip_limit" not in value else value
 
 
 class StreamConfig(Section):
@@ -339,7 +345,7 @@ class RunConfig(Section):
             size=size,
             resize=self.data.resize,
             color=self.data.color,
-            clahe=Clahe(clahe.clip, clahe.tiles or max(1, round(size / 28)), clahe.p, clahe.clip_jitter) if clahe else None,
+            clahe=Clahe(clahe.clip_limit, clahe.tiles or max(1, round(size / 28)), clahe.p, clahe.clip_jitter) if clahe else None,
         )
 
     def dump(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from affect.engine.calibration.temperature import read_calibration
 from affect.engine.crossval.held_out import HeldOut, concat
-from affect.engine.crossval.pooled_report import Found, collect
+from affect.engine.crossval.pooled_report import FoldResults, collect
 from affect.engine.crossval.run_folds import runs_in
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation import predictions
@@ -64,7 +64,7 @@ def clips_apart(out: Path, high: float = 3) -> tuple[Clips, HeldOut] | None:
     return _clips(out, found, _answers(out, found, tested=True), high, tested=True)
 
 
-def _clips(out: Path, found: Found, held: HeldOut, high: float, *, tested: bool = False) -> tuple[Clips, HeldOut]:
+def _clips(out: Path, found: FoldResults, held: HeldOut, high: float, *, tested: bool = False) -> tuple[Clips, HeldOut]:
     dataset, level = found.dataset, _levels(found.dataset, high)
     keep = np.isfinite(level[held.sample])
     if not keep.any():
@@ -81,7 +81,7 @@ def _levels(dataset: Dataset, high: float) -> np.ndarray:
     return high * dataset.targets(STRESS)[:, 1].astype(np.float64)
 
 
-def _answers(out: Path, found: Found, *, tested: bool) -> HeldOut:
+def _answers(out: Path, found: FoldResults, *, tested: bool) -> HeldOut:
     """What each fold says of its own rows; tested: of the split test the mean of what all folds' models say."""
     strategy, held = next(iter(found.held.items()))
     if not tested:

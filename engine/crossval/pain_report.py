@@ -24,13 +24,13 @@ from affect.engine.training.early_stopping import merit
 from affect.shards.errors import InputError
 
 if TYPE_CHECKING:
-    from affect.engine.crossval.pooled_report import Found
+    from affect.engine.crossval.pooled_report import FoldResults
 
 ANSWERS = "answers.npz"
 Strategies = dict[str, PainAnswers]
 
 
-def pain_report(found: Found, folder: Path) -> tuple[str, dict[str, Any]]:
+def pain_report(found: FoldResults, folder: Path) -> tuple[str, dict[str, Any]]:
     """Write pain.md of every strategy; return the comparison as text and figures."""
     answers, told = Strategies(), {name: found.told(name) for name in found.runs}
     for name, held in found.held.items():
@@ -124,7 +124,7 @@ def criteria_of(decisions: Mapping[str, Decision]) -> Table:
     return Table(["criterion", "before", "expected", *names], cells, set(), caption)
 
 
-def test_answers(found: Found) -> Strategies:
+def test_answers(found: FoldResults) -> Strategies:
     """Of test animals, which no fold was trained on: the fold that its own validation says is best, and the mean of all."""
     answers = Strategies()
     for strategy, folds in found.test.items():

@@ -32,7 +32,7 @@ TRAIN_MEAN = "training mean"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoldResults:
     """What is there. runs: strategy -> fold -> folder; held: strategy -> out-of-fold rows; train: fold -> training rows of the
     general configuration; test: strategy -> fold -> rows of the split test, none where there is no such split.
     """
@@ -57,7 +57,7 @@ def told_of(folder: Path) -> dict[str, int]:
     return {"epochs": len(history), "best_epoch": best_epoch(history, select_by(run), run.optim.keep), "min_epochs": least}
 
 
-def collect(out: Path) -> Found:
+def collect(out: Path) -> FoldResults:
     """Let every finished fold say what it was not trained on. Raises InputError where none is finished."""
     runs = runs_in(out)
     if not runs:
@@ -77,7 +77,7 @@ def collect(out: Path) -> Found:
         name: {fold: kept(folder, TEST, fold, dataset, tested) for fold, folder in own.items()} if len(tested) else {}
         for name, own in runs.items()
     }
-    return Found(out, dataset, tuple(read_note(out)["folds"]), runs, train, held, test)
+    return FoldResults(out, dataset, tuple(read_note(out)["folds"]), runs, train, held, test)
 
 
 def general_data(runs: Mapping[str, Mapping[int, Path]]) -> DataConfig:
@@ -101,7 +101,7 @@ def report(out: Path) -> tuple[str, dict[str, Any]]:
     return said, figures
 
 
-def pooled_report(found: Found) -> tuple[str, dict[str, Any]]:
+def pooled_report(found: FoldResults) -> tuple[str, dict[str, Any]]:
     """Of outputs of any kind: the figures of epochs, here of all folds' held-out rows together, and each fold's mean."""
     figures: dict[str, Any] = {}
     for name, held in found.held.items():
@@ -124,7 +124,7 @@ def _of_fold(held: HeldOut, fold: int) -> dict[str, float]:
     return all_figures(held.outputs, *pick)
 
 
-def _naive(found: Found, held: HeldOut, output: Output) -> np.ndarray:
+def _naive(found: FoldResults, held: HeldOut, output: Output) -> np.ndarray:
     mean = means(found.dataset, output.name, found.train, held.fold)
     return np.log(np.maximum(mean, 1e-6)) if output.kind == "classes" else mean
 

@@ -67,7 +67,7 @@ class Draw:
     """What is done to each of B pictures; None where the augmentation is off.
 
     window: (B, 4) int32 top, left, height, width in pixels of the stored picture. flip: (B,) bool.
-    clip: (B,) int32, which of `Clahe.clips`; -1: no CLAHE.
+    clahe_level: (B,) int32, which of `Clahe.levels`; -1: no CLAHE.
     affine: (B, 2, 3) float32, from a point of the result to one of the picture, pixel centres at .5.
     jitter: (B, 4) float32 factors of brightness, contrast, saturation, and the hue's turn in degrees.
     blur: (B,) float32 sigma in pixels, 0: none. erase: (B, 4) int32 top, left, height, width; no height: none.
@@ -75,7 +75,7 @@ class Draw:
 
     window: np.ndarray
     flip: np.ndarray
-    clip: np.ndarray
+    clahe_level: np.ndarray
     affine: np.ndarray | None = None
     jitter: np.ndarray | None = None
     blur: np.ndarray | None = None
@@ -102,7 +102,7 @@ def draw(
         u[:, SPREAD] = 0.5 + spread[:, None] * (u[:, SPREAD] - 0.5)
     whole = np.stack([np.zeros_like(height), np.zeros_like(height), height, width], axis=1)
     window = _crop(config.crop, u[:, CROP], height, width) if config.crop else whole
-    level = np.floor(u[:, CLIP] * len(clahe.clips)) if clahe else np.zeros(len(u))
+    level = np.floor(u[:, CLIP] * len(clahe.levels)) if clahe else np.zeros(len(u))
     return Draw(
         window.astype(np.int32),
         u[:, FLIP] < config.flip,

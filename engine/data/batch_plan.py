@@ -114,5 +114,5 @@ class Planner:
         size = np.array([self.preprocess.resized_shape(h, w) for h, w in pairs], np.int32)
         corner = np.array([self.preprocess.corner(h, w) for h, w in size.tolist()], np.int32)
         clahe = self.preprocess.clahe
-        level = clahe.clips.index(clahe.clip) if clahe else -1
+        level = clahe.levels.index(clahe.clip_limit) if clahe else -1
         return size, corner, Draw(window, np.zeros(len(pairs), bool), np.full(len(pairs), level, np.int32))

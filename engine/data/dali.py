@@ -91,7 +91,7 @@ def _names(preprocess: Preprocess, augment: AugmentConfig | None) -> list[str]:
     """What the pipeline is fed: only what it uses."""
     names = ["data", "anchor", "shape", "start", "end"]
     if preprocess.clahe:
-        names.append("clip")
+        names.append("clahe_level")
     if augment and augment.affine:
         names.append("affine")
     if augment and augment.jitter:
@@ -105,7 +105,7 @@ def _names(preprocess: Preprocess, augment: AugmentConfig | None) -> list[str]:
 
 def _values(plan: Plan, size: int) -> Fed:
     draw = plan.draw
-    values: Fed = {"data": plan.data, "clip": draw.clip, "affine": draw.affine}
+    values: Fed = {"data": plan.data, "clahe_level": draw.clahe_level, "affine": draw.affine}
     values["anchor"], values["shape"] = _halves(draw.window)
     values["start"], values["end"] = _square(plan, size)
     if draw.jitter is not None:
@@ -173,9 +173,9 @@ def build(
             if blurs:  # each picture its own branch
                 image = fn.gaussian_blur(image, sigma=fed["sigma"])
         if clahe:
-            for level, clip in enumerate(clahe.clips):
-                if fed["clip"] == level:  # the limit is not an argument that may differ in a batch
-                    image = fn.clahe(image, tiles_x=clahe.tiles, tiles_y=clahe.tiles, clip_limit=clip)
+            for level, limit in enumerate(clahe.levels):
+                if fed["clahe_level"] == level:  # the limit is not an argument that may differ in a batch
+                    image = fn.clahe(image, tiles_x=clahe.tiles, tiles_y=clahe.tiles, clip_limit=limit)
         if gray:
             image = fn.cat(image, image, image, axis=2)
         if "erase_anchor" in names:

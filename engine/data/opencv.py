@@ -43,8 +43,8 @@ def picture(plan: Plan, i: int, preprocess: Preprocess) -> np.ndarray:
         image = jittered(image, *draw.jitter[i])
     if draw.blur is not None and draw.blur[i] > 0:
         image = blurred(image, float(draw.blur[i]))
-    if clahe and draw.clip[i] >= 0:
-        image = equalised(image, clahe.clips[draw.clip[i]], clahe.tiles)
+    if clahe and draw.clahe_level[i] >= 0:
+        image = equalised(image, clahe.levels[draw.clahe_level[i]], clahe.tiles)
     image = in_three_channels(image)
     if draw.erase is not None:
         top, left, height, width = draw.erase[i]

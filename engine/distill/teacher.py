@@ -21,7 +21,7 @@ from affect.engine.distill.features import feature_table
 from affect.engine.distill.softlabels import SoftLabels
 from affect.engine.evaluation.evaluate import same_classes
 from affect.engine.evaluation.evaluated_model import trained_model
-from affect.engine.losses.base import Taught
+from affect.engine.losses.base import TeacherOutput
 from affect.engine.runs.checkpoint import BEST
 from affect.engine.system.device import autocast, choose_precision
 from affect.engine.system.log import say
@@ -75,9 +75,9 @@ class Table:
         self.logits = None if logits is None else torch.from_numpy(logits).to(device)
         self.features = None if features is None else torch.from_numpy(features).to(device)
 
-    def __call__(self, batch: Batch) -> Taught:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         rows = torch.from_numpy(batch.sample).to(self.device, non_blocking=True)
-        return Taught(self.logits, rows, None if self.features is None else self.features[rows])
+        return TeacherOutput(self.logits, rows, None if self.features is None else self.features[rows])
 
 
 class Live:
@@ -106,11 +106,11 @@ class Live:
         self.made_from = {"teacher": file_sha256(folder / BEST)}
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Taught:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         with autocast(self.dtype, self.device):
             features, outputs = self.model(batch.inputs)
         logits = (outputs[self.output].float() / self.temperature)[:, self.columns]
-        return Taught(_standardized(logits) if self.standardize else logits, None, features.float())
+        return TeacherOutput(_standardized(logits) if self.standardize else logits, None, features.float())
 
 
 def _standardized(logits: Tensor) -> Tensor:

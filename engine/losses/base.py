@@ -11,7 +11,7 @@ from affect.engine.data.loader import Batch
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherOutput:
     """What the teacher says of a batch; all constant.
 
     logits: (B, C), or with `rows` (B,) int64 a table (N, C) of which they are the batch's rows. features: (B, D).
@@ -32,11 +32,11 @@ class Teacher(Protocol):
 
     made_from: dict[str, str]
 
-    def __call__(self, batch: Batch) -> Taught: ...
+    def __call__(self, batch: Batch) -> TeacherOutput: ...
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelOutput:
     """features: (B, D), outputs: name -> (B, C) logits, both of the model that learns."""
 
     features: Tensor
@@ -64,7 +64,7 @@ class LossTerm(nn.Module):
         """() float32, from the targets alone; here each sample counts its weight, labelled or not."""
         return batch.weight.sum()
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         """() float32."""
         raise NotImplementedError
 

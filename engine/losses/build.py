@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.losses.base import LossTerm, Said, Teacher
+from affect.engine.losses.base import LossTerm, ModelOutput, Teacher
 from affect.engine.losses.cross_entropy import CrossEntropy, arcface, ordered
 from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse
 from affect.engine.losses.multilabel import UnitsBce
@@ -101,7 +101,7 @@ class LossFunction(nn.Module):
 
     def forward(self, features: Tensor, outputs: dict[str, Tensor], batch: Batch, counts: Tensor) -> Losses:
         """counts: of the whole update. A term that counts nothing is 0, with zero gradient."""
-        said, taught = Said(features, outputs), self.teacher(batch) if self.teacher else None
+        said, taught = ModelOutput(features, outputs), self.teacher(batch) if self.teacher else None
         sums = torch.stack([term(said, batch, taught) for term in self.terms])
         parts = sums / counts.clamp_min(TINY)
         return Losses((parts * self.weights).sum(), dict(zip(self.names, parts.unbind(), strict=True)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
 from affect.engine.data.selection import largest_share
-from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 from affect.kernels import arcface_ce
@@ -119,7 +119,7 @@ class CrossEntropy(LossTerm):
         q = (1 - self.smoothing) * target + self.smoothing / target.shape[1]
         return -((q if self.class_weight is None else q * self.class_weight) * logits.float().log_softmax(1)).sum(1)
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         logits, scale = said.outputs[self.on], 1.0
         if self.gamma:
             target, weight = self.target(batch), self.labelled(batch)

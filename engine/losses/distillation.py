@@ -7,7 +7,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
 from affect.engine.tasks.spec import Term
 from affect.kernels import dkd
 
@@ -22,7 +22,7 @@ class Kd(LossTerm):
         assert run.loss.kd
         self.config = run.loss.kd
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         assert taught is not None and taught.logits is not None
         student = said.outputs[self.on]
         anything = torch.zeros(len(student), dtype=torch.int64, device=student.device)  # KL does not look at the label
@@ -52,7 +52,7 @@ class DecoupledKd(LossTerm):
     def count(self, batch: Batch) -> Tensor:
         return self.labelled(batch).sum()
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         assert taught is not None and taught.logits is not None
         return dkd(
             said.outputs[self.on], taught.logits, batch.targets[self.on], rows=taught.rows,
@@ -69,7 +69,7 @@ class KdMse(LossTerm):
         assert run.loss.kd_mse
         self.temperature = run.loss.kd_mse.temperature
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         assert taught is not None
         gap = (said.outputs[self.on].float() - taught.gathered().float()) / self.temperature
         return (batch.weight * gap.square().mean(1)).sum()

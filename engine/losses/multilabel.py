@@ -9,7 +9,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 
@@ -38,7 +38,7 @@ class UnitsBce(LossTerm):
         self.ramp.fill_(ramp)
         return {f"{self.on}_ramp": ramp}
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         target, mask = batch.targets[self.on], batch.mask[self.on]
         target = (1 - self.config.smoothing) * target + self.config.smoothing / 2
         logits = said.outputs[self.on].float()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
 from affect.engine.distill.prototypes import grid_targets, read_anchors, read_prototypes
-from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 from affect.kernels import proto_kd
@@ -64,7 +64,7 @@ class ProtoKd(LossTerm):
     def _weight(self, batch: Batch) -> Tensor:
         return batch.weight if self.grid is None else self.labelled(batch)
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         features = self.project(said.features.float())
         if self.grid is not None:
             target, theirs = batch.targets[self.on] @ self.grid, None
@@ -110,7 +110,7 @@ class DGeo(LossTerm):
     def count(self, batch: Batch) -> Tensor:
         return torch.full((), float(self.pieces), device=batch.weight.device)
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         unit = F.normalize(said.features.float())
         target = batch.targets[self.on]
         member = F.one_hot(target.argmax(1), target.shape[1]) * (self.labelled(batch) > 0)[:, None]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.losses.base import Said, Taught
+from affect.engine.losses.base import ModelOutput, TeacherOutput
 from affect.engine.losses.cross_entropy import CrossEntropy
 from affect.engine.tasks.spec import Term
 
@@ -38,7 +38,7 @@ class Resup(CrossEntropy):
         self.ramp.fill_(ramp)
         return {"resup_ramp": ramp}
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         a, b = (said.outputs[f"{self.on}.{network}"].float() for network in "ab")
         by_b, by_a = trust(a, b, batch.targets[self.on])
         weight = self.labelled(batch)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Batch, Loader
-from affect.engine.losses.base import LossTerm, Said, Taught
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
 from affect.engine.metrics.regression import TOTAL
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
@@ -35,7 +35,7 @@ class ScalarMse(LossTerm):
     def count(self, batch: Batch) -> Tensor:
         return (batch.weight * batch.mask[self.on].amax(1)).sum()
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         off = (said.outputs[self.on].float() - batch.targets[self.on]) * batch.mask[self.on]
         rows = (off.square() * self.scalar_weight).sum(1) * batch.weight
         if self.moment_weight is not None:
@@ -54,7 +54,7 @@ class SumConsistency(LossTerm):
         self.register_buffer("sign", torch.tensor([1.0 if name == TOTAL else -1.0 for name in names]))
         self.sign: Tensor
 
-    def forward(self, said: Said, batch: Batch, taught: Taught | None) -> Tensor:
+    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
         return ((said.outputs[self.on].float() @ self.sign).square() * batch.weight).sum()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from affect.engine.data.clip_view import all_starts, seen
 from affect.engine.package.manifest import ModelPackage
 from affect.engine.runtime.engine import Engine, Picture, _image
-from affect.engine.runtime.results import Output, outputs_of
+from affect.engine.runtime.results import FaceOutput, outputs_of
 from affect.engine.runtime.side_signals import Side, row_of
 from affect.engine.runtime.sources.open import open_source
 from affect.engine.system.log import say
@@ -30,12 +30,12 @@ CLIPS = 8  # a call of the graph
 class Clip:
     """What is said of a stretch of a recording. start_s, end_s: seconds of the first and the last frame that was seen.
 
-    outputs: package -> output name -> Output. track: of the subject, in a stream; None of a recording that is seen whole.
+    outputs: package -> output name -> FaceOutput. track: of the subject, in a stream; None of a recording that is seen whole.
     """
 
     start_s: float
     end_s: float
-    outputs: dict[str, dict[str, Output]]
+    outputs: dict[str, dict[str, FaceOutput]]
     track: int | None = None
 
 

@@ -15,7 +15,7 @@ from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.frame_reader import check
 from affect.engine.runtime.results import outputs_of
 from affect.engine.runtime.side_signals import Side, row_of, shares
-from affect.engine.runtime.sources.stream import Shot, Source, Stream
+from affect.engine.runtime.sources.stream import Source, Stream, VideoFrame
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box
 from affect.engine.runtime.vision.prepare import FULL, Preparer, Search
@@ -76,7 +76,7 @@ class ClipReader:
                 assert found.track is not None
                 yield from self._seen(prepared, shot.time_s, found.track, found.box)
 
-    def _seen(self, shot: Shot, time_s: float, track: int, box: Box) -> Iterator[Clip]:
+    def _seen(self, shot: VideoFrame, time_s: float, track: int, box: Box) -> Iterator[Clip]:
         from affect.engine.runtime.clip_engine import Clip
 
         if track not in self._streams:

@@ -16,17 +16,17 @@ import numpy as np
 from affect.engine.package.manifest import ModelPackage
 from affect.engine.runtime.backends.open import Backend, best_device, open_backend
 from affect.engine.runtime.frame_reader import Reader
-from affect.engine.runtime.results import SURE, Face, Frame, Frames, Output, columns_of, outputs_of
+from affect.engine.runtime.results import SURE, Face, FaceOutput, Frame, Frames, columns_of, outputs_of
 from affect.engine.runtime.smoothing import STEADY, Smoothing
 from affect.engine.runtime.sources.open import open_source
-from affect.engine.runtime.sources.stream import Channel, Shot, Source
+from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.engine.runtime.vision.boxes import Detector
 from affect.engine.runtime.vision.prepare import Search
 from affect.engine.system.cpu_affinity import pin
 from affect.shards.errors import InputError
 from affect.shards.images import BadImage, decode
 
-__all__ = ["BATCH", "Engine", "Face", "Frame", "Frames", "Output", "Picture", "columns_of", "outputs_of"]
+__all__ = ["BATCH", "Engine", "Face", "FaceOutput", "Frame", "Frames", "Picture", "columns_of", "outputs_of"]
 
 BATCH = 32  # pictures a call of the graph
 WARM = 2  # calls before the first answer: the first one allocates, and may compile
@@ -132,10 +132,10 @@ class Engine:
         if times_s is not None and len(times_s) != len(several):
             raise InputError(f"times_s: {len(times_s)} times for {len(several)} pictures")
 
-        def shots(channel: Channel) -> Iterator[Shot]:
+        def shots(channel: Channel) -> Iterator[VideoFrame]:
             for i, picture in enumerate(several):
                 name = str(picture) if isinstance(picture, str | Path) else "array"
-                yield Shot(name, i, None, _image(picture, i))
+                yield VideoFrame(name, i, None, _image(picture, i))
 
         source = Source("pictures", shots, threaded=False)
         with Reader([self], source, self.search, together=BATCH, detector=self._detector()) as reader:

@@ -19,7 +19,7 @@ import numpy as np
 from affect.engine.package.manifest import graph_names
 from affect.engine.runtime.results import Face, Frame, outputs_of, thresholds_of
 from affect.engine.runtime.smoothing import Smoother, Smoothing
-from affect.engine.runtime.sources.stream import Channel, Shot, Source, Stream
+from affect.engine.runtime.sources.stream import Channel, Source, Stream, VideoFrame
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box, Detector
 from affect.engine.runtime.vision.detect import check_species
@@ -33,7 +33,7 @@ TOGETHER = 4  # frames of a file a call of the graph; of 1080p the pipeline then
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class AnnotatedFrame:
     """A frame and what is said of it.
 
     missed: boxes of faces that were there just before, to be hidden like the others. ended: tracks that are over.
@@ -76,7 +76,7 @@ class Reader:
         self._stream = Stream(replace(source, shots=partial(_timed, source, self.stages)))
         prepared = Source(f"{source.name}, prepared", partial(_prepared, self._stream, preparer), threaded=ahead)
         self._prepared = Stream(prepared, self._together)
-        self._ready: deque[Answer] = deque()
+        self._ready: deque[AnnotatedFrame] = deque()
         self._error: InputError | None = None
         self._smoothers: dict[int, dict[tuple[str, str], Smoother]] = {}
 
@@ -90,10 +90,10 @@ class Reader:
         """What was said of the source."""
         return self._stream.notes
 
-    def __iter__(self) -> Iterator[Answer]:
+    def __iter__(self) -> Iterator[AnnotatedFrame]:
         return self
 
-    def __next__(self) -> Answer:
+    def __next__(self) -> AnnotatedFrame:
         if not self._ready:
             shots = self._take()
             self._ready.extend(self._answered(shots) if shots else ())
@@ -126,7 +126,7 @@ class Reader:
             self._error = error
         return shots
 
-    def _answered(self, shots: list[Prepared]) -> Iterator[Answer]:
+    def _answered(self, shots: list[Prepared]) -> Iterator[AnnotatedFrame]:
         with self.stages.of("infer", len(shots)):
             said = [_values(engine, shots) for engine in self.engines]
         row = 0
@@ -137,7 +137,7 @@ class Reader:
                 for track in shot.ended:
                     self._smoothers.pop(track, None)
             row += len(shot.found)
-            yield Answer(shot.image, frame, shot.missed, shot.ended)
+            yield AnnotatedFrame(shot.image, frame, shot.missed, shot.ended)
 
     def _face(self, shot: Prepared, number: int, row: int, said: Sequence[Mapping[str, np.ndarray]]) -> Face:
         """said: of each engine, output of the graph -> (N, C) of all faces; row: of this one."""
@@ -183,7 +183,7 @@ def _values(engine: Engine, shots: list[Prepared]) -> dict[str, np.ndarray]:
     return engine.answer(np.concatenate(views)) if views else {}
 
 
-def _timed(source: Source, stages: Stages, channel: Channel) -> Generator[Shot, None, None]:
+def _timed(source: Source, stages: Stages, channel: Channel) -> Generator[VideoFrame, None, None]:
     """How long decoding takes; of a live source it would be waiting."""
     shots = source.shots(channel)
     try:
@@ -200,5 +200,5 @@ def _timed(source: Source, stages: Stages, channel: Channel) -> Generator[Shot, 
             close()
 
 
-def _prepared(stream: Stream, preparer: Preparer, channel: Channel) -> Iterator[Shot]:
+def _prepared(stream: Stream, preparer: Preparer, channel: Channel) -> Iterator[VideoFrame]:
     return map(preparer, stream)

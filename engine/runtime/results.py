@@ -23,7 +23,7 @@ UNIT_MARGIN = 0.1  # units are sure where each is at least so far from its thres
 
 
 @dataclass(frozen=True)
-class Output:
+class FaceOutput:
     """One output of one face. Classes and multilabel: values are probabilities in the order of names, labels what holds.
 
     Scalars: values in the units of the manifest, no labels.
@@ -43,18 +43,18 @@ class Output:
 class Face:
     """box: x, y, width, height in pixels from the top left. score: of the detector. track: its identity over frames.
 
-    outputs: package -> output name -> Output. probs, label, sure: shortcuts to the first Classes output. blur: the variance of
-    the Laplacian, near 0 where blurred.
+    outputs: package -> output name -> FaceOutput. probs, label, sure: shortcuts to the first output of classes. blur: the
+    variance of the Laplacian, near 0 where blurred.
     """
 
     box: tuple[float, float, float, float]
     score: float
     track: int | None
-    outputs: dict[str, dict[str, Output]]
+    outputs: dict[str, dict[str, FaceOutput]]
     blur: float | None = None
 
     @property
-    def _first(self) -> Output:
+    def _first(self) -> FaceOutput:
         found = (output for of_package in self.outputs.values() for output in of_package.values() if output.kind == "classes")
         output = next(found, None)
         if output is None:
@@ -115,13 +115,13 @@ def rows_of(frame: Frame) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def named(outputs: Mapping[str, Output]) -> Output | None:
+def named(outputs: Mapping[str, FaceOutput]) -> FaceOutput | None:
     """The output whose labels stand for the package: its first one of classes, else its first one with labels."""
     ranked = [[output for output in outputs.values() if output.kind == kind] for kind in ("classes", "multilabel")]
     return next((output for some in ranked for output in some), None)
 
 
-def values_of(outputs: Mapping[str, Output]) -> dict[str, float]:
+def values_of(outputs: Mapping[str, FaceOutput]) -> dict[str, float]:
     """`<output>.<name>` -> value."""
     return {
         f"{name}.{of}": value
@@ -130,7 +130,7 @@ def values_of(outputs: Mapping[str, Output]) -> dict[str, float]:
     }
 
 
-def sets_of(outputs: Mapping[str, Output]) -> dict[str, str]:
+def sets_of(outputs: Mapping[str, FaceOutput]) -> dict[str, str]:
     """`<output>.set` -> its labels, joined by `|`; of outputs that have one."""
     return {set_column(name): "|".join(output.set) for name, output in outputs.items() if output.set}
 
@@ -145,25 +145,25 @@ def outputs_of(
     sure: float = SURE,
     holding: Mapping[str, Sequence[int]] | None = None,
     conformal: Conformal | None = None,
-) -> dict[str, Output]:
+) -> dict[str, FaceOutput]:
     """Of one face, by name; with the action units of the pain index also its proxy.
 
     values: of the graph, (C,) each. sure: probability from which a label of classes is sure. holding: output -> the labels that
     hold, where the frames before have a say; else those that the values speak for. conformal: the sets of one output, which
     rule there what is sure.
     """
-    found: dict[str, Output] = {}
+    found: dict[str, FaceOutput] = {}
     for output in package.layout.outputs:
         held = (holding or {}).get(output.name)
         if output.kind == "scalars":
-            found[output.name] = Output(output.names, values[f"{output.name}.values"], (), True)
+            found[output.name] = FaceOutput(output.names, values[f"{output.name}.values"], (), True)
         elif output.kind == "multilabel":
             found[output.name] = units = _units(
                 output.names, values[f"{output.name}.probs"], thresholds_of(package, output.names), held
             )
             proxy = pspi_proxy({name: name in units.labels for name in output.names})
             if proxy is not None:
-                found[PSPI_PROXY] = Output((output.name,), np.array([proxy], np.float32), (), units.sure)
+                found[PSPI_PROXY] = FaceOutput((output.name,), np.array([proxy], np.float32), (), units.sure)
         else:
             of = conformal if conformal and conformal.output == output.name else None
             found[output.name] = _classes(output.names, values[f"{output.name}.probs"], sure, held, of)
@@ -183,16 +183,16 @@ def thresholds_of(package: ModelPackage, names: Sequence[str]) -> np.ndarray:
 
 def _classes(
     names: tuple[str, ...], probs: np.ndarray, sure: float, held: Sequence[int] | None, conformal: Conformal | None
-) -> Output:
+) -> FaceOutput:
     best = int(probs.argmax()) if held is None else held[0]
     if conformal is None:
-        return Output(names, probs, (names[best],), bool(probs[best] >= sure), "classes")
+        return FaceOutput(names, probs, (names[best],), bool(probs[best] >= sure), "classes")
     there = np.flatnonzero(conformal.sets(probs[None])[0])
     may = tuple(names[i] for i in there[np.argsort(-probs[there], kind="stable")])
-    return Output(names, probs, (names[best],), may == (names[best],), "classes", may)
+    return FaceOutput(names, probs, (names[best],), may == (names[best],), "classes", may)
 
 
-def _units(names: tuple[str, ...], probs: np.ndarray, at: np.ndarray, held: Sequence[int] | None) -> Output:
+def _units(names: tuple[str, ...], probs: np.ndarray, at: np.ndarray, held: Sequence[int] | None) -> FaceOutput:
     there = np.flatnonzero(probs >= at).tolist() if held is None else held
     labels = tuple(names[i] for i in there)
-    return Output(names, probs, labels, bool((np.abs(probs - at) >= UNIT_MARGIN).all()), "multilabel")
+    return FaceOutput(names, probs, labels, bool((np.abs(probs - at) >= UNIT_MARGIN).all()), "multilabel")

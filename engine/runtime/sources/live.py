@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from affect.engine.runtime.sources.container import Tally, decoded, pixels, video_of
-from affect.engine.runtime.sources.stream import Channel, Shot, Source
+from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.engine.system.quiet import opencv_quiet
 from affect.shards.errors import InputError
 
@@ -75,13 +75,13 @@ def network(url: str, retry: Retry = Retry()) -> Source:
     return Source(url, lambda channel: reconnecting(url, lambda: _received(url), channel, retry), live=True, moving=True)
 
 
-def reconnecting(name: str, connect: Callable[[], Pictures], channel: Channel, retry: Retry) -> Iterator[Shot]:
+def reconnecting(name: str, connect: Callable[[], Pictures], channel: Channel, retry: Retry) -> Iterator[VideoFrame]:
     """Frames from one connection after the other; what cannot be opened at first is an InputError."""
     number, wait_s, clock = 0, retry.first_s, Clock()
     while True:
         try:
             for seconds, image in connect():
-                yield Shot(name, number, clock.at(seconds), image)
+                yield VideoFrame(name, number, clock.at(seconds), image)
                 number, wait_s = number + 1, retry.first_s
             reason = "it ended"
         except Gone as gone:

@@ -13,7 +13,7 @@ import numpy as np
 
 from affect.engine.runtime.sources.container import Tally, decoded, length_s, pixels, video_of
 from affect.engine.runtime.sources.live import camera, network
-from affect.engine.runtime.sources.stream import Channel, Shot, Source
+from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.shards.errors import InputError
 from affect.shards.images import SUFFIXES, BadImage, decode
 
@@ -60,7 +60,7 @@ def _on_disk(path: Path, rate_hz: float | None) -> Source:
         return Source(str(path), lambda channel: _files(sorted(files, key=_natural), channel, rate_hz), moving=moving)
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
-            return Source(str(path), lambda channel: iter([Shot(path.name, 0, None, _picture(path))]))
+            return Source(str(path), lambda channel: iter([VideoFrame(path.name, 0, None, _picture(path))]))
         return Source(str(path), lambda channel: _video(path, channel), sound=path, moving=True)
     files = _sequence(path)
     if not files:
@@ -85,17 +85,17 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def _files(files: list[Path], channel: Channel, rate_hz: float | None) -> Iterator[Shot]:
+def _files(files: list[Path], channel: Channel, rate_hz: float | None) -> Iterator[VideoFrame]:
     """Each picture, each frame of each video; what cannot be read is said and passed over."""
     number = wrong = 0
     for position, path in enumerate(files):
         try:
             if path.suffix.lower() in VIDEOS:
                 for shot in _video(path, channel):
-                    yield Shot(path.name, number, shot.time_s, shot.image)
+                    yield VideoFrame(path.name, number, shot.time_s, shot.image)
                     number += 1
             else:
-                yield Shot(path.name, number, position / rate_hz if rate_hz else None, _picture(path))
+                yield VideoFrame(path.name, number, position / rate_hz if rate_hz else None, _picture(path))
                 number += 1
         except InputError as error:
             wrong += 1
@@ -116,10 +116,10 @@ def _picture(path: Path) -> np.ndarray:
 def _arrays(images: Iterable[Picture], rate_hz: float | None) -> Source:
     """In the caller's own thread: there is nothing to decode, and an iterator may wait for ever."""
 
-    def shots(channel: Channel) -> Iterator[Shot]:
+    def shots(channel: Channel) -> Iterator[VideoFrame]:
         for number, given in enumerate(images):
             time_s, image = given if isinstance(given, tuple) else (number / rate_hz if rate_hz else None, given)
-            yield Shot("array", number, time_s, _rgb(image, number))
+            yield VideoFrame("array", number, time_s, _rgb(image, number))
 
     return Source("array", shots, threaded=False)
 
@@ -133,7 +133,7 @@ def _rgb(image: Any, number: int) -> np.ndarray:
     return np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
 
 
-def _video(path: Path | str, channel: Channel) -> Iterator[Shot]:
+def _video(path: Path | str, channel: Channel) -> Iterator[VideoFrame]:
     """Every frame with its own time; a video that ends in garbage gives what can be read, and says so."""
     name = path.name if isinstance(path, Path) else path
     tally = Tally()
@@ -150,7 +150,7 @@ def _video(path: Path | str, channel: Channel) -> Iterator[Shot]:
                     channel.tell(f"{path}: has no timestamps; {clock}")
                 by_rate = float(number / rate) if rate else None
                 time_s = by_rate if frame.time is None else frame.time
-                yield Shot(name, number, time_s, pixels(frame))
+                yield VideoFrame(name, number, time_s, pixels(frame))
     except av.FFmpegError as error:
         raise InputError(f"{path}: not readable as a video ({error.strerror}); {EXPECTED}") from error
     if tally.frames and promised_s and time_s is not None and promised_s - time_s > SHORT_S:

@@ -21,7 +21,7 @@ JOIN_S = 15.0  # a live source may be within its read timeout
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class VideoFrame:
     """A frame of a source.
 
     name: of the file or camera. number: from 0, of the source's frames, those that were dropped too.
@@ -44,12 +44,12 @@ class Channel:
         self.depth, self.newest = depth, newest
         self.dropped = 0
         self.notes: deque[str] = deque(maxlen=MOST_NOTES)
-        self._waiting: deque[Shot] = deque()
+        self._waiting: deque[VideoFrame] = deque()
         self._changed = threading.Condition()
         self._closed = self._ended = False
         self._error: BaseException | None = None
 
-    def put(self, shot: Shot) -> bool:
+    def put(self, shot: VideoFrame) -> bool:
         """False once nobody reads any more."""
         with self._changed:
             if self.newest and len(self._waiting) >= self.depth:
@@ -65,7 +65,7 @@ class Channel:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
-    def get(self) -> Shot | None:
+    def get(self) -> VideoFrame | None:
         """The next frame, or None at the end. Raises what ended the source."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended or self._closed)
@@ -105,7 +105,7 @@ class Source:
     """
 
     name: str
-    shots: Callable[[Channel], Iterator[Shot]]
+    shots: Callable[[Channel], Iterator[VideoFrame]]
     live: bool = False
     threaded: bool = True
     sound: Path | None = None
@@ -125,7 +125,7 @@ class Stream:
     def __init__(self, source: Source, ahead: int = AHEAD) -> None:
         self.source = source
         self.channel = Channel(1 if source.live else ahead, source.live)
-        self._shots: Iterator[Shot] | None = None
+        self._shots: Iterator[VideoFrame] | None = None
         thread: threading.Thread | None = None
         if source.threaded or source.live:
             thread = threading.Thread(target=_decode, args=(source, self.channel), name=f"decode {source.name}", daemon=True)
@@ -144,10 +144,10 @@ class Stream:
         """What was said of the source: frames that could not be read, connections lost."""
         return list(self.channel.notes)
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[VideoFrame]:
         return self
 
-    def __next__(self) -> Shot:
+    def __next__(self) -> VideoFrame:
         if not self._finish.alive:
             raise StopIteration
         shot = next(self._shots, None) if self._shots is not None else self.channel.get()

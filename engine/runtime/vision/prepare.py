@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 
 from affect.engine.config.preprocess import MARGIN, Preprocess
-from affect.engine.runtime.sources.stream import Shot
+from affect.engine.runtime.sources.stream import VideoFrame
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box, Detector
 from affect.engine.runtime.vision.crop import crop, sharpness
 from affect.engine.runtime.vision.detect import WIDTH, Full, subject_of
-from affect.engine.runtime.vision.track import Tracked, Tracker
+from affect.engine.runtime.vision.track import TrackedBox, Tracker
 from affect.shards.errors import InputError
 
 SMALLEST_WIDTH = 64
@@ -64,7 +64,7 @@ FULL = Search()
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared(Shot):
+class Prepared(VideoFrame):
     """A shot with who is in it.
 
     found: those to be read, the best first; blur: of each, as the first package sees it. missed: boxes of those that were seen
@@ -72,7 +72,7 @@ class Prepared(Shot):
     (N, H, W, 3) uint8.
     """
 
-    found: list[Tracked] = field(default_factory=list)
+    found: list[TrackedBox] = field(default_factory=list)
     blur: list[float] = field(default_factory=list)
     missed: list[Box] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Preparer:
         self.tracker = Tracker(detector or search.detector(), search.detect_every)
         self._whole = isinstance(self.tracker.detector, Full)
 
-    def __call__(self, shot: Shot) -> Prepared:
+    def __call__(self, shot: VideoFrame) -> Prepared:
         if shot.image.ndim == 2 and not self._whole:
             shot = replace(shot, image=cv2.cvtColor(shot.image, cv2.COLOR_GRAY2RGB))
         with self.stages.of("detect"):

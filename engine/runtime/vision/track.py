@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from affect.engine.runtime.sources.stream import Shot
+from affect.engine.runtime.sources.stream import VideoFrame
 from affect.engine.runtime.vision.boxes import Box, Detector, Listed
 from affect.engine.runtime.vision.detect import Full, narrowed
 
@@ -35,7 +35,7 @@ MOST_GROWTH = 1.1  # a frame
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackedBox:
     """track: its number, never given twice; None where the source has no clock.
 
     seen: by the latest detection. One that was missed stays in the list for LOST_S: no answer, but a face to blur.
@@ -79,10 +79,10 @@ class Tracker:
         self._next = self._wait = 0
         self._before: _Look | None = None
 
-    def step(self, shot: Shot) -> list[Tracked]:
+    def step(self, shot: VideoFrame) -> list[TrackedBox]:
         """The subjects of the next frame."""
         if shot.time_s is None:
-            return [Tracked(None, box) for box in self.detector.detect(shot.image, shot.number)]
+            return [TrackedBox(None, box) for box in self.detector.detect(shot.image, shot.number)]
         alive = {track.track for track in self._tracks}
         look = _Look.of(shot)
         if self._before is not None and look.cut_from(self._before):
@@ -98,7 +98,7 @@ class Tracker:
         self._drop(shot)
         self._before = look
         self.ended = sorted(alive - {track.track for track in self._tracks})
-        return [Tracked(track.track, track.box, track.seen) for track in self._tracks]
+        return [TrackedBox(track.track, track.box, track.seen) for track in self._tracks]
 
     def _needs_flow(self, detects: bool) -> bool:
         """A detection in each frame finds its track without."""
@@ -117,7 +117,7 @@ class Tracker:
             self._next += 1
         self._tracks = tracks
 
-    def _drop(self, shot: Shot) -> None:
+    def _drop(self, shot: VideoFrame) -> None:
         """Those missed for too long, and those whose centre has left the picture."""
         now, (height, width) = shot.time_s or 0.0, shot.image.shape[:2]
         self._tracks = [
@@ -142,7 +142,7 @@ class _Look:
     thumbnail: np.ndarray
 
     @classmethod
-    def of(cls, shot: Shot) -> _Look:
+    def of(cls, shot: VideoFrame) -> _Look:
         assert shot.time_s is not None
         small, scale = narrowed(shot.image, GRAY_WIDTH)
         gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)

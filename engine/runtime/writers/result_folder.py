@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from affect.engine.runtime.engine import Engine
-from affect.engine.runtime.frame_reader import Answer, Reader, check
+from affect.engine.runtime.frame_reader import AnnotatedFrame, Reader, check
 from affect.engine.runtime.input_warnings import Outside
-from affect.engine.runtime.results import Face, Output, columns_of, named, rows_of, set_column
+from affect.engine.runtime.results import Face, FaceOutput, columns_of, named, rows_of, set_column
 from affect.engine.runtime.smoothing import Events, Smoothing
 from affect.engine.runtime.sources.stream import Source
 from affect.engine.runtime.vision.boxes import Box
@@ -106,7 +106,7 @@ class Record:
         self._event_table = self._files.enter_context(EventTable(out))
         self._video = self._files.enter_context(Mp4(out / ANNOTATED, source.sound)) if video else None
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: AnnotatedFrame) -> None:
         frame = answer.frame
         self._outside.look(frame)
         with self.reader.stages.of("write"):
@@ -132,11 +132,11 @@ class Record:
                 self._event_table.write(name, self.events[name].step(face.track, output.labels, time_s))
                 self._in_time(name, output, face.track, time_s)
 
-    def _in_time(self, name: str, output: Output, track: int, time_s: float) -> None:
+    def _in_time(self, name: str, output: FaceOutput, track: int, time_s: float) -> None:
         label = output.names.index(output.labels[0]) if output.labels else None
         self._timelines.setdefault(name, Timeline(output.names)).add(track, time_s, output.values, label)
 
-    def _draw(self, video: Mp4, answer: Answer) -> None:
+    def _draw(self, video: Mp4, answer: AnnotatedFrame) -> None:
         frame, drawn = answer.frame, self._drawn(answer)
         if frame.time_s is not None:
             video.write(drawn, frame.time_s)
@@ -146,7 +146,7 @@ class Record:
         path.parent.mkdir(exist_ok=True)
         put(path, lambda partial: partial.write_bytes(cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1].tobytes()))
 
-    def _drawn(self, answer: Answer) -> np.ndarray:
+    def _drawn(self, answer: AnnotatedFrame) -> np.ndarray:
         faces = answer.frame.faces
         boxes = [Box.at(face.box, face.score) for face in faces]
         image = anonymised(answer.image, [*boxes, *answer.missed]) if self.anonymize else answer.image

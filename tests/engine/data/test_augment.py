@@ -58,12 +58,12 @@ def test_windows_lie_inside_and_keep_their_bounds(height, width):
         area, ratio = h * w / 48**2, w / h
         assert area.min() > 0.47 and area.max() < 0.93 and abs(area.mean() - 0.7) < 0.02
         assert ratio.min() > 0.7 and ratio.max() < 1.42
-    assert abs(made.flip.mean() - 0.5) < 0.04 and abs((made.clip == 0).mean() - 0.25) < 0.04
+    assert abs(made.flip.mean() - 0.5) < 0.04 and abs((made.clahe_level == 0).mean() - 0.25) < 0.04
 
 
 def test_switched_off_is_the_whole_picture():
     made = drawn(AugmentConfig(crop=None, flip=0), count=3, height=20, width=30, clahe=Clahe())
-    assert made.window.tolist() == [[0, 0, 20, 30]] * 3 and not made.flip.any() and (made.clip == 0).all()
+    assert made.window.tolist() == [[0, 0, 20, 30]] * 3 and not made.flip.any() and (made.clahe_level == 0).all()
     assert made.affine is made.jitter is made.blur is made.erase is None
 
 
@@ -77,7 +77,7 @@ FULL = AugmentConfig(
 
 def test_every_number_keeps_its_bounds():
     made = drawn(FULL, clahe=Clahe(2.0, 2, p=0.5, clip_jitter=0.5))
-    assert set(made.clip) == {-1, 0, 1, 2, 3, 4} and Clahe(2.0, 2, 1.0, 0.5).clips == (1.0, 1.5, 2.0, 2.5, 3.0)
+    assert set(made.clahe_level) == {-1, 0, 1, 2, 3, 4} and Clahe(2.0, 2, 1.0, 0.5).levels == (1.0, 1.5, 2.0, 2.5, 3.0)
     low, high = made.jitter.min(0), made.jitter.max(0)
     assert np.allclose(low, [0.8, 0.8, 0.9, -7.2], atol=0.02) and np.allclose(high, [1.2, 1.2, 1.1, 7.2], atol=0.02)
     assert abs((made.blur > 0).mean() - 0.3) < 0.04 and made.blur[made.blur > 0].min() >= 0.3 and made.blur.max() <= 1.5
@@ -100,7 +100,7 @@ def test_a_stronger_draw_reaches_farther_and_moves_nothing_else():
     zeros, sides = np.zeros(400, int), np.full(400, 48)
     spread = np.where(np.arange(400) % 2, 1.0, 2.0)
     once, made = (draw(FULL, Clahe(), 64, 3, zeros, np.arange(400), sides, sides, reach) for reach in (None, spread))
-    for name in ("window", "flip", "clip", "blur", "erase"):
+    for name in ("window", "flip", "clahe_level", "blur", "erase"):
         assert (getattr(once, name) == getattr(made, name)).all()
     middle = np.array([1, 1, 1, 0])
     assert np.allclose((made.jitter - middle) / (once.jitter - middle), spread[:, None], rtol=1e-3)

@@ -11,7 +11,7 @@ import pytest
 from affect.engine import OFF, Engine, Reader, Search, Smoothing, open_source
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.runtime.engine import WARM
-from affect.engine.runtime.sources.stream import Shot
+from affect.engine.runtime.sources.stream import VideoFrame
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box, Listed
 from affect.engine.runtime.vision.prepare import Preparer
@@ -105,8 +105,8 @@ def test_a_package_may_be_trained_on_upright_faces(picture):
     lying = Box(40, 40, 40, 40, 1.0, np.float32([[70, 50], [70, 70], [60, 60], [50, 52], [50, 68]]))
     as_trained = [Preprocess(16, align=True), Preprocess(16)]
     preparer = Preparer(Search(at(1, lying)), as_trained, Stages())
-    views = preparer(Shot("x", 0, None, picture(120, 160))).views
-    asked = Preparer(Search(at(1, lying), align=True), as_trained, Stages())(Shot("x", 0, None, picture(120, 160))).views
+    views = preparer(VideoFrame("x", 0, None, picture(120, 160))).views
+    asked = Preparer(Search(at(1, lying), align=True), as_trained, Stages())(VideoFrame("x", 0, None, picture(120, 160))).views
     upright, plain = (views[preprocess] for preprocess in as_trained)
     assert (upright != plain).any() and all((view == upright).all() for view in asked.values())
 

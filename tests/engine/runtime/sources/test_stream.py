@@ -14,7 +14,7 @@ import pytest
 
 from affect.engine.runtime.sources.live import Retry, camera, network
 from affect.engine.runtime.sources.open import open_source
-from affect.engine.runtime.sources.stream import Shot, Source, Stream
+from affect.engine.runtime.sources.stream import Source, Stream, VideoFrame
 from affect.shards.errors import InputError
 
 QUICK = Retry(first_s=0.02, most_s=0.1, patience_s=0.3)
@@ -27,7 +27,7 @@ def counting(made, live=False, most=None, error=None):
     def shots(channel):
         for number in itertools.count() if most is None else range(most):
             made.append(number)
-            yield Shot("count", number, number / 25, IMAGE)
+            yield VideoFrame("count", number, number / 25, IMAGE)
             if live:
                 time.sleep(0.002)
         if error is not None:

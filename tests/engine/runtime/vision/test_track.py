@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from affect.engine.runtime.sources.open import open_source
-from affect.engine.runtime.sources.stream import Shot, Stream
+from affect.engine.runtime.sources.stream import Stream, VideoFrame
 from affect.engine.runtime.vision.boxes import Box, Listed
 from affect.engine.runtime.vision.track import Tracker, assigned
 
@@ -25,7 +25,7 @@ class Known:
 
 
 def shots_of(images, rate_hz=RATE_HZ):
-    return [Shot("x", i, i / rate_hz, image) for i, image in enumerate(images)]
+    return [VideoFrame("x", i, i / rate_hz, image) for i, image in enumerate(images)]
 
 
 def ids(steps):
@@ -98,11 +98,11 @@ def test_a_cut_ends_all_tracks_and_is_detected_in_at_once(change, moving):
     shots = shots_of(images)
     for i in range(7, 20):
         if change == "scene":
-            shots[i] = Shot("x", i, shots[i].time_s, 255 - images[i])
+            shots[i] = VideoFrame("x", i, shots[i].time_s, 255 - images[i])
         elif change == "size":
-            shots[i] = Shot("x", i, shots[i].time_s, images[i][:-2])
+            shots[i] = VideoFrame("x", i, shots[i].time_s, images[i][:-2])
         else:
-            shots[i] = Shot("y", i, (i - 7) / RATE_HZ, images[i])
+            shots[i] = VideoFrame("y", i, (i - 7) / RATE_HZ, images[i])
     tracker = Tracker(listed, every=5)
     steps, ended = [], []
     for shot in shots:
@@ -117,7 +117,7 @@ def test_two_people_who_pass_keep_their_numbers():
     image = np.full((100, 300, 3), 128, np.uint8)
     boxes = {i: [Box(10 + 6 * i, 20, 40, 40), Box(200 - 4 * i, 25, 40, 40)] for i in range(12)}
     tracker = Tracker(Known(boxes))
-    steps = [tracker.step(Shot("x", i, i / 25, image)) for i in boxes]
+    steps = [tracker.step(VideoFrame("x", i, i / 25, image)) for i in boxes]
     assert all([found.box for found in step] == boxes[i] for i, step in enumerate(steps)) and ids(steps) == {0, 1}
     tracks, found = [Box(0, 0, 10, 10), Box(6, 0, 10, 10)], [Box(5, 0, 10, 10), Box(11, 0, 10, 10)]
     assert assigned(tracks, found) == {0: 0, 1: 1}
@@ -127,10 +127,10 @@ def test_nobody_forty_people_and_no_clock():
     image = np.full((120, 160, 3), 128, np.uint8)
     wall = [Box(20.0 * (i % 8), 24.0 * (i // 8), 18, 20) for i in range(40)]
     tracker = Tracker(Known({0: wall, 2: wall}), every=2)
-    steps = [tracker.step(Shot("x", i, i / 25, image)) for i in range(3)]
+    steps = [tracker.step(VideoFrame("x", i, i / 25, image)) for i in range(3)]
     assert [len(step) for step in steps] == [40, 40, 40] and len(ids(steps)) == 40
-    assert Tracker(Known({})).step(Shot("x", 0, 0.0, image)) == []
-    assert [found.track for found in tracker.step(Shot("photo", 0, None, image))] == [None] * 40
+    assert Tracker(Known({})).step(VideoFrame("x", 0, 0.0, image)) == []
+    assert [found.track for found in tracker.step(VideoFrame("photo", 0, None, image))] == [None] * 40
 
 
 def test_who_leaves_the_picture_is_gone(moving):
