@@ -28,8 +28,9 @@ from torch import Tensor
 
 from affect.bench.peers import Files, PeerPicture, files_and_opencv
 from affect.engine.config.run import RunConfig, TrainConfig
+from affect.engine.data.batch import Batch
 from affect.engine.data.batch_plan import Plan
-from affect.engine.data.loader import Batch, default_workers
+from affect.engine.data.loader import default_workers
 from affect.engine.models.heads import LinearHead
 from affect.engine.system.device import choose_precision
 from affect.engine.system.distributed import Ranks

@@ -16,7 +16,7 @@ from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import calib_selection, open_dataset, val_selection
 from affect.engine.distill.teacher import open_teacher
 from affect.engine.evaluation.evaluate import write_metrics
-from affect.engine.evaluation.evaluated_model import in_torch, trained_model
+from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.output_metrics import all_figures, further_metrics
 from affect.engine.evaluation.predictions import Predicted, Predictions, predicted
 from affect.engine.evaluation.scorer import Scorer
@@ -36,6 +36,7 @@ from affect.engine.report.reliability import CALIBRATION, RELIABILITY
 from affect.engine.report.render import markdown
 from affect.engine.runs.files import CRITERIA
 from affect.engine.runs.folder import METRICS, read_history, write_json
+from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
 from affect.engine.system.distributed import first_process
 from affect.engine.system.log import say

@@ -17,11 +17,12 @@ from affect.engine.crossval.pooled_report import FoldResults, collect
 from affect.engine.crossval.run_folds import runs_in
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation import predictions
-from affect.engine.evaluation.evaluated_model import in_torch, trained_model
+from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.metrics.classification import softmax
 from affect.engine.report import motion
 from affect.engine.report.ordinal import Score, Trials
 from affect.engine.runs.files import METRICS
+from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
 from affect.engine.system.progress import Progress
 from affect.shards.dataset import Dataset

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from affect.engine import zoo
+from affect.engine.runtime.engine import Engine
+from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.vision.detect import HUMAN
+from affect.engine.runtime.vision.prepare import Search
+from affect.engine.runtime.writers.result_folder import run_source
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress
-from affect.engine.runtime.vision.detect import HUMAN
-from affect.engine.runtime.engine import Engine
-from affect.engine.runtime.vision.prepare import Search
-from affect.engine.runtime.sources.open import open_source
-from affect.engine.runtime.writers.result_folder import run_source
 from affect.shards.errors import InputError
 
 MARK = ".made-by-affect-demo"

@@ -14,23 +14,23 @@ from rich.console import Console
 from rich.table import Table
 
 from affect.engine import zoo
-from affect.engine.pipeline import train
 from affect.engine.config.run import load_config
-from affect.engine.system.log import say
+from affect.engine.demo.source_demo import start_over
 from affect.engine.package.manifest import ModelPackage
-from affect.engine.system.progress import Progress
+from affect.engine.pipeline import train
 from affect.engine.report.reliability import RELIABILITY
 from affect.engine.runs.folder import read_history
 from affect.engine.runtime.engine import Engine
-from affect.engine.runtime.vision.prepare import Search
 from affect.engine.runtime.smoothing import OFF
 from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.vision.prepare import Search
 from affect.engine.runtime.writers.result_folder import run_source
-from affect.engine.demo.source_demo import start_over
+from affect.engine.system.log import say
+from affect.engine.system.progress import Progress
+from affect.shards.pack import pack
 from affect.shards.synthetic import faces
 from affect.shards.synthetic.source import SyntheticSource
 from affect.shards.verify import verify
-from affect.shards.pack import pack
 
 IMAGES, FPS, SECONDS = 5000, 25, 2
 CALIB = 0.3  # share of the held-out faces

@@ -12,9 +12,9 @@ import torch
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import largest_share, open_dataset
 from affect.engine.distill.features import Features, refuse_existing
-from affect.engine.evaluation.evaluated_model import trained_model
 from affect.engine.evaluation.predictions import collect
 from affect.engine.runs.checkpoint import BEST, load
+from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError

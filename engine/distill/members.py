@@ -20,9 +20,10 @@ from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import train_selection
 from affect.engine.distill.softlabels import Scale
 from affect.engine.evaluation.evaluate import same_classes
-from affect.engine.evaluation.evaluated_model import in_torch, trained_model
+from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import Advance, collect
 from affect.engine.runs.checkpoint import BEST, load
+from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import autocast, choose_device, choose_precision
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress

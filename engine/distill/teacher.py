@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from affect.engine.calibration.temperature import read_calibration
 from affect.engine.config.loss import TeacherConfig
 from affect.engine.config.run import RunConfig
-from affect.engine.data.loader import Batch
+from affect.engine.data.batch import Batch
 from affect.engine.data.selection import train_selection
 from affect.engine.distill.features import feature_table
 from affect.engine.distill.softlabels import SoftLabels
 from affect.engine.evaluation.evaluate import same_classes
-from affect.engine.evaluation.evaluated_model import trained_model
 from affect.engine.losses.base import TeacherOutput
 from affect.engine.runs.checkpoint import BEST
+from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import autocast, choose_precision
 from affect.engine.system.log import say
 from affect.shards.dataset import Dataset

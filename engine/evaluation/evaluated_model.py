@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from affect.engine.calibration.temperature import read_calibration
 from affect.engine.config.data import ClipConfig
 from affect.engine.config.preprocess import Preprocess
-from affect.engine.config.run import RunConfig
-from affect.engine.models.build import build_model
 from affect.engine.package.manifest import MODEL, ModelPackage, raw_name
-from affect.engine.runs.checkpoint import BEST, load
-from affect.engine.runs.folder import CONFIG, open_run
+from affect.engine.runs.checkpoint import BEST
+from affect.engine.runs.files import CONFIG
+from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import OnnxBackend
-from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
@@ -56,20 +53,6 @@ def open_subject(model: Path) -> Subject:
     return _run(model) if (model / CONFIG).is_file() or model.suffix == ".pt" else _package(model)
 
 
-def trained_model(path: Path) -> tuple[RunConfig, nn.Module, TargetLayout]:
-    """The best model of a run, or one of its checkpoints, in float32 on the CPU, evaluating."""
-    run, state = _checkpoint(path) if path.suffix == ".pt" else open_run(path)
-    layout = TargetLayout.from_json(state["outputs"])
-    task = TASKS[state["task"]].limited_to(tuple(output.name for output in layout.outputs))
-    unfetched = run.model.model_copy(update={"pretrained": False})
-    model = build_model(run.model_copy(update={"model": unfetched}), task, layout)
-    try:
-        model.load_state_dict(state.get("ema") or state["model"])
-    except RuntimeError as error:
-        raise InputError(f"{path}: the checkpoint does not fit its configuration: {error}") from error
-    return run, model.eval(), layout
-
-
 def in_torch(model: nn.Module) -> Predict:
     """In float32, on the device where the model is."""
 
@@ -78,14 +61,6 @@ def in_torch(model: nn.Module) -> Predict:
         return {name: values.float().cpu().numpy() for name, values in model(*given)[1].items()}
 
     return predict
-
-
-def _checkpoint(path: Path) -> tuple[RunConfig, dict[str, Any]]:
-    config = path.parent / CONFIG
-    if path.is_file() and not config.is_file():
-        raise InputError(f"{path}: no {CONFIG} beside it, which says how the model is built; leave a checkpoint in its run")
-    state = load(path)
-    return RunConfig.model_validate(yaml.safe_load(config.read_text())), state
 
 
 def _run(path: Path) -> Subject:

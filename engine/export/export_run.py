@@ -18,7 +18,7 @@ from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
 from affect.engine.data.side_signals import signal
-from affect.engine.evaluation.evaluated_model import Predict, in_torch, trained_model
+from affect.engine.evaluation.evaluated_model import Predict, in_torch
 from affect.engine.evaluation.predictions import collect
 from affect.engine.export import quantize
 from affect.engine.export import tensorrt_engine as tensorrt
@@ -31,6 +31,7 @@ from affect.engine.models.side_signals import scale_of
 from affect.engine.package.manifest import ENCODER, MANIFEST, MODEL, SIDE, TEMPORAL, Manifest, ModelPackage, raw_name
 from affect.engine.runs.checkpoint import BEST, LAST, load
 from affect.engine.runs.folder import open_run, write_json
+from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import OnnxRuntime
 from affect.engine.system.log import say
 from affect.engine.system.onnxruntime import session

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from affect.engine.data.loader import Batch
+from affect.engine.data.batch import Batch
 
 
 @dataclass(frozen=True)

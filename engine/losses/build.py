@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from affect.engine.config.run import RunConfig
-from affect.engine.data.loader import Batch, Loader
+from affect.engine.data.batch import Batch
+from affect.engine.data.loader import Loader
 from affect.engine.losses.base import LossTerm, ModelOutput, Teacher
 from affect.engine.losses.cross_entropy import CrossEntropy, arcface, ordered
 from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse

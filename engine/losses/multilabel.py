@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from affect.engine.config.run import RunConfig
-from affect.engine.data.loader import Batch, Loader
+from affect.engine.data.batch import Batch
+from affect.engine.data.loader import Loader
 from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term

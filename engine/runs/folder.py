@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 import yaml
 
-from affect.engine.runs.checkpoint import BEST, LAST, load
-from affect.engine.runs.git import git_commit
 from affect.engine.config.run import RunConfig
+from affect.engine.runs.checkpoint import BEST, LAST, load
 from affect.engine.runs.files import ABLATION, CONFIG, FINGERPRINT, HISTORY
 from affect.engine.runs.files import METRICS as METRICS
+from affect.engine.runs.git import git_commit
 from affect.engine.runs.provenance import ablation, write_conda
 from affect.engine.tasks import TASKS
-from affect.shards.errors import InputError
 from affect.shards.dataset import Dataset
+from affect.shards.errors import InputError
 from affect.shards.tar_writer import file_sha256
 
 ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from affect.engine.config.run import RunConfig
-from affect.engine.data.loader import Batch, train_loader
+from affect.engine.data.batch import Batch
+from affect.engine.data.loader import train_loader
 from affect.engine.data.side_signals import side_scale
 from affect.engine.losses.base import Teacher
 from affect.engine.losses.build import LossFunction

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from affect.engine.config.run import load_config
-from affect.engine.data.loader import Batch
+from affect.engine.data.batch import Batch
 from affect.engine.losses.build import LossFunction
 from affect.engine.tasks import TASKS
 from affect.shards.schema import Output, TargetLayout

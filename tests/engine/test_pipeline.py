@@ -11,12 +11,13 @@ from affect.engine.calibration.temperature import fixed, read_calibration
 from affect.engine.config.run import CalibrationConfig, load_config
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation.evaluate import evaluate
-from affect.engine.evaluation.evaluated_model import in_torch, trained_model
+from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import Predictions, collect
 from affect.engine.metrics.classification import softmax
 from affect.engine.package.manifest import ModelPackage
 from affect.engine.pipeline import complete, reliability_report, train
 from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.trained import trained_model
 from affect.engine.system.onnxruntime import metadata_of, session
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError

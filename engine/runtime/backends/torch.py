@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from affect.engine.calibration.temperature import read_calibration
-from affect.engine.evaluation.evaluated_model import trained_model
 from affect.engine.export.onnx import Deployed, names_of
 from affect.engine.package.manifest import ModelPackage
 from affect.engine.runs.folder import CONFIG
+from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import signals_of
 from affect.engine.system.log import say
 from affect.shards.errors import InputError

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from affect.engine.config.data import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
+from affect.engine.config.preprocess import Clahe
 from affect.engine.data.augment import draw, philox, uniforms
 from affect.engine.data.mixup import Mix, draw_mix
 from affect.engine.data.opencv import jittered, warped
-from affect.engine.config.preprocess import Clahe
-from affect.engine.config.data import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
 
 KNOWN = {  # counter, key, output: the known-answer file of Random123 (philox 4x32, 10 rounds)
     "zeros": ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),

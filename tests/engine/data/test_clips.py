@@ -8,24 +8,25 @@ import numpy as np
 import pytest
 import torch
 
+from affect.engine.config.data import ClipConfig
+from affect.engine.config.digest import digest_of
 from affect.engine.config.run import load_config
-from affect.engine.data import dali, opencv as plain
+from affect.engine.data import dali
+from affect.engine.data import opencv as plain
 from affect.engine.data.augment import DRAWS, START, uniforms
+from affect.engine.data.batch_plan import Planner
 from affect.engine.data.clip_view import all_starts, drawn_starts, inside, reach, seen, turns
 from affect.engine.data.loader import eval_loader, train_loader
 from affect.engine.data.mixup import Mix
-from affect.engine.data.batch_plan import Planner
 from affect.engine.data.selection import open_dataset
-from affect.engine.config.data import ClipConfig
-from affect.engine.config.digest import digest_of
-from affect.engine.system.log import say_once
 from affect.engine.system.distributed import Ranks
+from affect.engine.system.log import say_once
 from affect.engine.tasks import TASKS
-from affect.shards.errors import InputError
 from affect.shards.dataset import Dataset
+from affect.shards.errors import InputError
+from affect.shards.pack import pack
 from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
 from affect.shards.sources import one_hot
-from affect.shards.pack import pack
 
 CPU = torch.device("cpu")
 EMOTION = Output("emotion", "classes", ("a", "b"))

@@ -10,17 +10,17 @@ import torch
 from affect.engine.config.run import load_config
 from affect.engine.data.loader import train_loader
 from affect.engine.data.selection import open_dataset
-from affect.engine.system.distributed import Ranks
 from affect.engine.runs.folder import fingerprint
+from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS
-from affect.shards.errors import InputError
-from affect.shards.images import decode
 from affect.shards.concat import Merged
 from affect.shards.dataset import Dataset
+from affect.shards.errors import InputError
+from affect.shards.images import decode
+from affect.shards.pack import pack
 from affect.shards.schema import LEAKED, Output, Sample, TargetLayout
 from affect.shards.sources import one_hot
 from affect.shards.sources.class_folders import FolderSource
-from affect.shards.pack import pack
 
 FIRST, SECOND = ("happy", "sad"), ("Sadness", "Boredom", "joy")
 EMOTION = Output("emotion", "classes", ("a", "b"))

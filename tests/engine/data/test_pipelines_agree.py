@@ -9,10 +9,10 @@ from affect.engine.config.run import load_config
 from affect.engine.data.loader import eval_loader, train_loader
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS
-from affect.shards.errors import InputError
 from affect.shards.dataset import Dataset
-from affect.shards.sources.class_folders import FolderSource
+from affect.shards.errors import InputError
 from affect.shards.pack import pack
+from affect.shards.sources.class_folders import FolderSource
 
 CPU = torch.device("cpu")
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from affect.engine.config.run import check_corrections, load_config
-from affect.engine.training.data_report import alignment
 from affect.engine.data.loader import train_loader
 from affect.engine.data.selection import largest_share, open_dataset, train_rows, train_selection, val_selection
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS
-from affect.shards.errors import InputError
+from affect.engine.training.data_report import alignment
 from affect.shards.dataset import Dataset
-from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.errors import InputError
 from affect.shards.pack import pack
+from affect.shards.schema import Output, Sample, TargetLayout
 
 CPU = torch.device("cpu")
 EMOTION = Output("emotion", "classes", ("happy", "sad"))

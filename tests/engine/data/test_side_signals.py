@@ -10,33 +10,33 @@ import torch
 import yaml
 
 from affect.engine import Engine
-from affect.engine.runs.checkpoint import BEST, LAST, load
 from affect.engine.cli import running
-from affect.engine.pipeline import train
+from affect.engine.config.digest import digest_of
 from affect.engine.config.run import RunConfig, load_config
 from affect.engine.data import side_signals as side
 from affect.engine.data.loader import eval_loader, train_loader
 from affect.engine.data.mixup import Mix
 from affect.engine.data.selection import open_dataset
-from affect.engine.config.digest import digest_of
 from affect.engine.evaluation.evaluate import evaluate
-from affect.engine.evaluation.scorer import Scorer
 from affect.engine.evaluation.evaluated_model import open_subject
+from affect.engine.evaluation.scorer import Scorer
 from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.export_run import export
-from affect.engine.training.task_outputs import task_of
-from affect.engine.system.log import say_once
 from affect.engine.models.side_signals import scale_of
 from affect.engine.package.manifest import ModelPackage
-from affect.engine.system.distributed import Ranks
+from affect.engine.pipeline import train
+from affect.engine.runs.checkpoint import BEST, LAST, load
 from affect.engine.runtime.backends.open import OnnxRuntime, OpenVino
-from affect.engine.runtime.side_signals import row_of, shares
 from affect.engine.runtime.backends.torch import TorchBackend
+from affect.engine.runtime.side_signals import row_of, shares
+from affect.engine.system.distributed import Ranks
+from affect.engine.system.log import say_once
+from affect.engine.training.task_outputs import task_of
 from affect.engine.training.trainer import Trainer, fit
 from affect.shards.errors import InputError
+from affect.shards.pack import pack
 from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
 from affect.shards.sources import one_hot
-from affect.shards.pack import pack
 
 STRESS = Output("stress", "classes", ("none", "stress"))
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from affect.engine.distill.prototypes import (
     read_anchors,
     read_prototypes,
 )
-from affect.engine.evaluation.evaluated_model import trained_model
+from affect.engine.runs.trained import trained_model
 from affect.kernels import proto_kd
 from affect.shards.class_maps import ClassMap
 from affect.shards.dataset import Dataset

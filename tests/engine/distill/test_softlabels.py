@@ -12,9 +12,10 @@ import torch
 from affect.engine.data.loader import eval_loader
 from affect.engine.distill.ensemble_softlabels import soft_labels
 from affect.engine.distill.softlabels import SoftLabels, standardized
-from affect.engine.evaluation.evaluated_model import in_torch, trained_model
+from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import collect
 from affect.engine.metrics.classification import nll
+from affect.engine.runs.trained import trained_model
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.pack import pack

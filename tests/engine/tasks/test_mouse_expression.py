@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from affect.engine.config.run import load_config
 from affect.engine.crossval.mouse_predictions import _levels
-from affect.engine.data.loader import Batch
+from affect.engine.data.batch import Batch
 from affect.engine.losses.build import LossFunction
 from affect.engine.losses.cross_entropy import neighbourhood
 from affect.engine.losses.resup import trust

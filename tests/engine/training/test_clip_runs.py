@@ -10,7 +10,8 @@ import torch
 
 from affect.engine import ClipEngine, Engine
 from affect.engine.config.run import OptimConfig, PlateauConfig, load_config
-from affect.engine.data.loader import Batch, eval_loader
+from affect.engine.data.batch import Batch
+from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import open_subject
