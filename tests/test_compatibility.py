@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_a_config_reads_as_before_under_the_digest_of_before():
-    from affect.engine.config.load import load_config
+    from affect.engine.config.run import load_config
 
     run = load_config(str(OLD / "config.yaml"))
     assert (run.data.clahe.clip_limit, run.data.clahe.clip_jitter, run.preprocess.clahe.clip_limit) == (3.0, 0.3, 3.0)
@@ -35,7 +35,7 @@ def test_a_config_reads_as_before_under_the_digest_of_before():
 
 
 def test_both_names_of_a_key_at_once_are_refused(tmp_path):
-    from affect.engine.config.load import load_config
+    from affect.engine.config.run import load_config
     from affect.shards.errors import InputError
 
     with pytest.raises(InputError, match=r"data\.clahe\.clip: unknown key"):
@@ -47,13 +47,15 @@ def test_a_dataset_verifies_and_reads(place, affect):
 
     assert affect("verify", place / "data/faces")[0] == 0
     dataset = Dataset(place / "data/faces")
-    assert len(dataset) == 60 and dataset.info.layout.output("emotion").names[0] == "neutral"
+    assert sum(dataset.info.counts.values()) == 60 and dataset.info.layout.output("emotion").names[0] == "neutral"
 
 
 def test_a_run_goes_on_where_it_stopped(place, affect):
     code, _, err = affect("train", OLD / "config.yaml", "--out", "runs/old", "--resume")
     assert code == 0, err
-    history, undisturbed = (json.loads(Path(file).read_text()) for file in ("runs/old/history.json", OLD / "history_undisturbed.json"))
+    history, undisturbed = (
+        json.loads(Path(file).read_text()) for file in ("runs/old/history.json", OLD / "history_undisturbed.json")
+    )
     assert [line["epoch"] for line in history] == [0, 1, 2]
     assert history[:2] == json.loads((OLD / "run/history.json").read_text())
     assert history[2]["train_loss"] == pytest.approx(undisturbed[2]["train_loss"], rel=1e-3)  # processors round differently
