@@ -25,9 +25,8 @@ from affect.bench.timing import Timing
 from affect.engine.calibration.temperature import read_calibration
 from affect.engine.config.run import load_config
 from affect.engine.export.export_run import export
-from affect.engine.export.onnx import Deployed
-from affect.engine.export.quantize import INT8
-from affect.engine.package.manifest import graph_names
+from affect.engine.models.deployed import Deployed
+from affect.engine.package.graphs import INT8, graph_names
 from affect.engine.pipeline import train
 from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import Choice, open_choice

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from affect.engine import zoo
 from affect.engine.metrics.classification import classification
+from affect.engine.package.builtin import DEFAULT_MODEL
 from affect.engine.report.mcnemar import p_value
 from affect.engine.runtime.engine import Engine
 from affect.engine.system.onnxruntime import session
@@ -38,7 +38,7 @@ def our_scores(model: str, images: np.ndarray) -> np.ndarray:
         return engine.answer(np.stack([engine.package.preprocess(image) for image in images]))["emotion.logits"]
 
 
-def bench_peer(npz: Path, peer: Path, model: str = zoo.EMOTION) -> None:
+def bench_peer(npz: Path, peer: Path, model: str = DEFAULT_MODEL) -> None:
     """Prints both models' figures, and McNemar's test. Raises InputError where a file is not what it should be."""
     if not peer.is_file():
         raise InputError(f"{peer}: no such file; expected an ONNX classifier of FER2013's seven classes")

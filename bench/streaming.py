@@ -23,11 +23,13 @@ from affect.bench.latency import PACKAGES, line, rounds
 from affect.bench.timing import Timing
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.config.run import ModelConfig
-from affect.engine.export.onnx import Deployed, DeployedTemporal, write_onnx
+from affect.engine.export.onnx import write_onnx
 from affect.engine.models.clip_model import ClipModel, FrameEncoder, frame_backbone
+from affect.engine.models.deployed import Deployed, DeployedTemporal
 from affect.engine.models.normalise import Normalise
 from affect.engine.models.temporal import LstmAttention
-from affect.engine.package.manifest import Manifest, graph_names
+from affect.engine.package.graphs import graph_names
+from affect.engine.package.manifest import Manifest
 from affect.engine.runtime.backends.open import Backend, Choice, open_graph
 from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.engine import Engine

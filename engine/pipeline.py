@@ -29,7 +29,7 @@ from affect.engine.metrics.classification import (
     softmax,
 )
 from affect.engine.metrics.multilabel import FEW_POSITIVES, tuned_thresholds
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.report.criteria import criteria_table
 from affect.engine.report.plots import curves_plot, reliability_plot, scalars_plot, units_plot
 from affect.engine.report.reliability import CALIBRATION, RELIABILITY

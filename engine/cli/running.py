@@ -92,7 +92,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """AnnotatedFrame for every frame of a source, and each face in it."""
-    from affect.engine import zoo
+    from affect.engine.package.builtin import DEFAULT_MODEL
     from affect.engine.runtime.clip_engine import ClipEngine
     from affect.engine.runtime.engine import Engine
     from affect.engine.runtime.side_signals import shares
@@ -104,7 +104,7 @@ def run(
     Search(subject or "full", detect_every, margin, detect_width=detect_width)  # before anything is loaded
     signals = _signals(side or [])
     if not package:
-        say(f"run: package {zoo.EMOTION}, which comes along; --package names another")
+        say(f"run: package {DEFAULT_MODEL}, which comes along; --package names another")
     options: dict[str, Any] = {
         "backend": backend,
         "device": device,
@@ -113,7 +113,7 @@ def run(
         "threads": threads,
         "cores": cores,
     }
-    engines = [Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package or [zoo.EMOTION]]
+    engines = [Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package or [DEFAULT_MODEL]]
     opened = [open_source(source, rate) for source in sources]
     of_clips = [engine for engine in engines if isinstance(engine, ClipEngine)]
     of_frames = [engine for engine in engines if not isinstance(engine, ClipEngine)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from affect.engine import zoo
+from affect.engine.package.builtin import DEFAULT_MODEL
 from affect.engine.runtime.engine import Engine
 from affect.engine.runtime.sources.open import open_source
 from affect.engine.runtime.vision.detect import HUMAN
@@ -29,7 +29,7 @@ def show(source: str, out: Path) -> None:
         raise InputError(f"{source}: lies in {out}, which is replaced; name another folder: affect demo --source ... --out DIR")
     start_over(out)
     search = Search(HUMAN[0], DETECT_EVERY if opened.moving else 1, detect_width=DETECT_WIDTH)
-    with Engine.load(zoo.EMOTION) as engine, Progress("run", None, "frames") as progress:
+    with Engine.load(DEFAULT_MODEL) as engine, Progress("run", None, "frames") as progress:
         found = run_source([engine], opened, out, search=search, video=True, advance=progress.advance)
         notes = engine.note
     table = Table("what", "found here", title=f"affect demo --source {source}")

@@ -13,10 +13,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from affect.engine import zoo
 from affect.engine.config.run import load_config
 from affect.engine.demo.source_demo import start_over
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.builtin import DEFAULT_MODEL
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.pipeline import train
 from affect.engine.report.reliability import RELIABILITY
 from affect.engine.runs.folder import read_history
@@ -91,11 +91,11 @@ def demo(out: Path) -> None:
 
 def _in_the_box(video: Path, shown: dict[int, str], out: Path) -> str:
     """The model that comes along on drawn people, whom it has never seen the like of."""
-    with Engine.load(zoo.EMOTION) as engine:
+    with Engine.load(DEFAULT_MODEL) as engine:
         run_source([engine], open_source(video), out, search=Search("full"), smoothing=OFF)
     said = pd.read_csv(out / "predictions.csv")["label"]
     right = sum(label == said[frame] for frame, label in shown.items())
-    return f"the same video by `{zoo.EMOTION}`, trained on photos, not on drawings: {right} of {len(shown)} named right"
+    return f"the same video by `{DEFAULT_MODEL}`, trained on photos, not on drawings: {right} of {len(shown)} named right"
 
 
 def _write_video(path: Path) -> dict[int, str]:

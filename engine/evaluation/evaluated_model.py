@@ -14,7 +14,8 @@ from torch import nn
 from affect.engine.calibration.temperature import read_calibration
 from affect.engine.config.data import ClipConfig
 from affect.engine.config.preprocess import Preprocess
-from affect.engine.package.manifest import MODEL, ModelPackage, raw_name
+from affect.engine.package.graphs import MODEL, raw_name
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runs.checkpoint import BEST
 from affect.engine.runs.files import CONFIG
 from affect.engine.runs.trained import trained_model

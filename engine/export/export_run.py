@@ -23,12 +23,14 @@ from affect.engine.evaluation.predictions import collect
 from affect.engine.export import quantize
 from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.judge import Judge, openvino_in_bf16
-from affect.engine.export.onnx import Deployed, DeployedTemporal, names_of, write_onnx
+from affect.engine.export.onnx import write_onnx
 from affect.engine.export.parity import parity
-from affect.engine.export.quantize import INT8
 from affect.engine.models.clip_model import ClipModel
+from affect.engine.models.deployed import Deployed, DeployedTemporal
 from affect.engine.models.side_signals import scale_of
-from affect.engine.package.manifest import ENCODER, MANIFEST, MODEL, SIDE, TEMPORAL, Manifest, ModelPackage, raw_name
+from affect.engine.package.graphs import ENCODER, INT8, MANIFEST, MODEL, SIDE, TEMPORAL, output_names, raw_name
+from affect.engine.package.manifest import Manifest
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runs.checkpoint import BEST, LAST, load
 from affect.engine.runs.folder import open_run, write_json
 from affect.engine.runs.trained import trained_model
@@ -93,7 +95,7 @@ class Exporter:
         """The graph of a model, and the facts of its file; raises InputError where the graph is not the model."""
         deployed = Deployed(model, self.layout, self.calibration.temperature)
         example = torch.zeros(2, *self.shape, dtype=torch.uint8)
-        write_onnx(deployed, example, ("images", names_of(self.layout)), path, self.manifest, self.signals)
+        write_onnx(deployed, example, ("images", output_names(self.layout)), path, self.manifest, self.signals)
         running = session(path, CPU)
 
         def by_graph(images: torch.Tensor, *side: torch.Tensor) -> dict[str, np.ndarray]:
@@ -107,7 +109,7 @@ class Exporter:
         write_onnx(model.encoder, frames, ("images", ["features"]), folder / ENCODER, self.manifest)
         features = torch.zeros(2, self.shape[0], model.encode(frames).shape[1])
         temporal = DeployedTemporal(model.temporal, self.layout, self.calibration.temperature)
-        write_onnx(temporal, features, ("features", names_of(self.layout)), folder / TEMPORAL, self.manifest, self.signals)
+        write_onnx(temporal, features, ("features", output_names(self.layout)), folder / TEMPORAL, self.manifest, self.signals)
         encoder, after = session(folder / ENCODER, CPU), session(folder / TEMPORAL, CPU)
 
         def by_parts(images: torch.Tensor, *side: torch.Tensor) -> dict[str, np.ndarray]:

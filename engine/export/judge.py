@@ -17,7 +17,7 @@ from affect.engine.evaluation.output_metrics import all_figures
 from affect.engine.evaluation.predictions import collect, pooled
 from affect.engine.export.parity import agreement
 from affect.engine.export.quantize import CLIPS, SAMPLES
-from affect.engine.package.manifest import raw_name
+from affect.engine.package.graphs import raw_name
 from affect.engine.runtime.backends.open import Backend, OpenVino
 from affect.engine.tasks import TASKS
 from affect.engine.training.early_stopping import merit

@@ -18,7 +18,6 @@ import numpy as np
 
 from affect.shards.errors import InputError
 
-INT8 = "model.int8.onnx"
 SAMPLES, CLIPS = 300, 64  # that the ranges are taken from
 HEAVY = ("Conv", "Gemm", "MatMul")
 TO_SIGNED = 255 / 127  # a step of 255 levels becomes one of 127

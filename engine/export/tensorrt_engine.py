@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from affect.engine.package.manifest import SIDE
+from affect.engine.package.graphs import SIDE
 from affect.engine.system.log import say
 from affect.shards.errors import InputError
 

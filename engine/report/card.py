@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.report.render import NONE, Table, markdown
 from affect.engine.runs.files import CONFIG
 from affect.engine.runs.folder import write_json

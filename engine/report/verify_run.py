@@ -12,7 +12,7 @@ from typing import Any, Literal
 from affect.engine.config.digest import digest_of
 from affect.engine.config.load import validated
 from affect.engine.config.run import RunConfig
-from affect.engine.package.manifest import MANIFEST
+from affect.engine.package.graphs import MANIFEST
 from affect.engine.report.reliability import CALIBRATION
 from affect.engine.report.run_figures import read_config, read_json
 from affect.engine.runs.checkpoint import BEST

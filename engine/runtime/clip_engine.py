@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from affect.engine.data.clip_view import all_starts, seen
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.engine import Engine, Picture, _image
 from affect.engine.runtime.results import FaceOutput, outputs_of
 from affect.engine.runtime.side_signals import Side, row_of

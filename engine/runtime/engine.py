@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 import cv2
 import numpy as np
 
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.backends.open import Backend, best_device, open_backend
 from affect.engine.runtime.frame_reader import Reader
 from affect.engine.runtime.results import SURE, Face, FaceOutput, Frame, Frames, columns_of, outputs_of

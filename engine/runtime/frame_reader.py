@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
-from affect.engine.package.manifest import graph_names
+from affect.engine.package.graphs import graph_names
 from affect.engine.runtime.results import Face, Frame, outputs_of, thresholds_of
 from affect.engine.runtime.smoothing import Smoother, Smoothing
 from affect.engine.runtime.sources.stream import Channel, Source, Stream, VideoFrame

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affect.engine.calibration.conformal import Conformal
-from affect.engine.package.manifest import ModelPackage, graph_names
+from affect.engine.package.graphs import graph_names
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.pspi import PSPI_PROXY, pspi_proxy
 from affect.engine.runtime.writers.prediction_table import FIXED, Row
 from affect.shards.errors import InputError

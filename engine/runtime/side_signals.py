@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.system.log import say_once
 from affect.shards.errors import InputError, nearest
 

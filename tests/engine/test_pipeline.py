@@ -14,7 +14,7 @@ from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import Predictions, collect
 from affect.engine.metrics.classification import softmax
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.pipeline import complete, reliability_report, train
 from affect.engine.runs.checkpoint import BEST, LAST, load
 from affect.engine.runs.trained import trained_model

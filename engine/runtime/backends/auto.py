@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from affect.engine.export.quantize import INT8
+from affect.engine.package.graphs import INT8
 from affect.engine.runtime.backends.open import Backend, Choice, Precision
 from affect.engine.system.log import say
 from affect.shards.errors import InputError

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from affect.engine.export.quantize import INT8
-from affect.engine.package.manifest import ENCODER, MODEL, TEMPORAL, ModelPackage
+from affect.engine.package.graphs import ENCODER, INT8, MODEL, TEMPORAL
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.system import openvino as ov
 from affect.engine.system.log import say
 from affect.engine.system.onnxruntime import session

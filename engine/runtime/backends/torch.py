@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from affect.engine.calibration.temperature import read_calibration
-from affect.engine.export.onnx import Deployed, names_of
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.models.deployed import Deployed
+from affect.engine.package.graphs import output_names
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runs.folder import CONFIG
 from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import signals_of
@@ -33,7 +34,7 @@ class TorchBackend:
             torch.set_num_threads(threads)
         run, model, layout = trained_model(folder)
         self.signals = len(run.data.side)
-        self.device, self.names = torch.device(device), names_of(layout)
+        self.device, self.names = torch.device(device), output_names(layout)
         deployed = Deployed(model, layout, read_calibration(folder).temperature).eval().to(self.device)
         mode = "reduce-overhead" if device == "cuda" else "default"  # CUDA graphs
         self._model: Any = torch.compile(deployed.to(memory_format=torch.channels_last), mode=mode) if compile else deployed

@@ -23,7 +23,7 @@ from affect.engine.evaluation.scorer import Scorer
 from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.export_run import export
 from affect.engine.models.side_signals import scale_of
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.pipeline import train
 from affect.engine.runs.checkpoint import BEST, LAST, load
 from affect.engine.runtime.backends.open import OnnxRuntime, OpenVino

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.export_run import export
 from affect.engine.export.judge import Judge
-from affect.engine.export.quantize import INT8
+from affect.engine.package.graphs import INT8
 from affect.engine.runtime.backends.auto import Candidates
 from affect.engine.runtime.backends.open import OnnxRuntime, OpenVino, allowed
 from affect.shards.errors import InputError

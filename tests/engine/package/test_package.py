@@ -16,7 +16,7 @@ from affect.engine.config.run import load_config
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.export.export_run import export
 from affect.engine.export.parity import parity
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runs.trained import trained_model
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError

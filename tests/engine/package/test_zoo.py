@@ -11,11 +11,12 @@ import onnx
 import pandas as pd
 import pytest
 
-from affect.engine import Engine, zoo
-from affect.engine.package.manifest import ModelPackage
+from affect.engine import Engine
+from affect.engine.package.builtin import DEFAULT_MODEL, ZOO, builtin_names, model_path
+from affect.engine.package.model_package import ModelPackage
 from affect.shards.errors import InputError
 
-FOLDER = zoo.FOLDER / zoo.EMOTION
+FOLDER = ZOO / DEFAULT_MODEL
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +26,13 @@ def card():
 
 @pytest.fixture(scope="module")
 def engine():
-    with Engine.load(zoo.EMOTION, backend="onnxruntime") as engine:
+    with Engine.load(DEFAULT_MODEL, backend="onnxruntime") as engine:
         yield engine
 
 
 def test_it_is_small_and_answers_without_torch():
-    assert zoo.names() == [zoo.EMOTION]
-    assert sum(file.stat().st_size for file in zoo.FOLDER.rglob("*") if file.suffix != ".pyc") <= 6_000_000
+    assert builtin_names() == [DEFAULT_MODEL]
+    assert sum(file.stat().st_size for file in ZOO.rglob("*") if file.suffix != ".pyc") <= 6_000_000
     weights = onnx.load(FOLDER / "model.onnx").graph.initializer
     assert sum(int(np.prod(weight.dims)) for weight in weights) <= 2_000_000
     code = (
@@ -45,7 +46,7 @@ def test_it_is_small_and_answers_without_torch():
 
 
 def test_the_card_is_of_these_files(card):
-    package = ModelPackage.open(zoo.EMOTION)
+    package = ModelPackage.open(DEFAULT_MODEL)
     assert card["files"] == package.manifest.files and card["fingerprint"] == package.manifest.fingerprint
     assert card["preprocess"] == package.preprocess.to_json() and package.manifest.subject == "human_face"
     assert card["recipe"]["task"] == package.manifest.task and "model.int8.onnx" in card["files"]
@@ -54,7 +55,7 @@ def test_the_card_is_of_these_files(card):
         assert f"{of['acc']:.4f}" in text and f"{of['macro_f1']:.4f}" in text and f"{of['apart']['ece']:.4f}" in text
     for word in ("not a diagnosis", "lie detector", "AI Act", "skin tone", "How to train it again"):
         assert word.lower() in text.lower()
-    assert "Apache" in (zoo.FOLDER / "LICENSE-weights").read_text()
+    assert "Apache" in (ZOO / "LICENSE-weights").read_text()
 
 
 def test_its_figures_can_be_had_again(card, real, tmp_path):
@@ -62,7 +63,7 @@ def test_its_figures_can_be_had_again(card, real, tmp_path):
 
     for name, want in card["measured"].items():
         npz = real / "ferplus/ferplus_valid.npz"
-        found = evaluate_npz(zoo.FOLDER / zoo.EMOTION, npz, tmp_path / name, protocol=name, calib=want["apart"]["calib"])
+        found = evaluate_npz(ZOO / DEFAULT_MODEL, npz, tmp_path / name, protocol=name, calib=want["apart"]["calib"])
         assert found["8way"]["acc"] == pytest.approx(want["acc"], abs=1e-3) and found["rows"] == want["rows"]
         assert found["nll"] == pytest.approx(want["nll"], abs=1e-3)
         assert found["apart"]["ece"] == pytest.approx(want["apart"]["ece"], abs=2e-3)
@@ -94,10 +95,10 @@ def test_the_demo_of_ones_own_picture(affect, picture, tmp_path):
 
 def test_a_package_of_ones_own_goes_before_the_name(package, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert zoo.find("emotion") == FOLDER
+    assert model_path("emotion") == FOLDER
     (tmp_path / "emotion").mkdir()
-    assert zoo.find("emotion") == FOLDER  # a folder of something else
+    assert model_path("emotion") == FOLDER  # a folder of something else
     shutil.copytree(package, tmp_path / "emotion", dirs_exist_ok=True)
-    assert ModelPackage.open("emotion").manifest.name != zoo.EMOTION
+    assert ModelPackage.open("emotion").manifest.name != DEFAULT_MODEL
     with pytest.raises(InputError, match="emotoin: no package: .* or a model that comes along: emotion"):
         ModelPackage.open("emotoin")

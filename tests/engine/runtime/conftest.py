@@ -126,7 +126,8 @@ def backends(monkeypatch):
 def bright(backends):
     """bright(name, ...) -> an engine of 16 px that answers by brightness."""
     from affect.engine.config.preprocess import Preprocess
-    from affect.engine.package.manifest import Manifest, ModelPackage
+    from affect.engine.package.manifest import Manifest
+    from affect.engine.package.model_package import ModelPackage
     from affect.engine.runtime.clip_engine import ClipEngine
     from affect.engine.runtime.engine import Engine
     from affect.shards.schema import Output, TargetLayout

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from affect.engine.package.manifest import ModelPackage
+from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.backends import auto as choose
 from affect.engine.runtime.backends import open as backends
 from affect.engine.runtime.backends.auto import Candidates, cache_file
