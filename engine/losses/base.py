@@ -1,13 +1,39 @@
-"""What a loss term is, and what it is told of a teacher."""
+"""What a loss term is, and the values that it reads: training rows, the model's output, the teacher's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from affect.engine.data.batch import Batch
+from affect.shards.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The labels that a run trains on, which a term may read when it is built.
+
+    targets: output -> (N, C) float32 of every sample of the dataset, NaN where not labelled.
+    rows: (R,) the sample numbers that are trained on. device: of the batches.
+    """
+
+    dataset: Dataset
+    targets: Mapping[str, Tensor]
+    rows: np.ndarray
+    device: torch.device
+
+    def target(self, output: str) -> np.ndarray:
+        """(R, C) float32, NaN where not labelled."""
+        return self.targets[output].numpy()[self.rows]
+
+    def names(self, output: str) -> tuple[str, ...]:
+        """The names of an output's classes, units or scalars."""
+        return self.dataset.info.layout.output(output).names
 
 
 @dataclass(frozen=True)

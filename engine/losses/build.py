@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import Loader
-from affect.engine.losses.base import LossTerm, ModelOutput, Teacher
+from affect.engine.losses.base import LossTerm, ModelOutput, Teacher, TrainingRows
 from affect.engine.losses.cross_entropy import CrossEntropy, arcface, ordered
 from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse
 from affect.engine.losses.multilabel import UnitsBce
@@ -28,7 +27,7 @@ from affect.engine.tasks.spec import TaskSpec, Term
 from affect.kernels.dispatch import choose
 
 TINY = torch.finfo(torch.float32).tiny
-TERMS: dict[str, Callable[[Term, RunConfig, Loader, int], LossTerm]] = {
+TERMS: dict[str, Callable[[Term, RunConfig, TrainingRows, int], LossTerm]] = {
     "cross_entropy": CrossEntropy,
     "arcface_ce": arcface,
     "ordered_ce": ordered,
@@ -70,15 +69,15 @@ class LossFunction(nn.Module):
     width: of the model's features. teacher: what the distillation terms learn from.
     """
 
-    def __init__(self, run: RunConfig, task: TaskSpec, loader: Loader, width: int, teacher: Teacher | None = None) -> None:
+    def __init__(self, run: RunConfig, task: TaskSpec, rows: TrainingRows, width: int, teacher: Teacher | None = None) -> None:
         super().__init__()
         terms = terms_of(run, task)
         self.names = [term.name for term in terms]
         self.weight_of = {term.name: term.weight for term in terms}
-        self.terms = nn.ModuleList([TERMS[term.name](term, run, loader, width) for term in terms])
+        self.terms = nn.ModuleList([TERMS[term.name](term, run, rows, width) for term in terms])
         self.register_buffer("weights", torch.tensor([term.weight for term in terms]))
         self.weights: Tensor
-        self.to(loader.device)
+        self.to(rows.device)
         self.teacher = teacher  # no module of this one: it is neither trained nor saved
         self.made_from = dict(teacher.made_from) if teacher else {}
         for term in self._terms():

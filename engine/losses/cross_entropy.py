@@ -10,9 +10,8 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import Loader
 from affect.engine.data.selection import largest_share
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 from affect.kernels import arcface_ce
@@ -79,14 +78,13 @@ class CrossEntropy(LossTerm):
     op = "arcface_ce"
 
     def __init__(
-        self, term: Term, run: RunConfig, loader: Loader, width: int, *, margin: bool = False, ordered: bool = False
+        self, term: Term, run: RunConfig, rows: TrainingRows, width: int, *, margin: bool = False, ordered: bool = False
     ) -> None:
         super().__init__(term.on)
         spread = run.loss.neighbours if ordered else 0.0
         self.smoothing, self.gamma = 0.0 if spread else run.loss.label_smoothing, run.loss.focal_gamma
         self.arcface = run.loss.arcface if margin else None
-        rows = loader.planner.order.rows
-        target = loader.targets[term.on].numpy()[rows]
+        target = rows.target(term.on)
         labels = largest_share(target)
         mixes = run.data.augment.mixup > 0 or run.data.augment.cutmix > 0
         self.hard = bool((target[labels >= 0].max(1) == 1).all()) and not mixes and not spread
@@ -134,9 +132,9 @@ class CrossEntropy(LossTerm):
         )  # fmt: skip
 
 
-def arcface(term: Term, run: RunConfig, loader: Loader, width: int) -> CrossEntropy:
-    return CrossEntropy(term, run, loader, width, margin=True)
+def arcface(term: Term, run: RunConfig, rows: TrainingRows, width: int) -> CrossEntropy:
+    return CrossEntropy(term, run, rows, width, margin=True)
 
 
-def ordered(term: Term, run: RunConfig, loader: Loader, width: int) -> CrossEntropy:
-    return CrossEntropy(term, run, loader, width, ordered=True)
+def ordered(term: Term, run: RunConfig, rows: TrainingRows, width: int) -> CrossEntropy:
+    return CrossEntropy(term, run, rows, width, ordered=True)

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import Loader
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.tasks.spec import Term
 from affect.kernels import dkd
 
@@ -18,7 +17,7 @@ class Kd(LossTerm):
 
     op = "dkd"
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
         assert run.loss.kd
         self.config = run.loss.kd
@@ -38,7 +37,7 @@ class DecoupledKd(LossTerm):
 
     op = "dkd"
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
         assert run.loss.dkd
         self.config = run.loss.dkd
@@ -65,7 +64,7 @@ class DecoupledKd(LossTerm):
 class KdMse(LossTerm):
     """The mean over classes of (z^S / T - z^T / T)^2, over all samples, labelled or not."""
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
         assert run.loss.kd_mse
         self.temperature = run.loss.kd_mse.temperature

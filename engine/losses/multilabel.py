@@ -9,8 +9,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import Loader
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 
@@ -22,11 +21,11 @@ class UnitsBce(LossTerm):
     of a row without labels is exactly zero.
     """
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
         self.config = run.loss.au
-        targets = loader.targets[term.on].numpy()[loader.planner.order.rows]
-        names = loader.planner.dataset.info.layout.output(term.on).names
+        targets = rows.target(term.on)
+        names = rows.names(term.on)
         _say_unlearnable(names, targets)
         balanced = self.config.pos_weight == "balanced"
         self.register_buffer("pos_weight", positive_weights(targets, self.config.pos_weight_max) if balanced else None)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import Loader
 from affect.engine.distill.prototypes import grid_targets, read_anchors, read_prototypes
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 from affect.kernels import proto_kd
@@ -32,7 +31,7 @@ class ProtoKd(LossTerm):
 
     op = "proto_kd"
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
         assert run.loss.proto_kd
         self.config = config = run.loss.proto_kd
@@ -42,7 +41,7 @@ class ProtoKd(LossTerm):
         self.prototypes: Tensor
         wide = self.prototypes.shape[1]
         self.project = nn.Linear(width, wide, bias=False) if width != wide else nn.Identity()
-        names = loader.planner.dataset.info.layout.output(term.on).names
+        names = rows.names(term.on)
         self.register_buffer("grid", None)
         self.grid: Tensor | None
         if config.target == "grid":
@@ -89,11 +88,11 @@ class DGeo(LossTerm):
     Source: own, after the public description of NeuroGaze.
     """
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
         assert run.loss.d_geo
         self.config, self.pieces = run.loss.d_geo, run.optim.accumulate
-        names = loader.planner.dataset.info.layout.output(term.on).names
+        names = rows.names(term.on)
         self.register_buffer("positive", _named(names, self.config.positive_classes))
         self.register_buffer("centre", torch.zeros(len(names), width))
         self.register_buffer("seen", torch.zeros(len(names), dtype=torch.bool))

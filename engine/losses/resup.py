@@ -7,8 +7,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import Loader
-from affect.engine.losses.base import ModelOutput, TeacherOutput
+from affect.engine.losses.base import ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.losses.cross_entropy import CrossEntropy
 from affect.engine.tasks.spec import Term
 
@@ -27,8 +26,8 @@ class Resup(CrossEntropy):
 
     op = ""
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int, *, ordered: bool = False) -> None:
-        super().__init__(term, run, loader, width, ordered=ordered)
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int, *, ordered: bool = False) -> None:
+        super().__init__(term, run, rows, width, ordered=ordered)
         assert run.loss.resup
         self.warmup_epochs = run.loss.resup.warmup_epochs
         self.register_buffer("ramp", torch.ones(()))
@@ -60,5 +59,5 @@ def trust(a: Tensor, b: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return agreed * by_b, agreed * by_a
 
 
-def ordered_resup(term: Term, run: RunConfig, loader: Loader, width: int) -> Resup:
-    return Resup(term, run, loader, width, ordered=True)
+def ordered_resup(term: Term, run: RunConfig, rows: TrainingRows, width: int) -> Resup:
+    return Resup(term, run, rows, width, ordered=True)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import Loader
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.metrics.regression import TOTAL
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
@@ -23,11 +22,11 @@ class ScalarMse(LossTerm):
     w_row: by the row's moment. w_k: by how the scalar goes with the total in the training labels. Source: seed 002.
     """
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
-        config, dataset = run.loss.scalars, loader.planner.dataset
-        names = dataset.info.layout.output(term.on).names
-        targets = loader.targets[term.on].numpy()[loader.planner.order.rows]
+        config, dataset = run.loss.scalars, rows.dataset
+        names = rows.names(term.on)
+        targets = rows.target(term.on)
         weights = correlation_weights(targets, names) if config.weights == "correlation" else np.ones(len(names))
         self.register_buffer("scalar_weight", torch.from_numpy(weights).float())
         self.scalar_weight: Tensor
@@ -47,9 +46,9 @@ class ScalarMse(LossTerm):
 class SumConsistency(LossTerm):
     """(total - sum of the other scalars)^2 of what the model says, labelled or not. Source: seed 002."""
 
-    def __init__(self, term: Term, run: RunConfig, loader: Loader, width: int) -> None:
+    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
-        names = loader.planner.dataset.info.layout.output(term.on).names
+        names = rows.names(term.on)
         if TOTAL not in names:
             raise InputError(f"loss.scalars.sum_weight: {term.on} has no {TOTAL!r}, only {', '.join(names)}; set it to 0")
         self.register_buffer("sign", torch.tensor([1.0 if name == TOTAL else -1.0 for name in names]))

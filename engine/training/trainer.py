@@ -20,7 +20,7 @@ from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
 from affect.engine.data.loader import train_loader
 from affect.engine.data.side_signals import side_scale
-from affect.engine.losses.base import Teacher
+from affect.engine.losses.base import Teacher, TrainingRows
 from affect.engine.losses.build import LossFunction
 from affect.engine.models.build import build_model
 from affect.engine.models.side_signals import set_scale
@@ -119,7 +119,8 @@ class Trainer:
         self.model.normalise.channels_last = run.train.channels_last
         if run.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.loss = LossFunction(run, task, self.loader, self.model.head.width, teacher)
+        learned = TrainingRows(dataset, self.loader.targets, self.order.rows, self.device)
+        self.loss = LossFunction(run, task, learned, self.model.head.width, teacher)
         self.optimizer = build_optimizer([self.model, self.loss], run.optim)
         self.dtype, reason = choose_precision(run.train, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)

@@ -7,6 +7,7 @@ import torch
 
 from affect.engine.config.run import load_config
 from affect.engine.data.batch import Batch
+from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
 from affect.engine.tasks import TASKS
 from affect.shards.schema import Output, TargetLayout
@@ -19,9 +20,8 @@ def loss_of(targets, settings=(), task="emotion_student", width=8, teacher=None)
     run = load_config("smoke", [f"task={task}", *settings])
     layout = TargetLayout((Output("emotion", "classes", FER[: targets.shape[1]]),))
     dataset = SimpleNamespace(info=SimpleNamespace(layout=layout))
-    planner = SimpleNamespace(order=SimpleNamespace(rows=np.arange(len(targets))), dataset=dataset)
-    loader = SimpleNamespace(targets={"emotion": targets}, planner=planner, device=torch.device("cpu"))
-    return LossFunction(run, TASKS[task], loader, width, teacher)
+    rows = TrainingRows(dataset, {"emotion": targets}, np.arange(len(targets)), torch.device("cpu"))
+    return LossFunction(run, TASKS[task], rows, width, teacher)
 
 
 def scalar_loss(targets, moments, settings=()):
@@ -31,9 +31,8 @@ def scalar_loss(targets, moments, settings=()):
     layout = TargetLayout((Output("score", "scalars", (*"ab", "total")[: targets.shape[1]]),))
     codes = np.array([names.index(moment) if moment else -1 for moment in moments])
     dataset = SimpleNamespace(info=SimpleNamespace(layout=layout), folder="drawn", coded=lambda column: (codes, names))
-    planner = SimpleNamespace(order=SimpleNamespace(rows=np.arange(len(targets))), dataset=dataset)
-    loader = SimpleNamespace(targets={"score": torch.from_numpy(targets)}, planner=planner, device=torch.device("cpu"))
-    return LossFunction(run, TASKS["score_clip"], loader, 4)
+    rows = TrainingRows(dataset, {"score": torch.from_numpy(targets)}, np.arange(len(targets)), torch.device("cpu"))
+    return LossFunction(run, TASKS["score_clip"], rows, 4)
 
 
 def batch_of(target, mask=None, weight=None):

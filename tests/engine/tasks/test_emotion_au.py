@@ -15,6 +15,7 @@ from affect.engine.data.loader import train_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.scorer import Scorer
+from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
 from affect.engine.models.build import build_model
 from affect.engine.pipeline import train
@@ -119,7 +120,8 @@ def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
     assert task.outputs == ("emotion", "au")
     loader = train_loader(run, task, dataset, Ranks(CPU))
     model = build_model(run, task, dataset.info.layout)
-    loss = LossFunction(run, task, loader, model.head.width)
+    rows = TrainingRows(dataset, loader.targets, loader.planner.order.rows, CPU)
+    loss = LossFunction(run, task, rows, model.head.width)
     batch = next(batch for batch in loader.from_step(0) if 0 < batch.mask["au"].amax(1).sum() < 32)
     known = batch.mask["au"].amax(1) > 0
     logits = {name: torch.zeros(32, len(dataset.info.layout.output(name).names), requires_grad=True) for name in task.outputs}

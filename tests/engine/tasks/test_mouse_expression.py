@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from affect.engine.config.run import load_config
 from affect.engine.crossval.mouse_predictions import _levels
 from affect.engine.data.batch import Batch
+from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
 from affect.engine.losses.cross_entropy import neighbourhood
 from affect.engine.losses.resup import trust
@@ -45,11 +46,9 @@ TWO = ["model.temporal.networks=2", "loss.resup={}"]
 def loss_of(stress, level, *settings):
     """A LossFunction of mouse_clip over these training targets."""
     run = load_config("mouse_advanced", list(settings))
-    planner = SimpleNamespace(
-        order=SimpleNamespace(rows=np.arange(len(stress))), dataset=SimpleNamespace(info=SimpleNamespace(layout=LAYOUT))
-    )
-    loader = SimpleNamespace(targets={"stress": stress, "level": level}, planner=planner, device=torch.device("cpu"))
-    return LossFunction(run, TASKS["mouse_clip"], loader, 8)
+    dataset = SimpleNamespace(info=SimpleNamespace(layout=LAYOUT))
+    rows = TrainingRows(dataset, {"stress": stress, "level": level}, np.arange(len(stress)), torch.device("cpu"))
+    return LossFunction(run, TASKS["mouse_clip"], rows, 8)
 
 
 def one_hot(label, classes):

@@ -10,6 +10,7 @@ import torch
 
 from affect.engine.config.run import load_config
 from affect.engine.data.loader import train_loader
+from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
 from affect.engine.models.build import build_model
 from affect.engine.runs.checkpoint import BEST, LAST, load
@@ -165,7 +166,8 @@ def first_losses(settings, steps=3):
         model = model.to(memory_format=torch.channels_last)
     forward = torch.compile(model) if run.train.compile == "default" else model
     loader = train_loader(run, task, dataset, ranks)
-    loss_fn, stream = LossFunction(run, task, loader, model.head.width), loader.from_step(0)
+    rows = TrainingRows(dataset, loader.targets, loader.planner.order.rows, ranks.device)
+    loss_fn, stream = LossFunction(run, task, rows, model.head.width), loader.from_step(0)
     dtype = {"bf16": torch.bfloat16, "off": None}[run.train.precision]
     values = []
     for _ in range(steps):
