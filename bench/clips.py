@@ -34,9 +34,9 @@ from affect.engine.data.loader import Loader
 from affect.shards import dataset as read
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
+from affect.shards.sample import Clip, Sample
 from affect.shards.sampler import Order
-from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.schema import ClipFacts, Output, TargetLayout
 from affect.shards.synthetic import faces
 
 FRAMES, PIXELS = 32, 128
@@ -63,7 +63,7 @@ class MovingFaces:
         for i in range(self.num_clips):
             emotion = EMOTION.names[i % len(EMOTION.names)]
             draw = partial(self._clip, i, emotion)
-            yield Sample(draw, f"moving#{i}", "train", one_hot(EMOTION, emotion), "faces")
+            yield Sample(draw, f"moving#{i}", "train", EMOTION.one_hot(emotion), "faces")
 
     def fingerprint(self) -> dict[str, str]:
         return {"moving": f"{self.num_clips} {FRAMES} {PIXELS}"}

@@ -35,9 +35,9 @@ from affect.engine.data.loader import Loader
 from affect.shards import dataset as read
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
+from affect.shards.sample import Sample
 from affect.shards.sampler import Order
-from affect.shards.schema import Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.synthetic import faces
 from affect.shards.tar_stream import StreamOrder, StreamReader
 
@@ -90,7 +90,7 @@ class FacesSource:
         for i in range(self.num_images):
             if i == len(self.images):
                 self.images.append(self._drawn(i))
-            yield Sample(self.images[i], f"faces#{i}", "train", one_hot(EMOTION, self._emotion(i)), source="faces")
+            yield Sample(self.images[i], f"faces#{i}", "train", EMOTION.one_hot(self._emotion(i)), source="faces")
 
     def _emotion(self, i: int) -> str:
         return EMOTION.names[i % len(EMOTION.names)]

@@ -3,41 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from affect.shards import images
-from affect.shards.images import BadImage, Encoded, Storage
-from affect.shards.schema import Box, Clip, Content, Image, Recording
-
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """A clip ready for a tar: each frame's JPEG or PNG, all of one size."""
-
-    data: tuple[bytes, ...]
-    extensions: tuple[str, ...]  # jpg | png
-    width: int
-    height: int
-    sha256: bytes  # of all frames' pixels in order; see clip_sha256
-    dhash: int  # of the middle frame
-    times_s: tuple[float, ...]
-    meta: Mapping[str, str | float]
-
-    @property
-    def members(self) -> dict[str, bytes]:
-        """`000.jpg` and so on.
-
-        A key has no dots, so WebDataset, and DALI's fn.readers.webdataset by the .idx, take all behind the first one as the
-        extension: ext=["000.jpg", "001.jpg", ...].
-        """
-        frames = zip(self.data, self.extensions, strict=True)
-        return {f"{frame_name(i, len(self.data))}.{extension}": data for i, (data, extension) in enumerate(frames)}
-
-
-def frame_name(number: int, num_frames: int) -> str:
-    """Three digits, or as many as the last frame's number has."""
-    return f"{number:0{max(3, len(str(num_frames - 1)))}d}"
+from affect.shards.encoded import BadImage, Encoded, EncodedClip
+from affect.shards.images import Storage
+from affect.shards.sample import Box, Clip, Content, Image, Recording
 
 
 def clip_sha256(frames: Iterable[bytes]) -> bytes:

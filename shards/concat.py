@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from affect.shards.class_maps import canonical
-from affect.shards.dataset import Dataset, codes_of
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
+from affect.shards.index import codes_of
 from affect.shards.leaks import held_out_elsewhere
 from affect.shards.schema import LEAKED, DatasetInfo, Output, TargetLayout
 from affect.shards.selection import equals

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from affect.shards.errors import InputError, first, nearest
+from affect.shards.index import Index
 from affect.shards.sources.fold_files import Folds
-
-if TYPE_CHECKING:
-    from affect.shards.dataset import Dataset
 
 MOST_LEVELS = 20  # of a column of numbers; one with more is cut into QUARTERS of its rows
 QUARTERS = (0.25, 0.5, 0.75)
@@ -34,27 +31,27 @@ class FoldRule:
     file: str = ""
 
 
-def fold_numbers(dataset: Dataset, rule: FoldRule, divided: np.ndarray) -> np.ndarray:
+def fold_numbers(index: Index, rule: FoldRule, divided: np.ndarray) -> np.ndarray:
     """(N,) int64 the fold in which a sample validates, -1 in none; divided: (N,) bool, the rows that have one.
 
     It depends on these rows and the rule alone, not on other filters. Raises InputError naming what cannot be divided.
     """
-    codes, names = _coded(dataset, rule.by)
+    codes, names = _coded(index, rule.by)
     rows = np.flatnonzero(divided)
     if lacking := int((codes[rows] < 0).sum()):
         raise InputError(
-            f"{dataset.folder}: data.folds: {lacking:,} of {len(rows):,} rows have no {rule.by}; folds are of whole ones"
+            f"{index.folder}: data.folds: {lacking:,} of {len(rows):,} rows have no {rule.by}; folds are of whole ones"
         )
     of_group = np.full(len(names), -1)
     here, place = np.unique(codes[rows], return_inverse=True)
     own = [names[code] for code in here.tolist()]
     if rule.file:
-        of_group[here] = _from_file(dataset, rule, own)
+        of_group[here] = _from_file(index, rule, own)
     else:
-        level = _levels(dataset, rule.stratify)[rows] if rule.stratify else np.zeros(len(rows), np.int64)
+        level = _levels(index, rule.stratify)[rows] if rule.stratify else np.zeros(len(rows), np.int64)
         counts = np.zeros((len(here), level.max(initial=0) + 1))
         np.add.at(counts, (place, level), 1)
-        of_group[here] = assigned(counts, own, *_sizes(dataset, rule, len(here)))
+        of_group[here] = assigned(counts, own, *_sizes(index, rule, len(here)))
     found = np.full(len(codes), -1, np.int64)
     found[rows] = of_group[codes[rows]]
     return found
@@ -85,58 +82,58 @@ def _uneven(held: np.ndarray, fold: int, share: np.ndarray) -> float:
     return float(tried.std(0).mean())
 
 
-def _sizes(dataset: Dataset, rule: FoldRule, groups: int) -> tuple[int, int]:
+def _sizes(index: Index, rule: FoldRule, groups: int) -> tuple[int, int]:
     """How many folds, and how many groups the largest may have."""
     folds = rule.count if rule.count else -(-groups // (rule.leave or 1))
     if folds < 2 or folds > groups:
         given = f"count: {rule.count}" if rule.count else f"leave: {rule.leave}"
         raise InputError(
-            f"{dataset.folder}: data.folds: {given} makes {folds} folds of {groups} values of {rule.by}; "
+            f"{index.folder}: data.folds: {given} makes {folds} folds of {groups} values of {rule.by}; "
             f"expected 2 to {groups} folds"
         )
     return folds, rule.leave or groups
 
 
-def _from_file(dataset: Dataset, rule: FoldRule, names: list[str]) -> np.ndarray:
+def _from_file(index: Index, rule: FoldRule, names: list[str]) -> np.ndarray:
     """(G,) as the file says; -1 for a group that trains in every fold."""
     folds = Folds.read(Path(rule.file))
-    folds.check(set(names), dataset.folder)
+    folds.check(set(names), index.folder)
     if tested := sorted(folds.test & set(names)):
         raise InputError(
-            f"{rule.file}: {len(tested)} of its test_animals have rows in {dataset.folder} that are trained on:\n{first(tested)}"
+            f"{rule.file}: {len(tested)} of its test_animals have rows in {index.folder} that are trained on:\n{first(tested)}"
             "\nPack them in the split test, or take them out of test_animals"
         )
     return np.array([folds.fold_of.get(name, -1) for name in names])
 
 
-def _levels(dataset: Dataset, column: str) -> np.ndarray:
+def _levels(index: Index, column: str) -> np.ndarray:
     """(N,) int64 from 0: the classes of an output, the texts or numbers of a column; what is missing is a level of its own."""
-    outputs = {output.name: output for output in dataset.info.layout.outputs}
+    outputs = {output.name: output for output in index.info.layout.outputs}
     if column in outputs:
         if outputs[column].kind != "classes":
             columns = ", ".join(outputs[column].columns[:3])
             raise InputError(f"data.folds.stratify: {column} is {outputs[column].kind}, not classes; name a column: {columns}")
-        target = dataset.targets(column)
+        target = index.targets(column)
         return np.where(np.isnan(target).any(1), 0, 1 + np.nan_to_num(target).argmax(1))
-    if not dataset.has(column):
+    if not index.has(column):
         raise InputError(
-            f"data.folds.stratify: {dataset.folder} has no column {column!r}{nearest(column, [*dataset.names, *outputs])}"
+            f"data.folds.stratify: {index.folder} has no column {column!r}{nearest(column, [*index.names, *outputs])}"
         )
-    if dataset.is_text(column):
-        return dataset.coded(column)[0].astype(np.int64) + 1
-    values = dataset.column(column).astype(np.float64)
+    if index.is_text(column):
+        return index.coded(column)[0].astype(np.int64) + 1
+    values = index.column(column).astype(np.float64)
     known = values[~np.isnan(values)]
     edges = np.unique(known) if len(np.unique(known)) <= MOST_LEVELS else np.quantile(known, QUARTERS)
     return np.where(np.isnan(values), 0, 1 + np.searchsorted(edges, values, side="right"))
 
 
-def _coded(dataset: Dataset, column: str) -> tuple[np.ndarray, list[str]]:
+def _coded(index: Index, column: str) -> tuple[np.ndarray, list[str]]:
     """(N,) codes, -1 where empty, and what they stand for."""
-    if not dataset.has(column):
-        raise InputError(f"data.folds.by: {dataset.folder} has no column {column!r}{nearest(column, dataset.names)}")
-    if dataset.is_text(column):
-        return dataset.coded(column)
-    values = dataset.column(column).astype(np.float64)
+    if not index.has(column):
+        raise InputError(f"data.folds.by: {index.folder} has no column {column!r}{nearest(column, index.names)}")
+    if index.is_text(column):
+        return index.coded(column)
+    values = index.column(column).astype(np.float64)
     names, codes = np.unique(values[~np.isnan(values)], return_inverse=True)
     found = np.full(len(values), -1)
     found[~np.isnan(values)] = codes

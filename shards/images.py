@@ -13,34 +13,14 @@ import cv2
 import numpy as np
 
 from affect.shards.dhash import dhash
+from affect.shards.encoded import BadImage, Encoded
 from affect.shards.headers import GIF, JPEG, PNG, jpeg_frame, size_of
-from affect.shards.schema import Box, Clip, Content, Image, Recording
+from affect.shards.sample import Box, Clip, Content, Image, Recording
 
 MOST_MEGAPIXELS = 100  # decoded, 300 MB
 LARGE_MEGAPIXELS = 12  # larger ones are decoded one at a time, whatever the number of threads
 _large = threading.Lock()
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-
-
-class BadImage(ValueError):
-    """Not a picture; the message is the reason that stands in `rejected.csv`."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A picture ready for a tar: `data` is a JPEG or PNG that every decoder here reads alike."""
-
-    data: bytes
-    extension: str  # jpg | png
-    width: int
-    height: int
-    sha256: bytes  # of the decoded RGB pixels and their shape
-    dhash: int  # of the same; see dhash.py
-
-    @property
-    def members(self) -> dict[str, bytes]:
-        """What stands in the tar, by extension."""
-        return {self.extension: self.data}
 
 
 def decode(data: bytes | np.ndarray, where: str = "image") -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from affect.shards.schema import Sample
+from affect.shards.sample import Sample
 
 OnLeak = Literal["error", "drop-train", "keep"]
 

@@ -18,15 +18,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from affect.shards.clip import EncodedClip, encode
+from affect.shards.clip import encode
+from affect.shards.encoded import BadImage, Encoded, EncodedClip
 from affect.shards.errors import InputError, first
-from affect.shards.images import BadImage, Encoded, Storage
+from affect.shards.images import Storage
 from affect.shards.leaks import HeldOut, OnLeak
+from affect.shards.random_split import falls_into_calib
 from affect.shards.resume import Journal, Result, Torn, stamp
-from affect.shards.schema import SPLITS, DatasetInfo, Sample
-from affect.shards.sources import Source, clip_of, falls_into_calib
+from affect.shards.sample import Sample, Source, check_source, clip_of
+from affect.shards.schema import SPLITS, DatasetInfo
 from affect.shards.tar_writer import SHARD_SAMPLES, Tally, Writer
-from affect.shards.tar_writer import file_sha256 as file_sha256  # engine/export reads it from here
 
 IN_FLIGHT, IN_FLIGHT_BYTES = 256, 64 * 2**20  # samples read and encoded ahead of the writer, and the bytes of their pictures
 CLIPS_IN_FLIGHT = 2  # a worker: what a video unpacks to is not known before
@@ -59,6 +60,7 @@ def pack(
         raise InputError(f"{out}: is there already and is not an empty folder; name another, or remove it first")
     if calib and not 0 < calib < 1:
         raise InputError(f"--calib {calib:g}: expected a share of val from 0 to below 1")
+    check_source(source)
     building = out.with_name(f".{out.name}.packing")
     options = {"storage": asdict(storage), "on_leak": on_leak, "calib": calib, "shard_samples": shard_samples}
     packing = _Packing(source, options, on_leak, calib, storage, workers, advance)

@@ -21,10 +21,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from affect.shards.clip import EncodedClip
+from affect.shards.encoded import BadImage, Encoded, EncodedClip
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, Encoded
-from affect.shards.schema import Clip, Recording, Sample
+from affect.shards.sample import Clip, Recording, Sample
 from affect.shards.tar import TarWriter
 
 FACTS, RECORDS = "journal.json", "journal.jsonl"

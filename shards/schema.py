@@ -12,46 +12,22 @@ DATASET/
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from affect.shards.errors import InputError
 
-if TYPE_CHECKING:
-    from affect.shards.images import Encoded
-
 SCHEMA = 1
 SPLITS = ("train", "val", "test", "calib")  # calib: what is fitted after training is fitted there
-LEAKED = "leaked"  # the split of training rows that another of the datasets read as one holds out; see merged.py
+LEAKED = "leaked"  # the split of training rows that another of the datasets read as one holds out; see concat.py
 INFO, INDEX, REJECTED, DUPLICATES = "dataset.json", "index.parquet", "rejected.csv", "duplicates.csv"
 
 Kind = Literal["classes", "multilabel", "scalars"]
-Box = tuple[float, float, float, float]
-Image = Path | bytes | np.ndarray | Callable[[], np.ndarray]
 Choice = Literal["uniform", "rate", "all"]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """T frames of one recording, in order: one sample.
-
-    times_s: (T,) seconds of each frame in the recording. meta: what is known only once it has been read; the source names it in
-        its own `meta`, too.
-    """
-
-    frames: tuple[Image | Encoded, ...]
-    times_s: tuple[float, ...]
-    meta: Mapping[str, str | float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if len(self.frames) != len(self.times_s):
-            raise ValueError(f"a clip has a time for each frame: {len(self.frames)} frames, {len(self.times_s)} times")
 
 
 @dataclass(frozen=True)
@@ -70,25 +46,6 @@ class ClipFacts:
     window_s: float | None = None
 
 
-class Recording(ABC):
-    """A clip that lies in files and is read when it is packed, in a thread, a frame at a time."""
-
-    @property
-    @abstractmethod
-    def files(self) -> tuple[Path, ...]:
-        """What is read: if one of them changes, a packing that was interrupted reads it again."""
-
-    @abstractmethod
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
-        """The clip; `keep` makes of a frame what is stored, so that no more than one is in memory as pixels.
-
-        Raises: BadImage with the reason that stands in `rejected.csv`.
-        """
-
-
-Content = Image | Clip | Recording | Callable[[], np.ndarray | Clip]
-
-
 @dataclass(frozen=True)
 class Output:
     """A group of target columns. `classes`: a distribution over the names; `multilabel`: each 0..1; `scalars`: numbers."""
@@ -100,6 +57,10 @@ class Output:
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(f"{self.name}.{name}" for name in self.names)
+
+    def one_hot(self, name: str) -> dict[str, float]:
+        """The target columns of a hard label."""
+        return {f"{self.name}.{other}": float(other == name) for other in self.names}
 
 
 @dataclass(frozen=True)
@@ -134,32 +95,6 @@ class TargetLayout:
     @classmethod
     def from_json(cls, value: list[dict[str, Any]]) -> TargetLayout:
         return cls(tuple(Output(o["name"], o["kind"], tuple(o["names"])) for o in value))
-
-
-@dataclass
-class Sample:
-    """One picture or clip and what is known of it, before it is packed.
-
-    image: a file, a file's bytes, an array (H, W) or (H, W, 3) uint8 RGB, a clip, a recording, or what makes an array or a clip:
-        called once, in a thread, if the sample is packed. The source's fingerprint stands for what is made.
-    path: where it came from, for people: a file name, or `file.npz#17`.
-    targets: target column -> value; a class is a distribution, a hard label a one-hot.
-    origin: the picture it was cut from. Parts of one are drawn into val or calib together; in two splits they are no leak.
-    box: top, left, bottom, right in pixels of that picture: only this part is packed, as far as it lies inside. Of a clip, the
-        part of every frame.
-    """
-
-    image: Content
-    path: str
-    split: str
-    targets: dict[str, float]
-    source: str
-    group: str | None = None  # subject, animal or video
-    weight: float = 1.0
-    confidence: float = 1.0
-    meta: dict[str, str | float] = field(default_factory=dict)
-    box: Box | None = None
-    origin: str | None = None
 
 
 INDEX_COLUMNS: dict[str, pa.DataType] = {

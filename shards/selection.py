@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from affect.shards.errors import InputError, first, nearest
 from affect.shards.folds import FoldRule, fold_numbers
+from affect.shards.index import Index
 from affect.shards.schema import SPLITS
-
-if TYPE_CHECKING:
-    from affect.shards.dataset import Dataset
 
 FOLD = "meta.fold"
 Value = str | int | float
@@ -46,92 +43,92 @@ class Selection:
     fold: Fold | None = None
 
 
-def select(dataset: Dataset, wanted: Selection) -> np.ndarray:
+def select(index: Index, wanted: Selection) -> np.ndarray:
     """(n,) the sample numbers, ascending. Raises InputError naming the filter that leaves none."""
-    keep = _of_split(dataset, wanted)
+    keep = _of_split(index, wanted)
     if wanted.sources:
-        keep &= equals(dataset, "source", wanted.sources)
-        _some_left(dataset, wanted, keep, f"sources {', '.join(wanted.sources)}; it has: {', '.join(present(dataset, 'source'))}")
+        keep &= equals(index, "source", wanted.sources)
+        _some_left(index, wanted, keep, f"sources {', '.join(wanted.sources)}; it has: {', '.join(present(index, 'source'))}")
     if wanted.confidence_min > 0:
-        keep &= dataset.column("confidence") >= np.float32(wanted.confidence_min)
-        _some_left(dataset, wanted, keep, f"confidence_min {wanted.confidence_min}")
+        keep &= index.column("confidence") >= np.float32(wanted.confidence_min)
+        _some_left(index, wanted, keep, f"confidence_min {wanted.confidence_min}")
     for column, values in wanted.where.items():
-        found = equals(dataset, column, values)
+        found = equals(index, column, values)
         if not found.any():
-            raise InputError(f"{dataset.folder}: no row has {_either(column, values)}{_offer(dataset, column, values)}")
+            raise InputError(f"{index.folder}: no row has {_either(column, values)}{_offer(index, column, values)}")
         keep &= found
-        _some_left(dataset, wanted, keep, _either(column, values))
+        _some_left(index, wanted, keep, _either(column, values))
     return np.flatnonzero(keep)
 
 
-def equals(dataset: Dataset, column: str, values: tuple[Value, ...]) -> np.ndarray:
+def equals(index: Index, column: str, values: tuple[Value, ...]) -> np.ndarray:
     """(N,) bool: the column has one of the values. Texts are compared by their codes."""
-    if dataset.is_text(column):
-        codes, names = dataset.coded(column)
+    if index.is_text(column):
+        codes, names = index.coded(column)
         wanted = {str(value) for value in values}
         return np.array([*(name in wanted for name in names), False])[codes]  # an empty one has the code -1
     for value in values:
         if isinstance(value, str):
-            raise InputError(f"{dataset.folder}: column {column} holds numbers, not {value!r}")
-    found = dataset.column(column)
+            raise InputError(f"{index.folder}: column {column} holds numbers, not {value!r}")
+    found = index.column(column)
     return np.isin(found, np.array(values, found.dtype))
 
 
-def present(dataset: Dataset, column: str, rows: np.ndarray | None = None) -> list[str]:
+def present(index: Index, column: str, rows: np.ndarray | None = None) -> list[str]:
     """The texts that rows, or the named ones, have in a column, sorted."""
-    codes, names = dataset.coded(column)
+    codes, names = index.coded(column)
     codes = codes if rows is None else codes[rows]
     used = np.bincount(codes + 1, minlength=len(names) + 1)[1:]
     return sorted(name for name, count in zip(names, used, strict=True) if count)
 
 
-def _of_split(dataset: Dataset, wanted: Selection) -> np.ndarray:
+def _of_split(index: Index, wanted: Selection) -> np.ndarray:
     if wanted.fold is not None:
-        return _of_fold(dataset, wanted.split, wanted.fold)
-    if wanted.split not in dataset.info.counts:
+        return _of_fold(index, wanted.split, wanted.fold)
+    if wanted.split not in index.info.counts:
         what = "has no samples" if wanted.split in SPLITS else f"is not one of {', '.join(SPLITS)}"
-        raise InputError(f"{dataset.folder}: split {wanted.split!r} {what}; it has: {dataset.info.counts}")
-    return equals(dataset, "split", (wanted.split,))
+        raise InputError(f"{index.folder}: split {wanted.split!r} {what}; it has: {index.info.counts}")
+    return equals(index, "split", (wanted.split,))
 
 
-def _of_fold(dataset: Dataset, split: str, fold: Fold) -> np.ndarray:
-    divided = equals(dataset, "split", fold.splits)
-    inside, without = _by_rule(dataset, fold, divided) if fold.rule else _by_column(dataset, fold)
+def _of_fold(index: Index, split: str, fold: Fold) -> np.ndarray:
+    divided = equals(index, "split", fold.splits)
+    inside, without = _by_rule(index, fold, divided) if fold.rule else _by_column(index, fold)
     divided &= ~without
-    train, val = (without & equals(dataset, "split", (name,)) for name in (fold.splits[0], fold.splits[-1]))
-    _refuse_shared(dataset, fold, divided & inside | val, divided & ~inside | train)
-    return np.where(divided, inside == fold.held_out, without & equals(dataset, "split", (split,)))
+    train, val = (without & equals(index, "split", (name,)) for name in (fold.splits[0], fold.splits[-1]))
+    _refuse_shared(index, fold, divided & inside | val, divided & ~inside | train)
+    return np.where(divided, inside == fold.held_out, without & equals(index, "split", (split,)))
 
 
-def _by_column(dataset: Dataset, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+def _by_column(index: Index, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     """(N,) bool each: of the fold; of none."""
-    if not dataset.has(FOLD):
+    if not index.has(FOLD):
         raise InputError(
-            f"{dataset.folder}: data.fold is {fold.number}, but no row has a fold: there is no column {FOLD}. "
+            f"{index.folder}: data.fold is {fold.number}, but no row has a fold: there is no column {FOLD}. "
             "Make folds of groups, e.g. --set data.folds.count=5"
         )
-    inside = equals(dataset, FOLD, (fold.number,))
+    inside = equals(index, FOLD, (fold.number,))
     if not inside.any():
-        raise InputError(f"{dataset.folder}: no row is of fold {fold.number}{_offer(dataset, FOLD, (fold.number,))}")
-    return inside, dataset.coded(FOLD)[0] < 0 if dataset.is_text(FOLD) else np.isnan(dataset.column(FOLD))
+        raise InputError(f"{index.folder}: no row is of fold {fold.number}{_offer(index, FOLD, (fold.number,))}")
+    return inside, index.coded(FOLD)[0] < 0 if index.is_text(FOLD) else np.isnan(index.column(FOLD))
 
 
-def _by_rule(dataset: Dataset, fold: Fold, divided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _by_rule(index: Index, fold: Fold, divided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     assert fold.rule
-    numbers = fold_numbers(dataset, fold.rule, divided)
+    numbers = fold_numbers(index, fold.rule, divided)
     if not (numbers == fold.number).any():
         has = ", ".join(map(str, np.unique(numbers[numbers >= 0]).tolist()))
-        raise InputError(f"{dataset.folder}: data.fold: data.folds makes no fold {fold.number}; it makes: {has}")
+        raise InputError(f"{index.folder}: data.fold: data.folds makes no fold {fold.number}; it makes: {has}")
     return numbers == fold.number, numbers < 0
 
 
-def fold_list(dataset: Dataset, rule: FoldRule | None, splits: tuple[str, ...]) -> list[int]:
+def fold_list(index: Index, rule: FoldRule | None, splits: tuple[str, ...]) -> list[int]:
     """The numbers of the folds, ascending. Raises InputError where there are none, or they are not whole numbers."""
-    divided = equals(dataset, "split", splits)
+    divided = equals(index, "split", splits)
     if rule:
-        numbers = fold_numbers(dataset, rule, divided)
+        numbers = fold_numbers(index, rule, divided)
         return np.unique(numbers[numbers >= 0]).tolist()
-    found = [] if not dataset.has(FOLD) else dataset.column(FOLD)[divided].tolist()
+    found = [] if not index.has(FOLD) else index.column(FOLD)[divided].tolist()
     held = {str(value) for value in found if value is not None and value == value}
     try:
         whole = sorted({int(float(value)) for value in held if float(value).is_integer()})
@@ -139,38 +136,38 @@ def fold_list(dataset: Dataset, rule: FoldRule | None, splits: tuple[str, ...]) 
         whole = []
     if len(whole) < 2 or len(whole) < len(held):
         raise InputError(
-            f"{dataset.folder}: {FOLD} holds {', '.join(sorted(held)[:10]) or 'nothing'}; expected two whole numbers or more. "
+            f"{index.folder}: {FOLD} holds {', '.join(sorted(held)[:10]) or 'nothing'}; expected two whole numbers or more. "
             "Make folds of groups: --set data.folds.leave=2, or --set data.folds.count=5"
         )
     return whole
 
 
-def _refuse_shared(dataset: Dataset, fold: Fold, held_out: np.ndarray, trained: np.ndarray) -> None:
-    codes, names = dataset.coded("group")
+def _refuse_shared(index: Index, fold: Fold, held_out: np.ndarray, trained: np.ndarray) -> None:
+    codes, names = index.coded("group")
     shared = sorted(names[code] for code in set(codes[held_out].tolist()) & set(codes[trained].tolist()) - {-1})
     if shared:
         by = f"data.folds ({fold.rule.file or fold.rule.by})" if fold.rule else FOLD
         raise InputError(
-            f"{dataset.folder}: {len(shared)} groups both train and validate in fold {fold.number}:\n{first(shared)}\n"
+            f"{index.folder}: {len(shared)} groups both train and validate in fold {fold.number}:\n{first(shared)}\n"
             f"All rows of a group belong in one fold; mend {by}, or divide by groups: --set data.folds.count=5"
         )
 
 
-def _some_left(dataset: Dataset, wanted: Selection, keep: np.ndarray, by: str) -> None:
+def _some_left(index: Index, wanted: Selection, keep: np.ndarray, by: str) -> None:
     if not keep.any():
         of = f"fold {wanted.fold.number}'s {wanted.split} rows" if wanted.fold else f"split {wanted.split!r}"
-        raise InputError(f"{dataset.folder}: no sample of {of} is left by {by}")
+        raise InputError(f"{index.folder}: no sample of {of} is left by {by}")
 
 
 def _either(column: str, values: tuple[Value, ...]) -> str:
     return f"{column} = {' or '.join(map(str, values))}"
 
 
-def _offer(dataset: Dataset, column: str, values: tuple[Value, ...]) -> str:
+def _offer(index: Index, column: str, values: tuple[Value, ...]) -> str:
     """What the column has instead."""
-    if dataset.is_text(column):
-        names = present(dataset, column)
+    if index.is_text(column):
+        names = present(index, column)
         return f"{nearest(str(values[0]), names)}; it has: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}"
-    found = dataset.column(column)
+    found = index.column(column)
     found = np.unique(found[~np.isnan(found)])
     return f"; it has: {', '.join(f'{value:g}' for value in found[:10])}{' ...' if len(found) > 10 else ''}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from array import array
 from collections import Counter
@@ -17,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from affect.shards.clip import EncodedClip
+from affect.shards.checksum import file_sha256
 from affect.shards.dhash import near_duplicates
-from affect.shards.images import Encoded
+from affect.shards.encoded import Encoded, EncodedClip
 from affect.shards.leaks import Leak
 from affect.shards.resume import ContinuedTar, Result, to_disk
-from affect.shards.schema import DUPLICATES, INDEX, INFO, REJECTED, SPLITS, DatasetInfo, FileFact, Sample, index_schema
-from affect.shards.sources import Source, clip_of
+from affect.shards.sample import Sample, Source, clip_of
+from affect.shards.schema import DUPLICATES, INDEX, INFO, REJECTED, SPLITS, DatasetInfo, FileFact, index_schema
 from affect.shards.tar import TarWriter
 
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 512 * 2**20
@@ -141,11 +140,6 @@ class Writer:
         )
         info.write(self.folder / INFO)
         return info
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from affect.shards.clip import clip_sha256, frame_name
+from affect.shards.checksum import file_sha256
+from affect.shards.clip import clip_sha256
 from affect.shards.dataset import Dataset
+from affect.shards.encoded import BadImage, frame_name
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, decode, pixel_sha256
+from affect.shards.images import decode, pixel_sha256
 from affect.shards.schema import INDEX
 from affect.shards.tar import BLOCK, header
-from affect.shards.tar_writer import file_sha256
 
 
 def verify(folder: Path, advance: Callable[[int], None] = lambda count: None) -> Dataset:

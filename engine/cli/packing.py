@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from affect.shards.pack import Source
+    from affect.shards.sample import Source
 
 Out = Annotated[Path, typer.Option("--out", help="the folder of the packed dataset; must not be there yet")]
 OnLeak = Annotated[Literal["error", "drop-train", "keep"], typer.Option(help="the same pixels or one group in two splits")]

@@ -23,7 +23,7 @@ from affect.engine.cli.packing import (
 )
 
 if TYPE_CHECKING:
-    from affect.shards.pack import Source
+    from affect.shards.sample import Source
 
 Frames = Annotated[int, typer.Option(min=0, help="this many frames a clip, spread evenly over it")]
 RateHz = Annotated[float, typer.Option(min=0, help="a frame each 1 / RATE seconds")]

@@ -19,10 +19,10 @@ from affect.engine.runs.checkpoint import BEST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
 from affect.engine.system.progress import Progress
+from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.schema import Output
-from affect.shards.tar_writer import file_sha256
 
 COLUMNS = ("sample", "fold", "group")
 

@@ -27,8 +27,9 @@ from affect.engine.system.log import say
 from affect.engine.tasks.spec import TaskSpec
 from affect.shards.clip import clip_sha256
 from affect.shards.dataset import Dataset
+from affect.shards.encoded import BadImage
 from affect.shards.errors import InputError, first
-from affect.shards.images import BadImage, decode, pixel_sha256
+from affect.shards.images import decode, pixel_sha256
 from affect.shards.sampler import Order
 from affect.shards.selection import Selection
 from affect.shards.tar_stream import StreamOrder, StreamReader

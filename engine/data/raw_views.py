@@ -12,8 +12,9 @@ import torch
 
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.data.opencv import AHEAD
-from affect.shards.images import BadImage, pixels
-from affect.shards.schema import Sample
+from affect.shards.encoded import BadImage
+from affect.shards.images import pixels
+from affect.shards.sample import Sample
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from affect.engine.metrics.classification import reliability
 from affect.engine.runs.checkpoint import BEST
 from affect.engine.system.log import say
 from affect.engine.training.data_report import by_source
+from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.tar_writer import file_sha256
 
 SCORED = ("val", "calib")
 CARVE = "carve some out of val: affect pack ... --calib 0.3"

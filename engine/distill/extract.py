@@ -16,9 +16,9 @@ from affect.engine.evaluation.predictions import collect
 from affect.engine.runs.checkpoint import BEST, load
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
+from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.tar_writer import file_sha256
 
 
 def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callable[[int], None] = lambda count: None) -> Features:

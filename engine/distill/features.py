@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.tar_writer import file_sha256
 
 TEXTS = ("dataset_sha256", "checkpoint_sha256", "fingerprint", "split")
 ARRAYS = ("features", "sample", "y", "target", "class_names", "valence", "arousal")

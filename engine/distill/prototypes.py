@@ -17,9 +17,9 @@ import numpy as np
 import yaml
 
 from affect.engine.distill.features import Features, read_features, read_npz, refuse_existing, write_npz
+from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import canonical
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.tar_writer import file_sha256
 
 Anchors = Mapping[str, tuple[float, float]]  # class -> valence, arousal
 

@@ -28,11 +28,11 @@ import numpy as np
 
 from affect.engine.distill.features import read_npz
 from affect.engine.system.log import say
+from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap, columns_by_name
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, first
 from affect.shards.schema import INDEX
-from affect.shards.tar_writer import file_sha256
 
 LABELS, ROWS, CLASSES = "softlabels.npz", "softlabels_index.jsonl", "classorder.json"
 HASHES, ALIGNMENT, ENSEMBLE = "hash_manifest.json", "alignmentreport.json", "ensemble_metrics.json"

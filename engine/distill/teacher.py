@@ -25,10 +25,10 @@ from affect.engine.runs.checkpoint import BEST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import autocast, choose_precision
 from affect.engine.system.log import say
+from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.selection import select
-from affect.shards.tar_writer import file_sha256
 
 
 def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[torch.device], Table | Live] | None:

@@ -25,8 +25,9 @@ from affect.engine.system.progress import Progress
 from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first
 from affect.shards.images import pixel_sha256, pixels
-from affect.shards.schema import REJECTED, SPLITS, Sample
-from affect.shards.sources import Source, falls_into_calib
+from affect.shards.random_split import falls_into_calib
+from affect.shards.sample import Sample, Source
+from affect.shards.schema import REJECTED, SPLITS
 from affect.shards.sources.arrays import NpzSource
 from affect.shards.sources.ferplus import VOTES, Protocol
 from affect.shards.sources.manifest import ManifestSource

@@ -37,11 +37,11 @@ from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import OnnxRuntime
 from affect.engine.system.log import say
 from affect.engine.system.onnxruntime import session
+from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, nearest
 from affect.shards.schema import TargetLayout
 from affect.shards.selection import present
-from affect.shards.tar_writer import file_sha256
 
 PARITY_ROWS, PARITY_CLIPS = 256, 32
 CPU = ["CPUExecutionProvider"]

@@ -18,8 +18,8 @@ from affect.engine.report.run_figures import read_config, read_json
 from affect.engine.runs.checkpoint import BEST
 from affect.engine.runs.files import ABLATION, CONFIG, FINGERPRINT, XVAL
 from affect.engine.runs.provenance import ablation, named_files
+from affect.shards.checksum import file_sha256
 from affect.shards.schema import INDEX, INFO
-from affect.shards.tar_writer import file_sha256
 
 State = Literal["ok", "differs", "not here"]
 

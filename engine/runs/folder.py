@@ -22,9 +22,9 @@ from affect.engine.runs.files import METRICS as METRICS
 from affect.engine.runs.git import git_commit
 from affect.engine.runs.provenance import ablation, write_conda
 from affect.engine.tasks import TASKS
+from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.tar_writer import file_sha256
 
 ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"
 LOCK = ".run.lock"

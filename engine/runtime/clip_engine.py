@@ -16,10 +16,11 @@ from affect.engine.runtime.results import FaceOutput, outputs_of
 from affect.engine.runtime.side_signals import Side, row_of
 from affect.engine.runtime.sources.open import open_source
 from affect.engine.system.log import say
+from affect.shards.encoded import BadImage, Encoded
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, Encoded
-from affect.shards.schema import Clip as Stored
-from affect.shards.schema import ClipFacts, Image
+from affect.shards.sample import Clip as Stored
+from affect.shards.sample import Image
+from affect.shards.schema import ClipFacts
 from affect.shards.sources.frames import FrameFolder, pick
 from affect.shards.sources.video import VideoFile
 

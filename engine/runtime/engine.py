@@ -23,8 +23,9 @@ from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.engine.runtime.vision.boxes import Detector
 from affect.engine.runtime.vision.prepare import Search
 from affect.engine.system.cpu_affinity import pin
+from affect.shards.encoded import BadImage
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, decode
+from affect.shards.images import decode
 
 __all__ = ["BATCH", "Engine", "Face", "FaceOutput", "Frame", "Frames", "Picture", "columns_of", "outputs_of"]
 

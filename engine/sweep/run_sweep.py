@@ -34,10 +34,10 @@ from affect.engine.system.distributed import world_size
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress
 from affect.engine.training.early_stopping import merit
+from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first
 from affect.shards.schema import INDEX, DatasetInfo
-from affect.shards.tar_writer import file_sha256
 
 SCORE = "mean present-only macro-F1 over select_on"  # of a sweep that names no other figure
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap, canonical
 from affect.shards.errors import InputError, first
-from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.sources.ferplus import EMOTION, VOTES, Protocol, distribution, votes_of
 from affect.shards.sources.npz import FaceArrays
-from affect.shards.tar_writer import file_sha256
 
 
 class NpzSource:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from affect.shards.errors import InputError, nearest
-from affect.shards.schema import SPLITS, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot, share_of
+from affect.shards.random_split import share_of
+from affect.shards.sample import Sample
+from affect.shards.schema import SPLITS, Output, TargetLayout
 
 SPLIT_FOLDERS = {**{s: s for s in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
 
@@ -52,7 +53,7 @@ class FolderSource:
                 for path in self._files(folder / name):
                     relative = path.relative_to(self.root).as_posix()
                     where = split or ("val" if share_of(relative) < self.val else "train")
-                    yield Sample(path, relative, where, one_hot(self.emotion, name), source=self.root.name)
+                    yield Sample(path, relative, where, self.emotion.one_hot(name), source=self.root.name)
 
     @staticmethod
     def _files(folder: Path) -> list[Path]:

@@ -14,16 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.schema import SPLITS, Box, ClipFacts, Output, Recording, Sample, TargetLayout
-from affect.shards.sources import frames, one_hot, share_of
+from affect.shards.random_split import share_of
+from affect.shards.sample import Box, Recording, Sample
+from affect.shards.schema import SPLITS, ClipFacts, Output, TargetLayout
+from affect.shards.sources import frames
 from affect.shards.sources.frames import FrameFolder
 from affect.shards.sources.labels import LISTED, Labels
 from affect.shards.sources.manifest import PROBED, SPLIT_NAMES, _nearest_path
 from affect.shards.sources.table import Row, Table, as_number, header
 from affect.shards.sources.video import VideoFile
-from affect.shards.tar_writer import file_sha256
 
 CLIPS = ("clip", "path", "video", "file", "filename")  # of each group, the first that is there is read
 GROUPS = ("group", "animal", "subject", "patient", "person")
@@ -199,7 +201,7 @@ class ClipsSource:
         if self.labels is None or not row.cells[self.columns.label or ""]:
             return {}
         name = self.labels.of(row)
-        return one_hot(self.classes, name) if self.classes and name else {}
+        return self.classes.one_hot(name) if self.classes and name else {}
 
     def _kinds(self) -> dict[str, type]:
         """Of each meta column: float where every cell is a number or empty, else text."""

@@ -14,10 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from affect.shards.checksum import file_sha256
 from affect.shards.errors import InputError
-from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.sources.npz import FaceArrays
-from affect.shards.tar_writer import file_sha256
 
 EMOTION = Output("emotion", "classes", ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"))
 VOTES = (*EMOTION.names, "unknown", "NF")  # NF: not a face

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from affect.shards.encoded import BadImage, Encoded
 from affect.shards.errors import InputError
-from affect.shards.images import SUFFIXES, BadImage, Encoded
-from affect.shards.schema import Clip, ClipFacts, Image, Recording
+from affect.shards.images import SUFFIXES
+from affect.shards.sample import Clip, Image, Recording
+from affect.shards.schema import ClipFacts
 
 MOST_FRAMES = 10_000  # of a clip, which is one sample and is read as one
 META: dict[str, type] = {"repeated": float, "gaps": float, "time_from": str}

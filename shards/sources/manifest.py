@@ -15,14 +15,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 
+from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.schema import SPLITS, Box, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot, share_of
+from affect.shards.random_split import share_of
+from affect.shards.sample import Box, Sample
+from affect.shards.schema import SPLITS, Output, TargetLayout
 from affect.shards.sources.class_folders import SPLIT_FOLDERS
 from affect.shards.sources.labels import LISTED, Labels
 from affect.shards.sources.table import BOX, Row, Table, as_number
-from affect.shards.tar_writer import file_sha256
 
 META = ("neg_label", "orig_image", "face_id")
 SPLIT_NAMES = {**SPLIT_FOLDERS, "testing": "test"}
@@ -77,7 +78,7 @@ class ManifestSource:
         self._check()
         self.emotion = Output("emotion", "classes", self.labels.close(self.tables[0].path))
         self.layout = TargetLayout((self.emotion,))
-        self.targets = {name: one_hot(self.emotion, name) for name in self.emotion.names}
+        self.targets = {name: self.emotion.one_hot(name) for name in self.emotion.names}
 
     def samples(self) -> Iterator[Sample]:
         self.filtered.clear()

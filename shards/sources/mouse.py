@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from affect.shards.checksum import file_sha256
+from affect.shards.encoded import Encoded
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.images import Encoded
-from affect.shards.schema import Box, Clip, ClipFacts, Image, Output, Recording, Sample, TargetLayout
-from affect.shards.sources import frames, one_hot
+from affect.shards.sample import Box, Clip, Image, Recording, Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
+from affect.shards.sources import frames
 from affect.shards.sources.frames import _kept, _number, pick
 from affect.shards.sources.manifest import PROBED, _nearest_path
 from affect.shards.sources.mouse_table import BOX, Row, read_folds, read_table
-from affect.shards.tar_writer import file_sha256
 
 LISTED = 10
 CLASSES = ("baseline", "stress")
@@ -137,7 +138,7 @@ class MouseSource:
 
     def _target(self, row: Row) -> dict[str, float]:
         name = self._class(row.cells["label"])
-        return one_hot(self.stress, name) if name else {}
+        return self.stress.one_hot(name) if name else {}
 
     def _class(self, text: str) -> str | None:
         """The class that a label means; '' where there is none, None where it means nothing."""

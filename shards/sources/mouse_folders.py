@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.schema import ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import frames, one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
+from affect.shards.sources import frames
 from affect.shards.sources.clips import recording
 from affect.shards.sources.mouse import CLASSES
 
@@ -45,7 +46,7 @@ class MouseFolders:
                 place = path.relative_to(self.cohorts[cohort]).as_posix()
                 yield Sample(
                     recording(path, self.clip, self.fps), place if own else f"{cohort}/{place}", "train" if own else "test",
-                    one_hot(self.stress, next(c for c in self.stress.names if c.casefold() == name.casefold())), cohort, animal,
+                    self.stress.one_hot(next(c for c in self.stress.names if c.casefold() == name.casefold())), cohort, animal,
                 )  # fmt: skip
 
     def fingerprint(self) -> dict[str, str]:

@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 from affect.shards.errors import InputError, first
-from affect.shards.schema import ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
 from affect.shards.sources.clips import ClipsSource, recording
 from affect.shards.sources.table import Row, as_number, header
 
@@ -82,9 +82,9 @@ class TrialsSource(ClipsSource):
             return None
         number = sample.targets["score.score"]
         if not math.isnan(number):
-            sample.targets |= one_hot(self.level, self.names[int(number)])
+            sample.targets |= self.level.one_hot(self.names[int(number)])
             if number == 0 or number >= self.high:
-                sample.targets |= one_hot(STRESS, STRESS.names[int(number > 0)])
+                sample.targets |= STRESS.one_hot(STRESS.names[int(number > 0)])
         sample.meta["session_position"] = self.places[row.line]
         rate = as_number(row.cells.get("fps", ""))
         stimulus = as_number(row.cells.get("trigger_first_frame", ""))

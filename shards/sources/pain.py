@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from affect.shards.checksum import file_sha256
+from affect.shards.encoded import BadImage
 from affect.shards.errors import InputError, first, nearest
-from affect.shards.images import BadImage
-from affect.shards.schema import ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import frames, one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
+from affect.shards.sources import frames
 from affect.shards.sources.clips import recording
 from affect.shards.sources.fold_files import Folds, read_json
 from affect.shards.sources.labels import LISTED
 from affect.shards.sources.manifest import PROBED, _nearest_path
-from affect.shards.tar_writer import file_sha256
 
 FEATURES = (
     "Orbital_tightening", "Tension_above_eyes", "Cheek_tightening", "Ears_frontal", "Ears_lateral", "Lip_jaw_profile",
@@ -80,7 +81,7 @@ class PainSource:
             meta = sequence.meta | ({} if fold is None else {"fold": float(fold)})
             yield Sample(
                 recording(path, self.clip, self.fps), sequence.path, "test" if sequence.animal in self.folds.test else "train",
-                scores | one_hot(STATE, STATES[sequence.moment]), self.root.resolve().name, sequence.animal, meta=meta,
+                scores | STATE.one_hot(STATES[sequence.moment]), self.root.resolve().name, sequence.animal, meta=meta,
             )  # fmt: skip
 
     def fingerprint(self) -> dict[str, str]:

@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from affect.shards.encoded import BadImage, Encoded
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, Encoded, decode, pixels
-from affect.shards.schema import Box, Clip, Image, Recording, Sample
-from affect.shards.sources import Source, clip_of
+from affect.shards.images import decode, pixels
+from affect.shards.sample import Box, Clip, Image, Recording, Sample, Source, clip_of
 from affect.shards.sources.frames import FrameFolder
 from affect.shards.sources.video import VideoFile
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap
 from affect.shards.errors import InputError, first
 from affect.shards.images import SUFFIXES
-from affect.shards.schema import Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.sources.rafce_text import LISTED, UNIT, Units, parse_units, rows_of, stem_of
-from affect.shards.tar_writer import file_sha256
 
 SEED_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 17, 20, 23, 24, 25, 26, 43, 45)
 SPLIT_IDS = {"0": "train", "1": "test", "2": "val"}
@@ -88,7 +88,7 @@ class RafCeSource:
             meta: dict[str, str | float] = {"au_text": row.text}
             if row.units.sides:
                 meta["au_sides"] = " ".join(row.units.sides)
-            targets, path = one_hot(self.emotion, row.emotion) | self._labels(row.units), self.pictures[name]
+            targets, path = self.emotion.one_hot(row.emotion) | self._labels(row.units), self.pictures[name]
             yield Sample(path, path.name, row.split, targets, source="rafce", meta=meta)
 
     def fingerprint(self) -> dict[str, str]:

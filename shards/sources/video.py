@@ -15,8 +15,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from affect.shards.images import BadImage, Encoded
-from affect.shards.schema import Clip, ClipFacts, Image, Recording
+from affect.shards.encoded import BadImage, Encoded
+from affect.shards.sample import Clip, Image, Recording
+from affect.shards.schema import ClipFacts
 from affect.shards.sources.frames import pick
 
 

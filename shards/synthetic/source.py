@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from affect.shards.schema import Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.synthetic import faces
 
 EMOTION = Output("emotion", "classes", faces.EMOTIONS)
@@ -33,7 +33,7 @@ class SyntheticSource:
         for i in range(self.num_images):
             subject, emotion = i // len(EMOTION.names) % self.subjects, EMOTION.names[i % len(EMOTION.names)]
             units = _units(self.seed, subject, emotion, i)
-            targets = one_hot(EMOTION, emotion) | {f"au.{name}": float(v >= faces.PRESENT) for name, v in units.items()}
+            targets = EMOTION.one_hot(emotion) | {f"au.{name}": float(v >= faces.PRESENT) for name, v in units.items()}
             targets = {f"au.{name}": 0.0 for name in AU.names} | targets
             split = "val" if subject < self.num_val else "train"
             image = partial(_drawn, self.seed, subject, emotion, i, self.size)  # a source is read twice, and drawing is slow

@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from affect.shards.clip import encode, frame_name
+from affect.shards.clip import encode
 from affect.shards.concat import Merged
 from affect.shards.dataset import Dataset
+from affect.shards.encoded import frame_name
 from affect.shards.errors import InputError
 from affect.shards.images import decode
 from affect.shards.pack import pack
 from affect.shards.resume import stamp
-from affect.shards.schema import Clip, ClipFacts, Output, Recording, Sample, TargetLayout
+from affect.shards.sample import Clip, Recording, Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
 from affect.shards.tar_stream import StreamOrder, StreamReader
 from affect.shards.verify import verify
 
@@ -182,12 +184,12 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from affect.shards import journal
+from affect.shards import resume
 from affect.shards.tar import TarWriter
 from affect.shards.pack import pack
 from test_clips import Clips
 
-journal.COMMIT_SAMPLES, writes = 3, 0
+resume.COMMIT_SAMPLES, writes = 3, 0
 write = TarWriter._write
 
 def counted(self, data):

@@ -10,7 +10,8 @@ from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.folds import FoldRule, assigned, fold_numbers
 from affect.shards.pack import pack
-from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.selection import Fold, Selection, equals, fold_list
 
 STATE = Output("state", "classes", ("calm", "pain"))

@@ -11,11 +11,12 @@ import pytest
 
 from affect.shards.dataset import Dataset
 from affect.shards.dhash import dhash, near_duplicates
+from affect.shards.encoded import BadImage
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, Storage, decode, encode, pixel_sha256
+from affect.shards.images import Storage, decode, encode, pixel_sha256
 from affect.shards.pack import pack
-from affect.shards.schema import Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.sources.class_folders import FolderSource
 
 EMOTION = Output("emotion", "classes", ("sad", "happy"))
@@ -37,7 +38,7 @@ class Listed:
 
 
 def sample(image, split="train", label="sad", **rest):
-    return Sample(image, rest.pop("path", "x"), split, one_hot(EMOTION, label), source="test", **rest)
+    return Sample(image, rest.pop("path", "x"), split, EMOTION.one_hot(label), source="test", **rest)
 
 
 def noise(seed, shape=(20, 24, 3)):

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from affect.shards.encoded import BadImage
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, decode, encode
+from affect.shards.images import decode, encode
 from affect.shards.pack import pack
 from affect.shards.sources.class_folders import FolderSource
 

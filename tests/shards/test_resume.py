@@ -18,12 +18,12 @@ FORKED = """
 import os, random, signal, sys
 import pandas  # pyarrow does, at the first table: once for all forks
 from pathlib import Path
-from affect.shards import journal, write, writer
+from affect.shards import pack, resume, tar_writer
 from affect.shards.sources.class_folders import FolderSource
 from affect.shards.tar import TarWriter
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
-journal.COMMIT_SAMPLES, writer.INDEX_ROWS, os.fsync = 4, 10, lambda number: None  # a killed process needs no fsync
+resume.COMMIT_SAMPLES, tar_writer.INDEX_ROWS, os.fsync = 4, 10, lambda number: None  # a killed process needs no fsync
 writes = 0
 
 def counted(function):
@@ -36,9 +36,9 @@ def counted(function):
     return call
 
 TarWriter._write = counted(TarWriter._write)
-journal.Journal.commit = counted(journal.Journal.commit)
-journal.Journal.remove = counted(journal.Journal.remove)
-writer._write_csv = counted(writer._write_csv)
+resume.Journal.commit = counted(resume.Journal.commit)
+resume.Journal.remove = counted(resume.Journal.remove)
+tar_writer._write_csv = counted(tar_writer._write_csv)
 
 def packed(name, allowed):
     global writes
@@ -46,7 +46,7 @@ def packed(name, allowed):
     if child == 0:
         writes = allowed
         said = []
-        write.pack(FolderSource(root, val=0.3), out / name, calib=0.4, max_rejects=0.2, shard_samples=15, say=said.append)
+        pack.pack(FolderSource(root, val=0.3), out / name, calib=0.4, max_rejects=0.2, shard_samples=15, say=said.append)
         os._exit(0 if not allowed > 0 else 3)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

@@ -14,8 +14,9 @@ import numpy as np
 from affect.engine.runtime.sources.container import Tally, decoded, length_s, pixels, video_of
 from affect.engine.runtime.sources.live import camera, network
 from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
+from affect.shards.encoded import BadImage
 from affect.shards.errors import InputError
-from affect.shards.images import SUFFIXES, BadImage, decode
+from affect.shards.images import SUFFIXES, decode
 
 VIDEOS = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif", ".h264", ".3gp"}
 SHORT_S = 0.5  # by which a video may be shorter than its header says

@@ -25,8 +25,8 @@ from affect.engine.tasks import TASKS
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Clip, Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
 
 CPU = torch.device("cpu")
 EMOTION = Output("emotion", "classes", ("a", "b"))
@@ -50,7 +50,7 @@ class Clips:
             frames = tuple(self.made(i, length))
             split = "val" if i < len(self.lengths) // 2 else "train"
             clip = Clip(frames, tuple(t / RATE_HZ for t in range(length)))
-            yield Sample(clip, f"clip{i}", split, one_hot(EMOTION, "ab"[i % 2]), "drawn")
+            yield Sample(clip, f"clip{i}", split, EMOTION.one_hot("ab"[i % 2]), "drawn")
 
     def fingerprint(self):
         return {"drawn": "0"}

@@ -18,8 +18,8 @@ from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.images import decode
 from affect.shards.pack import pack
-from affect.shards.schema import LEAKED, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import LEAKED, Output, TargetLayout
 from affect.shards.sources.class_folders import FolderSource
 
 FIRST, SECOND = ("happy", "sad"), ("Sadness", "Boredom", "joy")
@@ -127,7 +127,7 @@ def test_a_loader_reads_both(pair):
 def packed(out, rows, source="faces"):
     """Drawn faces as a dataset: for each (number, split, group) one, equal numbers are equal pictures."""
     samples = [
-        Sample(noise(number), f"{number}.png", split, one_hot(EMOTION, "ab"[i % 2]), source, group)
+        Sample(noise(number), f"{number}.png", split, EMOTION.one_hot("ab"[i % 2]), source, group)
         for i, (number, split, group) in enumerate(rows)
     ]
     pack(Listed(samples), out, on_leak="keep")

@@ -16,7 +16,8 @@ from affect.engine.training.data_report import alignment
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 
 CPU = torch.device("cpu")
 EMOTION = Output("emotion", "classes", ("happy", "sad"))

@@ -35,8 +35,8 @@ from affect.engine.training.task_outputs import task_of
 from affect.engine.training.trainer import Trainer, fit
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Clip, Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
 
 STRESS = Output("stress", "classes", ("none", "stress"))
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ class Noise:
             clip = Clip(tuple(frames_of(i)), tuple(np.arange(FRAMES) / RATE_HZ))
             meta = measured | {"always": 3.0, "site": "north" if i < 20 else "south"}
             split = "train" if i < TRAINED else "val"
-            yield Sample(clip, f"{i}", split, one_hot(STRESS, STRESS.names[stress]), "drawn", f"m{i}", meta=meta)
+            yield Sample(clip, f"{i}", split, STRESS.one_hot(STRESS.names[stress]), "drawn", f"m{i}", meta=meta)
 
     def fingerprint(self):
         return {"drawn": "1"}

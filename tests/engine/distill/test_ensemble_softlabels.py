@@ -22,7 +22,8 @@ from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.images import decode
 from affect.shards.pack import pack
-from affect.shards.schema import Output, Sample, TargetLayout
+from affect.shards.sample import Sample
+from affect.shards.schema import Output, TargetLayout
 from affect.shards.synthetic.source import EMOTION
 
 from .test_softlabels import HALF_ULP, logits_of, read

@@ -17,8 +17,8 @@ from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.images import decode
 from affect.shards.pack import pack
-from affect.shards.schema import Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Sample
+from affect.shards.schema import TargetLayout
 from affect.shards.sources.ferplus import EMOTION
 from affect.shards.sources.npz import IMAGES
 from affect.shards.sources.table import LABELS, NAMES, PATHS
@@ -153,7 +153,7 @@ class InMemory:
 
     def samples(self):
         for i, (image, name) in enumerate(zip(self.images, self.names, strict=True)):
-            yield Sample(image, str(i), "val", one_hot(EMOTION, name), source="memory")
+            yield Sample(image, str(i), "val", EMOTION.one_hot(name), source="memory")
 
     def fingerprint(self):
         return {}

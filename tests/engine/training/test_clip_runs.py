@@ -22,8 +22,8 @@ from affect.engine.pipeline import train
 from affect.engine.training.optim import learning_rate
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.schema import Clip, ClipFacts, Output, Sample, TargetLayout
-from affect.shards.sources import one_hot
+from affect.shards.sample import Clip, Sample
+from affect.shards.schema import ClipFacts, Output, TargetLayout
 
 from ..stubs import scalar_loss
 
@@ -54,7 +54,7 @@ class Recordings:
             clip = Clip(tuple(recording(level, seed=i)), tuple(np.arange(12) / RATE_HZ))
             split, state = "val" if i >= 28 else "train", "acute" if level > 3 else "no_pain"
             yield Sample(
-                clip, f"clip{i}", split, scores | one_hot(STATE, state), "drawn", group=f"cow{i // 8}x{i >= 28}",
+                clip, f"clip{i}", split, scores | STATE.one_hot(state), "drawn", group=f"cow{i // 8}x{i >= 28}",
                 meta={"moment": "M2" if level > 3 else "M0"},
             )  # fmt: skip
 

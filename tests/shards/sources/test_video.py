@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from affect.shards.clip import encode
+from affect.shards.encoded import BadImage
 from affect.shards.errors import InputError
-from affect.shards.images import BadImage, decode
+from affect.shards.images import decode
 from affect.shards.schema import ClipFacts
 from affect.shards.sources.frames import FrameFolder, chosen, pick
 from affect.shards.sources.video import VideoFile
