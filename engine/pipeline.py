@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from affect.engine.calibration.calibration import CALIBRATION, Calibration, fixed, read_calibration
 from affect.engine.calibration.conformal import coverage_figures, fit_conformal
-from affect.engine.calibration.temperature import Calibration, fit_temperature, fixed, read_calibration
+from affect.engine.calibration.temperature import fit_temperature
 from affect.engine.config.run import CalibrationConfig, RunConfig
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import calib_selection, open_dataset, val_selection
 from affect.engine.distill.teacher import open_teacher
 from affect.engine.evaluation.evaluate import write_metrics
 from affect.engine.evaluation.evaluated_model import in_torch
-from affect.engine.evaluation.output_metrics import all_figures, further_metrics
 from affect.engine.evaluation.predictions import Predicted, Predictions, predicted
 from affect.engine.evaluation.scorer import Scorer
 from affect.engine.export.export_run import export_run
@@ -29,13 +29,13 @@ from affect.engine.metrics.classification import (
     softmax,
 )
 from affect.engine.metrics.multilabel import FEW_POSITIVES, tuned_thresholds
+from affect.engine.metrics.output_metrics import all_figures, further_metrics
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.report.criteria import criteria_table
 from affect.engine.report.plots import curves_plot, reliability_plot, scalars_plot, units_plot
-from affect.engine.report.reliability import CALIBRATION, RELIABILITY
 from affect.engine.report.render import markdown
-from affect.engine.runs.files import CRITERIA
-from affect.engine.runs.folder import METRICS, read_history, write_json
+from affect.engine.runs.files import CRITERIA, METRICS, RELIABILITY
+from affect.engine.runs.folder import read_history, write_json
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
 from affect.engine.system.distributed import first_process

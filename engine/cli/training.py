@@ -80,8 +80,7 @@ def calibrate(
 def _print(out: Path, as_json: bool) -> None:
     """What the folder's files say."""
     from affect.engine.cli.evaluating import minority_line, output_lines
-    from affect.engine.report.reliability import RELIABILITY
-    from affect.engine.runs.files import METRICS
+    from affect.engine.runs.files import METRICS, RELIABILITY
     from affect.engine.runs.folder import read_history
 
     history, metrics = read_history(out), json.loads((out / METRICS).read_text())

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.calibration.temperature import read_calibration
+from affect.engine.calibration.calibration import CALIBRATION, read_calibration
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import collect, pooled
-from affect.engine.report.reliability import CALIBRATION
-from affect.engine.runs.checkpoint import BEST
+from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
 from affect.engine.system.progress import Progress

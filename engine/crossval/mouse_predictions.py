@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from affect.engine.calibration.temperature import read_calibration
+from affect.engine.calibration.calibration import read_calibration
 from affect.engine.crossval.held_out import HeldOut, concat
 from affect.engine.crossval.pooled_report import FoldResults, collect
 from affect.engine.crossval.run_folds import runs_in

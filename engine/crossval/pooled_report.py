@@ -16,7 +16,7 @@ from affect.engine.crossval.pain_rows import is_pain
 from affect.engine.crossval.plan import STRATEGIES, select_by
 from affect.engine.crossval.run_folds import read_note, runs_in
 from affect.engine.data.selection import open_dataset, train_rows, val_selection
-from affect.engine.evaluation.output_metrics import all_figures, further_metrics
+from affect.engine.metrics.output_metrics import all_figures, further_metrics
 from affect.engine.report.pain.texts import plain, text
 from affect.engine.report.render import NONE, Table, markdown
 from affect.engine.runs.folder import open_run, read_history, write_json

@@ -18,7 +18,7 @@ from affect.engine.demo.source_demo import start_over
 from affect.engine.package.builtin import DEFAULT_MODEL
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.pipeline import train
-from affect.engine.report.reliability import RELIABILITY
+from affect.engine.runs.files import RELIABILITY
 from affect.engine.runs.folder import read_history
 from affect.engine.runtime.engine import Engine
 from affect.engine.runtime.smoothing import OFF

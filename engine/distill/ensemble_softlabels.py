@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.calibration.temperature import FEW_ROWS, Calibration, fit_temperature
+from affect.engine.calibration.calibration import Calibration
+from affect.engine.calibration.temperature import FEW_ROWS, fit_temperature
 from affect.engine.config.run import Precision
 from affect.engine.data.selection import largest_share, open_dataset
 from affect.engine.distill.members import Member, infer, open_members
 from affect.engine.distill.mixture import Mode, combine, fit_weights
 from affect.engine.distill.softlabels import ALIGNMENT, ENSEMBLE, Scale, refuse_existing, write_softlabels
 from affect.engine.metrics.classification import reliability
-from affect.engine.runs.checkpoint import BEST
+from affect.engine.runs.files import BEST
 from affect.engine.system.log import say
 from affect.engine.training.data_report import by_source
 from affect.shards.checksum import file_sha256

@@ -13,7 +13,8 @@ from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import largest_share, open_dataset
 from affect.engine.distill.features import Features, refuse_existing
 from affect.engine.evaluation.predictions import collect
-from affect.engine.runs.checkpoint import BEST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
 from affect.shards.checksum import file_sha256

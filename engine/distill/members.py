@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from affect.engine.calibration.temperature import Calibration, read_calibration
+from affect.engine.calibration.calibration import Calibration, read_calibration
 from affect.engine.config.run import Precision, RunConfig
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import train_selection
@@ -22,7 +22,8 @@ from affect.engine.distill.softlabels import Scale
 from affect.engine.evaluation.evaluate import same_classes
 from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import Advance, collect
-from affect.engine.runs.checkpoint import BEST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import autocast, choose_device, choose_precision
 from affect.engine.system.log import say

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from affect.engine.calibration.temperature import read_calibration
+from affect.engine.calibration.calibration import read_calibration
 from affect.engine.config.loss import TeacherConfig
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
@@ -21,7 +21,7 @@ from affect.engine.distill.features import feature_table
 from affect.engine.distill.softlabels import SoftLabels
 from affect.engine.evaluation.evaluate import same_classes
 from affect.engine.losses.base import TeacherOutput
-from affect.engine.runs.checkpoint import BEST
+from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import autocast, choose_precision
 from affect.engine.system.log import say

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from affect.engine.calibration.temperature import Calibration
+from affect.engine.calibration.calibration import Calibration
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.class_order import matched
 from affect.engine.evaluation.evaluated_model import Subject, open_subject
 from affect.engine.evaluation.output_folder import beside_validation, default_out, is_validation
-from affect.engine.evaluation.output_metrics import further_metrics
 from affect.engine.evaluation.predictions import Predictions, collect, pooled, sources_of
 from affect.engine.metrics.classification import classification, macro_f1_interval, reliability
+from affect.engine.metrics.output_metrics import further_metrics
 from affect.engine.report.mcnemar import write_answers
 from affect.engine.report.plots import confusion_plot
 from affect.engine.report.run_figures import CHOSEN_MARK, Figures, chosen_on, mark
-from affect.engine.runs.folder import METRICS, write_json
+from affect.engine.runs.files import METRICS
+from affect.engine.runs.folder import write_json
 from affect.engine.system.progress import Progress
 from affect.shards.class_maps import ClassMap, columns_by_name
 from affect.shards.dataset import Dataset

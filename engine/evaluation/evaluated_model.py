@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from affect.engine.calibration.temperature import read_calibration
+from affect.engine.calibration.calibration import read_calibration
 from affect.engine.config.data import ClipConfig
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.package.graphs import MODEL, raw_name
 from affect.engine.package.model_package import ModelPackage
-from affect.engine.runs.checkpoint import BEST
-from affect.engine.runs.files import CONFIG
+from affect.engine.runs.files import BEST, CONFIG
 from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import OnnxBackend
 from affect.shards.errors import InputError

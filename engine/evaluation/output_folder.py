@@ -10,8 +10,7 @@ import yaml
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.selection import val_selection
-from affect.engine.runs.files import EVALUATED
-from affect.engine.runs.folder import CONFIG, METRICS
+from affect.engine.runs.files import CONFIG, EVALUATED, METRICS
 from affect.engine.system.log import say
 from affect.shards.selection import Selection
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from affect.engine.data.loader import Loader
 from affect.engine.evaluation.evaluated_model import Predict
-from affect.engine.evaluation.output_metrics import labelled
+from affect.engine.metrics.output_metrics import labelled
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.schema import Output

@@ -9,8 +9,8 @@ from torch import nn
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import train_rows, val_selection
-from affect.engine.evaluation.output_metrics import all_figures, labelled
 from affect.engine.evaluation.predictions import check_labelled, collect, pooled
+from affect.engine.metrics.output_metrics import all_figures, labelled
 from affect.engine.system.device import autocast, choose_precision
 from affect.engine.system.distributed import Ranks
 from affect.engine.system.log import silent

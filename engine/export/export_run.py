@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from affect.engine.calibration.temperature import Calibration, read_calibration
+from affect.engine.calibration.calibration import Calibration, read_calibration
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
@@ -31,7 +31,8 @@ from affect.engine.models.side_signals import scale_of
 from affect.engine.package.graphs import ENCODER, INT8, MANIFEST, MODEL, SIDE, TEMPORAL, output_names, raw_name
 from affect.engine.package.manifest import Manifest
 from affect.engine.package.model_package import ModelPackage
-from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.folder import open_run, write_json
 from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import OnnxRuntime

@@ -13,10 +13,10 @@ import torch
 from affect.engine.config.run import RunConfig
 from affect.engine.data.loader import Loader, eval_loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
-from affect.engine.evaluation.output_metrics import all_figures
 from affect.engine.evaluation.predictions import collect, pooled
 from affect.engine.export.parity import agreement
 from affect.engine.export.quantize import CLIPS, SAMPLES
+from affect.engine.metrics.output_metrics import all_figures
 from affect.engine.package.graphs import raw_name
 from affect.engine.runtime.backends.open import Backend, OpenVino
 from affect.engine.tasks import TASKS

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from affect.engine.calibration.calibration import CALIBRATION
 from affect.engine.report.render import NONE, Table, escaped, markdown, tabular
+from affect.engine.runs.files import RELIABILITY
 from affect.shards.class_maps import canonical
 from affect.shards.errors import InputError
 
-RELIABILITY, CALIBRATION = "reliabilitymetrics.json", "calibration.json"
 SAME = "†"
 OVERALL = ("acc.", "macro-F1")
 HONESTY = ("NLL", "NLL scaled", "ECE", "ECE scaled", "Brier", "Brier scaled", "T")

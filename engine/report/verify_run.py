@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from affect.engine.calibration.calibration import CALIBRATION
 from affect.engine.config.digest import digest_of
 from affect.engine.config.load import validated
 from affect.engine.config.run import RunConfig
 from affect.engine.package.graphs import MANIFEST
-from affect.engine.report.reliability import CALIBRATION
 from affect.engine.report.run_figures import read_config, read_json
-from affect.engine.runs.checkpoint import BEST
-from affect.engine.runs.files import ABLATION, CONFIG, FINGERPRINT, XVAL
+from affect.engine.runs.files import ABLATION, BEST, CONFIG, FINGERPRINT, XVAL
 from affect.engine.runs.provenance import ablation, named_files
 from affect.shards.checksum import file_sha256
 from affect.shards.schema import INDEX, INFO

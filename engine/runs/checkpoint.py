@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from affect.engine.runs.files import BEST, LAST
 from affect.engine.system.log import say
 from affect.shards.errors import InputError
 from affect.shards.schema import Output
-
-LAST, BEST = "checkpoint_last.pt", "best.pt"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 CONFIG, HISTORY, METRICS, FINGERPRINT = "config.yaml", "history.json", "metrics.json", "fingerprint.json"
+LAST, BEST = "checkpoint_last.pt", "best.pt"
+RELIABILITY = "reliabilitymetrics.json"
+WRITTEN_LAST = "last.onnx"  # the last file that engine/pipeline.py writes: the run is finished
 PREDICTIONS = "predictions.npz"
 EVALUATED = "evaluated"  # and the name of a set: the folder, in a run, of what `affect evaluate` says of it
 ABLATION, CONDA = "ablation_fingerprint.json", "env_conda.yml"
@@ -10,5 +13,4 @@ CRITERIA = "criteria.md"
 SWEEP, CHOSEN = "sweep.json", "chosen.yaml"
 CROSSVAL = "crossval.json"
 VAL = "val"  # of a sweep's sets: each run's own validation
-OF_CLASS = "f1."  # and the name of a minority class: its F1, among the figures of an epoch in history.json
 XVAL = "xval_"  # and the name of a set: the folder, in a run, of its figures there

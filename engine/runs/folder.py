@@ -16,9 +16,8 @@ from typing import Any, Literal
 import yaml
 
 from affect.engine.config.run import RunConfig
-from affect.engine.runs.checkpoint import BEST, LAST, load
-from affect.engine.runs.files import ABLATION, CONFIG, FINGERPRINT, HISTORY
-from affect.engine.runs.files import METRICS as METRICS
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import ABLATION, BEST, CONFIG, FINGERPRINT, HISTORY, LAST, WRITTEN_LAST
 from affect.engine.runs.git import git_commit
 from affect.engine.runs.provenance import ablation, write_conda
 from affect.engine.tasks import TASKS
@@ -28,7 +27,6 @@ from affect.shards.errors import InputError
 
 ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"
 LOCK = ".run.lock"
-WRITTEN_LAST = "last.onnx"  # by engine/pipeline.py
 PACKAGES = (
     "torch",
     "timm",

@@ -10,8 +10,7 @@ from typing import Any
 
 from affect.engine.config.run import RunConfig
 from affect.engine.distill.softlabels import LABELS
-from affect.engine.runs.checkpoint import BEST
-from affect.engine.runs.files import CONDA
+from affect.engine.runs.files import BEST, CONDA
 from affect.engine.system.log import say
 
 TERMS = ("kd", "dkd", "kd_mse", "proto_kd", "d_geo")

@@ -44,7 +44,7 @@ class TaskSpec:
     """outputs: names of the dataset's outputs that are learned, the first of them being the one that metrics are read from.
 
     The names of classes, units and scalars belong to the dataset; a task only selects.
-    select_by: a figure of `engine/evaluation/output_metrics.py`, of other outputs than the first with its name before it.
+    select_by: a figure of `engine/metrics/output_metrics.py`, of other outputs than the first with its name before it.
     watch_gap: each epoch's figures are taken of training rows, too, in the view of validation.
     """
 

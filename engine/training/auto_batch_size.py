@@ -9,7 +9,7 @@ import yaml
 
 from affect.engine.config.run import AUTO, RunConfig
 from affect.engine.models.build import build_model
-from affect.engine.runs.folder import CONFIG
+from affect.engine.runs.files import CONFIG
 from affect.engine.system.device import autocast, choose_device, choose_precision
 from affect.engine.system.distributed import world_size
 from affect.engine.system.log import say

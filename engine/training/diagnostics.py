@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from affect.engine.config.run import RunConfig
-from affect.engine.runs.files import OF_CLASS
+from affect.engine.metrics.output_metrics import OF_CLASS
 from affect.engine.system.log import say
 
 DEAD_EPOCHS = 5  # with an F1 of 0 after so many, units are not being learned

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.selection import train_rows
-from affect.engine.evaluation.output_metrics import labelled
 from affect.engine.losses.build import terms_of
+from affect.engine.metrics.output_metrics import labelled
 from affect.engine.system.log import say, silent
 from affect.engine.tasks import TASKS
 from affect.engine.tasks.spec import TaskSpec

@@ -22,11 +22,12 @@ from affect.engine.data.loader import train_loader
 from affect.engine.data.side_signals import side_scale
 from affect.engine.losses.base import Teacher, TrainingRows
 from affect.engine.losses.build import LossFunction
+from affect.engine.metrics.output_metrics import OF_CLASS
 from affect.engine.models.build import build_model
 from affect.engine.models.side_signals import set_scale
-from affect.engine.runs.checkpoint import BEST, LAST, copy_whole, initialise, save
-from affect.engine.runs.files import OF_CLASS
-from affect.engine.runs.folder import HISTORY, begin, describe_run, fingerprint, locked, taken_over, write_json
+from affect.engine.runs.checkpoint import copy_whole, initialise, save
+from affect.engine.runs.files import BEST, HISTORY, LAST
+from affect.engine.runs.folder import begin, describe_run, fingerprint, locked, taken_over, write_json
 from affect.engine.system.device import autocast, choose_precision, describe, out_of_memory
 from affect.engine.system.distributed import Ranks, joined
 from affect.engine.system.log import say

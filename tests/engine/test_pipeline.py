@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from affect.engine.calibration.calibration import fixed, read_calibration
 from affect.engine.calibration.conformal import scores
-from affect.engine.calibration.temperature import fixed, read_calibration
 from affect.engine.config.run import CalibrationConfig, load_config
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation.evaluate import evaluate
@@ -16,7 +16,8 @@ from affect.engine.evaluation.predictions import Predictions, collect
 from affect.engine.metrics.classification import softmax
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.pipeline import complete, reliability_report, train
-from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.onnxruntime import metadata_of, session
 from affect.shards.dataset import Dataset

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from affect.engine.calibration.temperature import read_calibration
+from affect.engine.calibration.calibration import read_calibration
 from affect.engine.models.deployed import Deployed
 from affect.engine.package.graphs import output_names
 from affect.engine.package.model_package import ModelPackage
-from affect.engine.runs.folder import CONFIG
+from affect.engine.runs.files import CONFIG
 from affect.engine.runs.trained import trained_model
 from affect.engine.runtime.backends.open import signals_of
 from affect.engine.system.log import say

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from affect.engine.calibration.temperature import FLOOR, Calibration, fit_temperature, fixed
+from affect.engine.calibration.calibration import FLOOR, Calibration, fixed
+from affect.engine.calibration.temperature import fit_temperature
 from affect.engine.metrics.classification import nll, softmax
 from affect.shards.errors import InputError
 

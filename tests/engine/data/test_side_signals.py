@@ -25,7 +25,8 @@ from affect.engine.export.export_run import export
 from affect.engine.models.side_signals import scale_of
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.pipeline import train
-from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST, LAST
 from affect.engine.runtime.backends.open import OnnxRuntime, OpenVino
 from affect.engine.runtime.backends.torch import TorchBackend
 from affect.engine.runtime.side_signals import row_of, shares

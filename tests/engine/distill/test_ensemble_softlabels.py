@@ -9,15 +9,15 @@ import pytest
 import torch
 import yaml
 
-from affect.engine.calibration.temperature import fixed
+from affect.engine.calibration.calibration import CALIBRATION, fixed
 from affect.engine.distill import softlabels as module
 from affect.engine.distill.ensemble_softlabels import Options, soft_labels
 from affect.engine.distill.members import open_members
 from affect.engine.distill.mixture import combine, fit_weights
 from affect.engine.metrics.classification import nll
-from affect.engine.report.reliability import CALIBRATION
-from affect.engine.runs.checkpoint import BEST, load, save
-from affect.engine.runs.folder import CONFIG, write_json
+from affect.engine.runs.checkpoint import load, save
+from affect.engine.runs.files import BEST, CONFIG
+from affect.engine.runs.folder import write_json
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.images import decode

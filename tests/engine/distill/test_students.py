@@ -12,7 +12,8 @@ from affect.engine.distill.ensemble_softlabels import soft_labels
 from affect.engine.distill.extract import extract
 from affect.engine.distill.prototypes import make_prototypes
 from affect.engine.distill.teacher import open_teacher
-from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.folder import read_history
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError

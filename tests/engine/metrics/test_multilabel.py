@@ -8,10 +8,10 @@ from scipy.stats import pearsonr
 from sklearn.metrics import f1_score, r2_score, roc_auc_score
 
 from affect.engine.config.loss import AuConfig
-from affect.engine.evaluation.output_metrics import all_figures
 from affect.engine.losses.cross_entropy import focal
 from affect.engine.losses.multilabel import positive_weights
 from affect.engine.metrics.multilabel import auc, sigmoid, tuned_thresholds, unit_figures
+from affect.engine.metrics.output_metrics import all_figures
 from affect.engine.metrics.regression import scalar_figures
 from affect.shards.schema import Output
 

@@ -32,7 +32,7 @@ from affect.engine.report.mouse_cohorts import (  # fmt: skip
 )
 from affect.engine.report.ordinal import Score, Trials
 from affect.engine.report.render import markdown
-from affect.engine.runs.folder import WRITTEN_LAST
+from affect.engine.runs.files import WRITTEN_LAST
 from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout

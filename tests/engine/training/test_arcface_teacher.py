@@ -10,7 +10,8 @@ import torch
 
 from affect.engine.config.run import load_config
 from affect.engine.models.heads import ArcFaceHead
-from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.folder import LOCK, locked, read_history
 from affect.engine.tasks import TASKS
 from affect.engine.training import trainer as module

@@ -13,7 +13,8 @@ from affect.engine.data.loader import train_loader
 from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
 from affect.engine.models.build import build_model
-from affect.engine.runs.checkpoint import BEST, LAST, load
+from affect.engine.runs.checkpoint import load
+from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.folder import read_history
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS
