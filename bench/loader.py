@@ -132,9 +132,9 @@ class FlippedPlanner(Planner):
     """The evaluation view, flipped at random."""
 
     def plan(self, step: int) -> Plan:
-        made, (sample, epoch) = super().plan(step), self.order.step(step)
+        made, (sample, draw_id) = super().plan(step), self.order.step(step)
         height, width = made.draw.window[:, 2:].T
-        drawn = draw(AugmentConfig(crop=None), None, self.preprocess.size, self.seed, epoch, sample, height, width)
+        drawn = draw(AugmentConfig(crop=None), None, self.preprocess.size, self.seed, draw_id, sample, height, width)
         return replace(made, draw=replace(made.draw, flip=drawn.flip))
 
 

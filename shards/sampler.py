@@ -40,10 +40,10 @@ class Order:
         return -(-epoch * len(self.rows) // self.batch)
 
     def step(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(samples, views): (batch / world,) int64 each, of step k for this rank.
+        """(samples, draw_ids): (batch / world,) int64 each, of step k for this rank.
 
-        A view is the number under which augmentation draws: the epoch; with weights the position, so that a row drawn twice
-        in an epoch is seen in two ways.
+        A draw_id is the number under which augmentation draws: the epoch; with weights the position, so that a row drawn twice
+        in an epoch is augmented in two ways.
         """
         share = self.batch // self.world
         position = k * self.batch + self.rank * share + np.arange(share)

@@ -1,4 +1,4 @@
-"""Augmentation as data: the random numbers of a sample are a pure function of (seed, epoch, sample).
+"""Augmentation as data: the random numbers of a sample are a pure function of (seed, draw_id, sample).
 
 So a resumed run sees what the undisturbed one saw, whatever the number of ranks, and two pipelines given the same numbers
 make the same picture.
@@ -47,15 +47,15 @@ def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
-def uniforms(seed: int, epoch: np.ndarray, sample: np.ndarray, count: int) -> np.ndarray:
+def uniforms(seed: int, draw_id: np.ndarray, sample: np.ndarray, count: int) -> np.ndarray:
     """(B, count) float64 in [0, 1): independent of batch, rank and the order of samples.
 
-    epoch, sample: (B,) integers.
+    draw_id, sample: (B,) integers; see Order.step.
     """
     blocks = -(-count // 4)
     counter = np.empty((len(sample), blocks, 4), np.uint32)
     counter[..., 0] = np.arange(blocks)
-    counter[..., 1] = epoch[:, None]
+    counter[..., 1] = draw_id[:, None]
     counter[..., 2] = (sample & 0xFFFFFFFF)[:, None]
     counter[..., 3] = (sample >> 32)[:, None]
     key = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)
@@ -87,7 +87,7 @@ def draw(
     clahe: Clahe | None,
     size: int,
     seed: int,
-    epoch: np.ndarray,
+    draw_id: np.ndarray,
     sample: np.ndarray,
     height: np.ndarray,
     width: np.ndarray,
@@ -97,7 +97,7 @@ def draw(
 
     spread: (B,) how many times as far affine and jitter reach; None: once.
     """
-    u = uniforms(seed, epoch, sample, DRAWS)
+    u = uniforms(seed, draw_id, sample, DRAWS)
     if spread is not None:
         u[:, SPREAD] = 0.5 + spread[:, None] * (u[:, SPREAD] - 0.5)
     whole = np.stack([np.zeros_like(height), np.zeros_like(height), height, width], axis=1)

@@ -1,4 +1,4 @@
-"""What a batch is made of, as data: `plain.py` and `dali.py` make the same picture from the same plan."""
+"""What a batch is made of, as data: `opencv.py` and `dali.py` make the same picture from the same plan."""
 
 from __future__ import annotations
 
@@ -74,35 +74,35 @@ class Planner:
         return self.order.batch // self.order.world * (self.clip.config.frames if self.clip else 1)
 
     def plan(self, step: int) -> Plan:
-        row, epoch = self.order.step(step)
+        row, draw_id = self.order.step(step)
         sample = self.samples_of(row)
         height, width = self.dataset.column("height")[sample], self.dataset.column("width")[sample]
-        start = self._start(row, epoch)
-        data = self._data(sample, epoch, start)
+        start = self._start(row, draw_id)
+        data = self._data(sample, draw_id, start)
         if self.augment is None:
             return Plan(sample, data, *self._evaluation(height, width), start)
         spread = None if self.spread is None else self.spread[sample]
         made = draw(
-            self.augment, self.preprocess.clahe, self.preprocess.size, self.seed, epoch, sample, height, width, spread
+            self.augment, self.preprocess.clahe, self.preprocess.size, self.seed, draw_id, sample, height, width, spread
         )  # fmt: skip
         size = np.full((len(sample), 2), self.preprocess.size, np.int32)
         return Plan(sample, data, size, np.zeros_like(size), made, start)
 
-    def _start(self, row: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
+    def _start(self, row: np.ndarray, draw_id: np.ndarray) -> np.ndarray | None:
         if self.clip is None:
             return None
-        return self.windows.start[row] if self.windows else self.clip.drawn(self.seed, epoch, row)
+        return self.windows.start[row] if self.windows else self.clip.drawn(self.seed, draw_id, row)
 
-    def _data(self, sample: np.ndarray, epoch: np.ndarray, start: np.ndarray | None) -> list[np.ndarray]:
+    def _data(self, sample: np.ndarray, draw_id: np.ndarray, start: np.ndarray | None) -> list[np.ndarray]:
         """The encoded pictures, of clips the frames that are seen and no others."""
         if self.clip is None or start is None:
             if self.stream:
-                return [self.stream.image(*pair) for pair in zip(sample.tolist(), epoch.tolist(), strict=True)]
+                return [self.stream.image(*pair) for pair in zip(sample.tolist(), draw_id.tolist(), strict=True)]
             return [self.dataset.image(s) for s in sample.tolist()]
         data, frames = list[np.ndarray](), self.clip.frames(self.seed, sample, start)
-        for s, e, chosen in zip(sample.tolist(), epoch.tolist(), frames.tolist(), strict=True):
+        for s, epoch, chosen in zip(sample.tolist(), draw_id.tolist(), frames.tolist(), strict=True):
             if self.stream:
-                stored = self.stream.frames(s, e)
+                stored = self.stream.frames(s, epoch)
                 data += [stored[i] for i in chosen]
             else:
                 data += self.dataset.frames(s, chosen)

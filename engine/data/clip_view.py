@@ -1,4 +1,4 @@
-"""Which stored frames of a clip the model sees: pure functions of the settings, the times and (seed, epoch, sample).
+"""Which stored frames of a clip the model sees: pure functions of the settings, the times and (seed, draw_id, sample).
 
 Frames keep the order of time, unless the settings ask for a control without it.
 Axes: B clips, T frames that are seen, M stored frames that may be, W windows.
@@ -17,7 +17,7 @@ from affect.engine.system.log import say_once
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, first
 
-SHUFFLED = 2**32 - 1  # in place of the epoch, which never gets there: the numbers that shuffle a clip's frames
+SHUFFLED = 2**32 - 1  # in place of a draw_id, which never gets there: the numbers that shuffle a clip's frames
 
 
 def reach(config: ClipConfig) -> int:
@@ -32,12 +32,12 @@ def inside(config: ClipConfig, times_s: np.ndarray) -> tuple[int, int]:
     return begin, max(0, end - begin)
 
 
-def drawn_starts(config: ClipConfig, seed: int, epoch: np.ndarray, sample: np.ndarray, count: np.ndarray) -> np.ndarray:
+def drawn_starts(config: ClipConfig, seed: int, draw_id: np.ndarray, sample: np.ndarray, count: np.ndarray) -> np.ndarray:
     """(B,) int64 where the views of training begin, counted from the first frame inside; count: (B,) frames inside."""
     if config.choice == "uniform":
         return np.zeros(len(sample), np.int64)
     room = np.maximum(count - reach(config) + 1, 1)
-    return np.floor(uniforms(seed, epoch, sample, START + 1)[:, START] * room).astype(np.int64)
+    return np.floor(uniforms(seed, draw_id, sample, START + 1)[:, START] * room).astype(np.int64)
 
 
 def all_starts(config: ClipConfig, count: int) -> np.ndarray:
@@ -105,9 +105,9 @@ class ClipView:
     first: np.ndarray
     count: np.ndarray
 
-    def drawn(self, seed: int, epoch: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    def drawn(self, seed: int, draw_id: np.ndarray, sample: np.ndarray) -> np.ndarray:
         """(B,) the stored frame that each view of training starts at."""
-        return self.first[sample] + drawn_starts(self.config, seed, epoch, sample, self.count[sample])
+        return self.first[sample] + drawn_starts(self.config, seed, draw_id, sample, self.count[sample])
 
     def windows(self, rows: np.ndarray) -> Windows:
         """Every view of evaluation of these samples, in their order."""

@@ -97,9 +97,9 @@ def test_weighted_epochs_differ_resume_and_share_among_ranks(weights):
 
 
 def test_a_row_drawn_twice_in_an_epoch_is_seen_in_two_ways():
-    samples, views = Order(ROWS, seed=0, batch=37, weights=WEIGHTS).step(0)
+    samples, draw_ids = Order(ROWS, seed=0, batch=37, weights=WEIGHTS).step(0)
     assert (samples == 135 - 2).sum() > 3  # the row of weight 40
-    assert len({*zip(samples.tolist(), views.tolist(), strict=True)}) == 37
+    assert len({*zip(samples.tolist(), draw_ids.tolist(), strict=True)}) == 37
 
 
 def test_balanced_draws_each_class_equally_often():

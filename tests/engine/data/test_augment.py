@@ -1,4 +1,4 @@
-"""The random numbers of a sample: the published generator, independent of everything but (seed, epoch, sample)."""
+"""The random numbers of a sample: the published generator, independent of everything but (seed, draw_id, sample)."""
 
 import numpy as np
 import pytest
@@ -28,10 +28,10 @@ def test_philox_known_answers(case):
 
 
 def test_a_sample_has_its_numbers_wherever_it_stands():
-    sample, epoch = np.array([5, 9, 2**40, 7]), np.array([0, 3, 3, 1])
-    together = uniforms(1337, epoch, sample, 24)
+    sample, draw_id = np.array([5, 9, 2**40, 7]), np.array([0, 3, 3, 1])
+    together = uniforms(1337, draw_id, sample, 24)
     for i in range(4):
-        assert (uniforms(1337, epoch[i : i + 1], sample[i : i + 1], 24) == together[i]).all()
+        assert (uniforms(1337, draw_id[i : i + 1], sample[i : i + 1], 24) == together[i]).all()
     assert len(np.unique(together)) == together.size
 
 
