@@ -57,16 +57,16 @@ def test_a_trial_without_its_cosine_head_is_refused(settings, train, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from affect.engine import checkpoint, train
 from affect.engine.cli.main import main
-kept, saves = train.save, []
+from affect.engine.training import trainer
+write, saves = trainer.save, []
 def save(path, state):
     saves.append(path)
     if len(saves) == 8:                     # amid the first epoch's eight checkpoints
         path.with_name(f".{path.name}.partial").write_bytes(b"half a file")
         os.kill(os.getpid(), signal.SIGKILL)
-    kept(path, state)
-train.save = save
+    write(path, state)
+trainer.save = save
 main()
 """
 

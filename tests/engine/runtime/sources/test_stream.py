@@ -101,6 +101,7 @@ def test_the_thread_ends_however_the_reading_does(way, decoding, moving, write, 
 CTRL_C = """
 import signal, threading
 from affect.engine.runtime.sources.stream import Source, Stream
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 silent = Source("silent", lambda channel: iter(lambda: channel.wait(60), True), live=True)
 main = threading.main_thread().ident
 threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
