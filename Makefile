@@ -1,4 +1,4 @@
-# make demo | test | lint | setup | clean.   CUDA=12|13 overrides the choice of GPU packages.
+# make demo | test | check | lint | setup | clean.   CUDA=12|13 overrides the choice of GPU packages.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,13 @@ CUDA ?= $(if $(filter 12,$(DRIVER)),12,13)
 EXTRA := cu$(CUDA)
 STAMP := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: setup demo test lint pins clean
+# What Python compiles stays: without it each process that a test starts compiles torch anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+JOBS ?= $(shell nproc)
+PYTEST := $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
+
+.PHONY: setup demo test check lint pins clean
 
 setup: $(STAMP)
 
@@ -26,8 +32,13 @@ $(STAMP): pyproject.toml .ci/pins-$(EXTRA).txt
 demo: setup
 	$(BIN)/affect demo
 
+# All tests, on all cores (JOBS=1: in one process, as plain `pytest` runs them).
 test: setup
-	$(BIN)/pytest
+	$(PYTEST)
+
+# While typing: all tests but those marked slow, which take more than a second or two each.
+check: setup
+	$(PYTEST) -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
-"""Shared by all tests: small packed datasets, one trained run, one package; each made once a session."""
+"""Fixtures of all tests: small packed datasets, one trained run, one package; each is made once, also for several workers."""
 
+import fcntl
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # a test is the same on every machine, unless it asks for a GPU
 if not os.environ["CUDA_VISIBLE_DEVICES"]:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before any import: read where a kernel is decorated
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # the workers of pytest-xdist share the cores; before any import too
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -23,14 +27,31 @@ def real():
 
 
 @pytest.fixture(scope="session")
-def synthetic(tmp_path_factory):
+def once(tmp_path_factory):
+    """once(name, make) -> the folder that make(folder) filled, once in a run of pytest for all workers; to be read only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+
+    def once(name, make):
+        folder, done = shared / name / name, shared / name / "done"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def synthetic(once):
     """400 drawn faces of 20 people, 48 px, packed."""
     from affect.shards.pack import pack
     from affect.shards.synthetic.source import SyntheticSource
 
-    out = tmp_path_factory.mktemp("packed") / "synthetic"
-    pack(SyntheticSource(400, size=48, subjects=20), out, shard_samples=150)
-    return out
+    return once("synthetic", lambda out: pack(SyntheticSource(400, size=48, subjects=20), out, shard_samples=150))
 
 
 @pytest.fixture(scope="session")
@@ -63,11 +84,9 @@ def train():
 
 
 @pytest.fixture(scope="session")
-def trained(train, settings, tmp_path_factory):
-    """The folder of a run of two epochs."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    train(settings, out)
-    return out
+def trained(train, settings, once, tmp_path_factory):
+    """The folder of a run of two epochs; each worker has its copy, which a package is added to."""
+    return shutil.copytree(once("tiny", lambda out: train(settings, out)), tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture(scope="session")
