@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from affect.bench import record
 from affect.bench.timing import Timing
 from affect.engine.calibration.calibration import read_calibration
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.export.export_run import export
 from affect.engine.models.deployed import Deployed
 from affect.engine.package.graphs import INT8, graph_names

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from affect.bench import peers, record
 from affect.bench.peers import MEAN, STD, Batches, PeerPicture, Variant
-from affect.engine.config.data import AugmentConfig, CropConfig
+from affect.engine.config.augmentation import AugmentConfig, CropConfig
 from affect.engine.config.preprocess import Clahe, Preprocess
 from affect.engine.data import opencv as plain
 from affect.engine.data.augment import Draw, draw

@@ -21,8 +21,8 @@ import torch
 from affect.bench import record
 from affect.bench.latency import PACKAGES, line, rounds
 from affect.bench.timing import Timing
+from affect.engine.config.network import ModelConfig
 from affect.engine.config.preprocess import Preprocess
-from affect.engine.config.run import ModelConfig
 from affect.engine.export.onnx import write_onnx
 from affect.engine.models.clip_model import ClipModel, FrameEncoder, frame_backbone
 from affect.engine.models.deployed import Deployed, DeployedTemporal

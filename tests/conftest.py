@@ -67,7 +67,7 @@ def settings(synthetic):
 @pytest.fixture(scope="session")
 def train():
     """train(settings, out, resume=False, init_from=None): the training of `affect train smoke --set ...`."""
-    from affect.engine.config.run import load_config
+    from affect.engine.config.load import load_config
     from affect.engine.distill.teacher import open_teacher
     from affect.engine.evaluation.scorer import Scorer
     from affect.engine.tasks import TASKS

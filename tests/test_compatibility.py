@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_a_config_reads_as_before_under_the_digest_of_before():
-    from affect.engine.config.run import load_config
+    from affect.engine.config.load import load_config
 
     run = load_config(str(OLD / "config.yaml"))
     assert (run.data.clahe.clip_limit, run.data.clahe.clip_jitter, run.preprocess.clahe.clip_limit) == (3.0, 0.3, 3.0)
@@ -35,7 +35,7 @@ def test_a_config_reads_as_before_under_the_digest_of_before():
 
 
 def test_both_names_of_a_key_at_once_are_refused(tmp_path):
-    from affect.engine.config.run import load_config
+    from affect.engine.config.load import load_config
     from affect.shards.errors import InputError
 
     with pytest.raises(InputError, match=r"data\.clahe\.clip: unknown key"):

@@ -35,7 +35,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model, calibrate and export it."""
-    from affect.engine.config.run import load_config
+    from affect.engine.config.load import load_config
     from affect.engine.runs.alias import check_alias, make_alias
     from affect.shards.errors import InputError
 

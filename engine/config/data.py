@@ -1,130 +1,18 @@
-"""What a run may say about its training views; every value with its range and unit."""
+"""The `data` section: which rows are trained on, how they are read, and how pictures and clips are seen."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-YAML_1_1 = BeforeValidator(
-    lambda value: ("off", "on")[value] if isinstance(value, bool) else value
-)  # it reads on and off as booleans
+from affect.engine.config.augmentation import AugmentConfig
+from affect.engine.config.preprocess import MARGIN, with_clip_limit
+from affect.engine.config.section import Section, Where
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _values_as_lists(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"expected {{column: value or [values]}}, found {value!r}")
-    lists = {str(column): found if isinstance(found, list) else [found] for column, found in value.items()}
-    for column, found in lists.items():
-        if not found or not all(isinstance(one, str | int | float) for one in found):
-            raise ValueError(f"{column}: expected a text, a number or a list of them, found {found!r}")
-    return lists
-
-
-Where = Annotated[dict[str, list[str | int | float]], BeforeValidator(_values_as_lists)]  # index column -> a row has one of these
-
-
-class CropConfig(Section):
-    """Random resized crop: share of the area, aspect ratio (width / height)."""
-
-    scale: tuple[float, float] = (0.7, 1.0)
-    ratio: tuple[float, float] = (0.75, 1.333)
-
-    @model_validator(mode="after")
-    def ordered(self) -> Self:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale: expected 0 < low <= high <= 1, found {list(self.scale)}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio: expected 0 < low <= high, found {list(self.ratio)}")
-        return self
-
-
-class JitterConfig(Section):
-    """Colour: factors drawn from 1 - x to 1 + x; hue as a share of the circle, from -x to x. Gray pictures take the first two."""
-
-    brightness: float = Field(0.2, ge=0, le=1)
-    contrast: float = Field(0.2, ge=0, le=1)
-    saturation: float = Field(0.1, ge=0, le=1)
-    hue: float = Field(0.02, ge=0, le=0.5)
-
-
-class AffineConfig(Section):
-    """About the centre: degrees from -x to x, shift as a share of the side, scale from low to high."""
-
-    rotate: float = Field(15.0, ge=0, le=180)
-    shift: float = Field(0.0, ge=0, le=1)
-    scale: tuple[float, float] = (1.0, 1.0)
-
-    @model_validator(mode="after")
-    def ordered(self) -> Self:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale: expected 0 < low <= high, found {list(self.scale)}")
-        return self
-
-
-class BlurConfig(Section):
-    """Gaussian, with the probability p; sigma in pixels."""
-
-    p: float = Field(0.5, gt=0, le=1)
-    sigma: tuple[float, float] = (0.3, 1.5)
-
-    @model_validator(mode="after")
-    def ordered(self) -> Self:
-        if not 0.1 <= self.sigma[0] <= self.sigma[1]:
-            raise ValueError(f"sigma: expected 0.1 <= low <= high, found {list(self.sigma)}")
-        return self
-
-
-class EraseConfig(Section):
-    """A gray box, with the probability p: share of the area, aspect ratio (Zhong et al., Random Erasing, AAAI 2020)."""
-
-    p: float = Field(0.25, gt=0, le=1)
-    area: tuple[float, float] = (0.02, 0.2)
-    ratio: tuple[float, float] = (0.3, 3.3)
-
-    @model_validator(mode="after")
-    def ordered(self) -> Self:
-        if not 0 < self.area[0] <= self.area[1] < 1 or not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"area, ratio: expected 0 < low <= high, found {list(self.area)}, {list(self.ratio)}")
-        return self
-
-
-class StrongerConfig(Section):
-    """Rows of which there are few: their affine and jitter reach `by` times as far as those of the others."""
-
-    where: Where = Field(min_length=1)
-    by: float = Field(1.5, gt=1, le=4)
-
-
-class AugmentConfig(Section):
-    """Training views, in this order: crop, flip, affine, jitter, blur, CLAHE, erase; then mixup or cutmix of the batch."""
-
-    crop: CropConfig | None = CropConfig()
-    flip: float = Field(0.5, ge=0, le=1)  # probability
-    affine: AffineConfig | None = None
-    jitter: JitterConfig | None = None
-    blur: BlurConfig | None = None
-    erase: EraseConfig | None = None
-    mixup: float = Field(0.0, ge=0)  # alpha of the Beta distribution; 0: off
-    cutmix: float = Field(0.0, ge=0)
-    stronger: StrongerConfig | None = None
-
-    @model_validator(mode="after")
-    def stronger_fits(self) -> Self:
-        if not self.stronger:
-            return self
-        by, affine, jitter = self.stronger.by, self.affine, self.jitter
-        if not affine and not jitter:
-            raise ValueError("stronger: is of affine and jitter, and both are off; switch one on, or take stronger: null")
-        if affine and sum(affine.scale) <= by * (affine.scale[1] - affine.scale[0]):
-            raise ValueError(f"stronger.by: affine.scale {list(affine.scale)} {by:g} times as wide reaches 0; take less")
-        if jitter and by * max(jitter.brightness, jitter.contrast, jitter.saturation, 2 * jitter.hue) > 1:
-            raise ValueError(f"stronger.by: jitter {by:g} times as far reaches 0, or turns the hue around; take less")
-        return self
+AUTO = -1
+BatchSize = Annotated[int, BeforeValidator(lambda value: AUTO if value == "auto" else value)]
 
 
 class ClipConfig(Section):
@@ -149,3 +37,102 @@ class ClipConfig(Section):
         if self.choice == "uniform" and (self.stride != 1 or self.hop):
             raise ValueError("stride, hop: are of windows; take choice: window, or leave them out")
         return self
+
+
+class ClaheConfig(Section):
+    """Contrast-limited equalisation; `tiles` 0 chooses tiles of about 28 px."""
+
+    clip_limit: float = Field(2.0, gt=0)
+    tiles: int = Field(0, ge=0, le=64)
+    p: float = Field(1.0, gt=0, le=1)  # share of training pictures
+    clip_jitter: float = Field(0.0, ge=0, lt=1)  # in training drawn from clip_limit * (1 - x) to clip_limit * (1 + x)
+
+    @model_validator(mode="before")
+    @classmethod
+    def as_it_was_called(cls, value: Any) -> Any:
+        """`clip` is what `clip_limit` was called up to version 0.1."""
+        return with_clip_limit(value) if isinstance(value, dict) and "clip_limit" not in value else value
+
+
+class StreamConfig(Section):
+    """Read each tar from its first byte to its last: for storage that is remote (anything fsspec opens) or seeks slowly."""
+
+    buffer: int = Field(2048, ge=1)  # pictures held in memory, among which the order is random
+    tars: str = ""  # a folder or s3://bucket/path with the dataset's tars; empty: the dataset's folder
+
+
+class FoldsConfig(Section):
+    """Folds of whole groups, in place of the column meta.fold: so many, so many groups left out in each, or as a file says."""
+
+    by: str = "group"  # an index column; rows with the same value stay together
+    count: int | None = Field(None, ge=2)
+    leave: int | None = Field(None, ge=1)  # groups that validate in a fold
+    stratify: str = ""  # an index column or an output of classes, of which every fold gets its share
+    file: str = ""  # {test_animals, cv_folds: [{fold, train_animals, val_animals}]}
+
+    @model_validator(mode="after")
+    def one_way(self) -> Self:
+        given = [name for name in ("count", "leave", "file") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give one of count, leave, file; found {' and '.join(given) or 'none'}")
+        if self.file and (self.stratify or self.by != "group"):
+            raise ValueError("stratify, by: are for count and leave; a file says itself which groups validate where")
+        return self
+
+
+class DataConfig(Section):
+    dataset: Path | list[Path]  # several are read as one, classes by name
+    batch_size: BatchSize = 128  # samples per update, over all processes; auto: as many as memory holds
+    # sqrt: a class as often as the root of its rows; balanced: all alike; weighted: by the column weight
+    sampler: Literal["shuffle", "sqrt", "balanced", "weighted"] = "shuffle"
+    allow_double_correction: bool = False  # a sampler and class weights in the loss
+    sources: list[str] = Field(default_factory=list)  # of these only; empty: all
+    strict_sources: bool = False  # a named source without a row to train on is an error
+    fold: int | None = None  # its rows are validation, the others training; by `folds`, or the column meta.fold
+    folds: FoldsConfig | None = None
+    confidence_min: float = Field(0.0, ge=0, le=1)  # of training rows
+    labelled: list[str] = Field(default_factory=list)  # outputs for which training rows must have a label
+    where: Where = Field(default_factory=dict)  # index column -> the value or values that rows must have
+    train_split: str = "train"
+    val_split: str = "val"
+    resize: float = Field(1.15, ge=1, le=2)  # evaluation: shorter side = resize * image_size, then the centre
+    color: Literal["rgb", "gray"] = "rgb"
+    margin: float = Field(MARGIN, ge=0, le=2)  # of a package: room around a found face, to look like the training pictures
+    align: bool = False  # of a package: found faces are turned upright, as the training pictures were
+    clahe: ClaheConfig | None = ClaheConfig()
+    augment: AugmentConfig = AugmentConfig()
+    clip: ClipConfig | None = None  # which frames of clips are seen; null: pictures
+    side: list[str] = Field(default_factory=list)  # numeric columns meta.NAME of clips, which join what is seen: data/side.py
+    loader: Literal["auto", "dali", "plain"] = "auto"
+    workers: int = Field(0, ge=0)  # threads that decode; 0: as many as suit the machine
+    stream: StreamConfig | None = None  # of the training rows; null: any sample by its place in the index
+
+    @field_validator("batch_size")
+    @classmethod
+    def some_samples(cls, value: int) -> int:
+        if value < 1 and value != AUTO:
+            raise ValueError(f"expected a number above 0, or auto; found {value}")
+        return value
+
+    @model_validator(mode="after")
+    def stream_is_shuffled(self) -> Self:
+        if self.stream and (self.sampler != "shuffle" or isinstance(self.dataset, list)):
+            raise ValueError(
+                "stream: reads one dataset once an epoch; take sampler: shuffle and a single dataset, or stream: null"
+            )
+        return self
+
+    @field_validator("side")
+    @classmethod
+    def signals_once(cls, value: list[str]) -> list[str]:
+        if twice := sorted({column for column in value if value.count(column) > 1}):
+            raise ValueError(f"{', '.join(twice)}: named more than once; each column joins once")
+        return value
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def path_or_paths(cls, value: Any) -> Any:
+        paths = value if isinstance(value, list) else [value]
+        if not paths or not all(isinstance(path, str | Path) for path in paths):
+            raise ValueError(f"expected the folder of a packed dataset or a list of them, found {value!r}")
+        return value

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from affect.engine.config.data import Section
+from affect.engine.config.run import RunConfig
+from affect.engine.config.section import Section
 from affect.shards.errors import InputError, nearest
 
 S = TypeVar("S", bound=Section)
@@ -96,3 +98,24 @@ def _keys_at(kind: Any, keys: list[str]) -> list[str]:
         kinds = [annotation, *getattr(annotation, "__args__", ())]
         kind = next(k for k in kinds if isinstance(k, type) and issubclass(k, Section))
     return list(kind.model_fields)
+
+
+def find_config(name: str) -> Path:
+    """A YAML file by path, or a config of the package by its name: `smoke`, `ferplus_rn18`."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("affect.configs")))
+    known = {file.stem: file for file in sorted(shipped.glob("*/*.yaml"))}
+    if path.name.removesuffix(".yaml") in known and len(path.parts) == 1:
+        return known[path.name.removesuffix(".yaml")]
+    raise InputError(f"{name}: no such file or config{nearest(name, known)}; configs: {', '.join(known)}")
+
+
+def load_config(name: str, settings: list[str] | None = None) -> RunConfig:
+    """Read a config file, apply `a.b=c` settings. Raises InputError with every problem at once."""
+    path = find_config(name)
+    value = read_yaml(path)
+    for setting in settings or []:
+        put(value, *parsed(setting))
+    return validated(RunConfig, value, str(path))

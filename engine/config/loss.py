@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from affect.engine.config.data import YAML_1_1, Section
+from affect.engine.config.section import YAML_1_1, Section
 
 
 class ArcFaceConfig(Section):

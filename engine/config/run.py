@@ -1,214 +1,24 @@
-"""A run is a short YAML file: what differs from the defaults. `--set a.b=c` changes one value.
-
-Unknown keys are refused, all problems of a file are said at once.
-"""
+"""A run is a short YAML file: what differs from the defaults. Here: the whole of it, and what its sections must agree on."""
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from affect.engine.config.data import YAML_1_1, AugmentConfig, ClipConfig, Section, Where
+from affect.engine.config.data import AUTO, DataConfig
 from affect.engine.config.digest import digest_of
-from affect.engine.config.load import parsed, put, read_yaml, validated
 from affect.engine.config.loss import LossConfig
-from affect.engine.config.preprocess import MARGIN, Clahe, Preprocess, with_clip_limit
+from affect.engine.config.network import ModelConfig
+from affect.engine.config.optimisation import OptimConfig
+from affect.engine.config.preprocess import Clahe, Preprocess
+from affect.engine.config.section import YAML_1_1, Section
 from affect.engine.tasks import TASKS
-from affect.shards.errors import InputError, nearest
+from affect.shards.errors import nearest
 
 Precision = Annotated[Literal["auto", "bf16", "fp16", "off"], YAML_1_1]
 Compile = Annotated[Literal["auto", "off", "default", "reduce-overhead", "max-autotune"], YAML_1_1]
-AUTO = -1
-BatchSize = Annotated[int, BeforeValidator(lambda value: AUTO if value == "auto" else value)]
-
-
-class ClaheConfig(Section):
-    """Contrast-limited equalisation; `tiles` 0 chooses tiles of about 28 px."""
-
-    clip_limit: float = Field(2.0, gt=0)
-    tiles: int = Field(0, ge=0, le=64)
-    p: float = Field(1.0, gt=0, le=1)  # share of training pictures
-    clip_jitter: float = Field(0.0, ge=0, lt=1)  # in training drawn from clip_limit * (1 - x) to clip_limit * (1 + x)
-
-    @model_validator(mode="before")
-    @classmethod
-    def as_it_was_called(cls, value: Any) -> Any:
-        """`clip` is what `clip_limit` was called up to version 0.1."""
-        return with_clip_limit(value) if isinstance(value, dict) and "clip_limit" not in value else value
-
-
-class StreamConfig(Section):
-    """Read each tar from its first byte to its last: for storage that is remote (anything fsspec opens) or seeks slowly."""
-
-    buffer: int = Field(2048, ge=1)  # pictures held in memory, among which the order is random
-    tars: str = ""  # a folder or s3://bucket/path with the dataset's tars; empty: the dataset's folder
-
-
-class FoldsConfig(Section):
-    """Folds of whole groups, in place of the column meta.fold: so many, so many groups left out in each, or as a file says."""
-
-    by: str = "group"  # an index column; rows with the same value stay together
-    count: int | None = Field(None, ge=2)
-    leave: int | None = Field(None, ge=1)  # groups that validate in a fold
-    stratify: str = ""  # an index column or an output of classes, of which every fold gets its share
-    file: str = ""  # {test_animals, cv_folds: [{fold, train_animals, val_animals}]}
-
-    @model_validator(mode="after")
-    def one_way(self) -> Self:
-        given = [name for name in ("count", "leave", "file") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"give one of count, leave, file; found {' and '.join(given) or 'none'}")
-        if self.file and (self.stratify or self.by != "group"):
-            raise ValueError("stratify, by: are for count and leave; a file says itself which groups validate where")
-        return self
-
-
-class DataConfig(Section):
-    dataset: Path | list[Path]  # several are read as one, classes by name
-    batch_size: BatchSize = 128  # samples per update, over all processes; auto: as many as memory holds
-    # sqrt: a class as often as the root of its rows; balanced: all alike; weighted: by the column weight
-    sampler: Literal["shuffle", "sqrt", "balanced", "weighted"] = "shuffle"
-    allow_double_correction: bool = False  # a sampler and class weights in the loss
-    sources: list[str] = Field(default_factory=list)  # of these only; empty: all
-    strict_sources: bool = False  # a named source without a row to train on is an error
-    fold: int | None = None  # its rows are validation, the others training; by `folds`, or the column meta.fold
-    folds: FoldsConfig | None = None
-    confidence_min: float = Field(0.0, ge=0, le=1)  # of training rows
-    labelled: list[str] = Field(default_factory=list)  # outputs for which training rows must have a label
-    where: Where = Field(default_factory=dict)  # index column -> the value or values that rows must have
-    train_split: str = "train"
-    val_split: str = "val"
-    resize: float = Field(1.15, ge=1, le=2)  # evaluation: shorter side = resize * image_size, then the centre
-    color: Literal["rgb", "gray"] = "rgb"
-    margin: float = Field(MARGIN, ge=0, le=2)  # of a package: room around a found face, to look like the training pictures
-    align: bool = False  # of a package: found faces are turned upright, as the training pictures were
-    clahe: ClaheConfig | None = ClaheConfig()
-    augment: AugmentConfig = AugmentConfig()
-    clip: ClipConfig | None = None  # which frames of clips are seen; null: pictures
-    side: list[str] = Field(default_factory=list)  # numeric columns meta.NAME of clips, which join what is seen: data/side.py
-    loader: Literal["auto", "dali", "plain"] = "auto"
-    workers: int = Field(0, ge=0)  # threads that decode; 0: as many as suit the machine
-    stream: StreamConfig | None = None  # of the training rows; null: any sample by its place in the index
-
-    @field_validator("batch_size")
-    @classmethod
-    def some_samples(cls, value: int) -> int:
-        if value < 1 and value != AUTO:
-            raise ValueError(f"expected a number above 0, or auto; found {value}")
-        return value
-
-    @model_validator(mode="after")
-    def stream_is_shuffled(self) -> Self:
-        if self.stream and (self.sampler != "shuffle" or isinstance(self.dataset, list)):
-            raise ValueError(
-                "stream: reads one dataset once an epoch; take sampler: shuffle and a single dataset, or stream: null"
-            )
-        return self
-
-    @field_validator("side")
-    @classmethod
-    def signals_once(cls, value: list[str]) -> list[str]:
-        if twice := sorted({column for column in value if value.count(column) > 1}):
-            raise ValueError(f"{', '.join(twice)}: named more than once; each column joins once")
-        return value
-
-    @field_validator("dataset", mode="before")
-    @classmethod
-    def path_or_paths(cls, value: Any) -> Any:
-        paths = value if isinstance(value, list) else [value]
-        if not paths or not all(isinstance(path, str | Path) for path in paths):
-            raise ValueError(f"expected the folder of a packed dataset or a list of them, found {value!r}")
-        return value
-
-
-class TemporalConfig(Section):
-    """Of a model of clips: what turns the features of frames into those of the clip, and how frames are encoded."""
-
-    head: Annotated[Literal["", "mean", "lstm_attention", "transformer", "attention_mil"], YAML_1_1] = ""  # empty: the task's
-    hidden: int = Field(256, gt=0)  # width of the LSTM, or of the layer before a transformer's outputs
-    size: int = Field(512, gt=0)  # of a transformer: its width, layers, attention heads, width inside a layer
-    layers: int = Field(4, gt=0)
-    heads: int = Field(8, gt=0)
-    feed: int = Field(2048, gt=0)
-    differences: bool = False  # the head also sees how far each frame's features moved since the one before
-    networks: Literal[1, 2] = 1  # 2: side by side, each weighted by what the other thinks of a sample (ReSup)
-    chunk: int = Field(0, ge=0)  # frames encoded at a time; 0: all
-    checkpointing: bool = False  # activations are computed again on the way back: less memory, more time
-
-    @model_validator(mode="after")
-    def heads_share_evenly(self) -> Self:
-        if self.size % self.heads:
-            raise ValueError(f"heads: {self.size} features (size) do not divide into {self.heads} heads")
-        return self
-
-
-class ModelConfig(Section):
-    backbone: str = "resnet18"
-    options: dict[str, Any] = Field(default_factory=dict)  # of timm's model, as channels: [32, 64, 128, 192] of a narrow ResNet
-    pretrained: bool = False
-    image_size: int = Field(224, ge=16, le=1024)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    mirror: bool = False  # answers are the means over a picture and its mirror image, at twice the work; not in training
-    embedding: int = Field(512, gt=0)  # width of the layer before a cosine head
-    hidden: list[Annotated[int, Field(gt=0)]] = Field(default_factory=lambda: [1024, 512])  # widths before a shared head
-    temporal: TemporalConfig = TemporalConfig()  # of a task on clips
-    au_attention: bool = False  # of a shared head: its units see the features through a gate that they open themselves
-
-
-class EarlyStopping(Section):
-    """End when the metric has not risen by more than `min_delta` for `patience` epochs, not before `min_epochs` epochs.
-
-    Only epochs whose model could be the result count: in an ArcFace run those with the cosine head.
-    """
-
-    patience: int = Field(10, gt=0)
-    min_delta: float = Field(0.0, ge=0)
-    min_epochs: int = Field(5, ge=0)
-
-
-class PlateauConfig(Section):
-    """The rate is multiplied by `factor` whenever the selecting figure has not improved for more than `patience` epochs."""
-
-    factor: float = Field(0.5, gt=0, lt=1)
-    patience: int = Field(7, ge=0)
-    min_delta: float = Field(0.0, ge=0)
-
-
-class OptimConfig(Section):
-    """The rate rises over `warmup_epochs` to `lr` and falls as a cosine or on plateaus, never below `min_lr`."""
-
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = Field(0.9, ge=0, lt=1)  # of sgd
-    plateau: PlateauConfig | None = None  # null: a cosine
-
-    epochs: int = Field(gt=0)
-    steps: int | None = Field(None, gt=0)  # updates after which the run ends, for a trial; the schedule stays that of `epochs`
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup_epochs: float = Field(2.0, ge=0)
-    min_lr: float = Field(1e-5, ge=0)
-    clip_norm: float | None = Field(1.0, gt=0)  # L2 over all parameters
-    accumulate: int = Field(1, gt=0)  # micro-batches per update; the gradient is that of the whole batch
-    ema: float = Field(0.0, ge=0, lt=1)  # decay of the weights' moving average, which is then scored and kept; 0: off
-    select_by: str = ""  # the figure by which the best epoch is chosen; empty: the task's
-    keep: Literal["best", "last"] = "best"  # last: no epoch is chosen, so rows that are scored have chosen nothing
-    early_stopping: EarlyStopping | None = None
-
-    @model_validator(mode="after")
-    def last_is_not_stopped(self) -> Self:
-        if self.keep == "last" and self.early_stopping:
-            raise ValueError("keep: last, but early_stopping chooses the epoch by the rows that are scored; take null for one")
-        return self
-
-    @model_validator(mode="after")
-    def warmup_fits(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is not below epochs ({self.epochs}); take fewer, e.g. 0.5")
-        return self
 
 
 class CalibrationConfig(Section):
@@ -364,24 +174,3 @@ def check_corrections(data: DataConfig, class_weights: object) -> None:
             f"data.sampler: {data.sampler} and loss.class_weights correct the imbalance twice; drop one, "
             "or: --set data.allow_double_correction=true"
         )
-
-
-def find_config(name: str) -> Path:
-    """A YAML file by path, or a config of the package by its name: `smoke`, `ferplus_rn18`."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    shipped = Path(str(resources.files("affect.configs")))
-    known = {file.stem: file for file in sorted(shipped.glob("*/*.yaml"))}
-    if path.name.removesuffix(".yaml") in known and len(path.parts) == 1:
-        return known[path.name.removesuffix(".yaml")]
-    raise InputError(f"{name}: no such file or config{nearest(name, known)}; configs: {', '.join(known)}")
-
-
-def load_config(name: str, settings: list[str] | None = None) -> RunConfig:
-    """Read a config file, apply `a.b=c` settings. Raises InputError with every problem at once."""
-    path = find_config(name)
-    value = read_yaml(path)
-    for setting in settings or []:
-        put(value, *parsed(setting))
-    return validated(RunConfig, value, str(path))

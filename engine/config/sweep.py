@@ -13,12 +13,12 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from affect.engine.config.data import Section
-from affect.engine.config.load import as_number, attempt, parsed, put, read_yaml, validated
-from affect.engine.config.run import RunConfig, find_config
-from affect.engine.runs.files import VAL
+from affect.engine.config.load import as_number, attempt, find_config, parsed, put, read_yaml, validated
+from affect.engine.config.run import RunConfig
+from affect.engine.config.section import Section
 from affect.shards.errors import InputError
 
+VAL = "val"  # of a sweep's sets: each run's own validation
 FILES = (".csv", ".npz")
 PRESENT_F1 = "present_only.macro_f1"
 NAME = re.compile(r"\w[\w.,=+-]*")

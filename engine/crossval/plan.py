@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from affect.engine.config.load import attempt, parsed, put, read_yaml
-from affect.engine.config.run import RunConfig, find_config
+from affect.engine.config.load import attempt, find_config, parsed, put, read_yaml
+from affect.engine.config.run import RunConfig
 from affect.engine.data.selection import folds_of, open_dataset
 from affect.engine.runs.folder import open_run, read_history, state_of
 from affect.engine.tasks import TASKS

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.config.run import DataConfig
+from affect.engine.config.data import DataConfig
 from affect.engine.crossval.held_out import HeldOut, concat, kept, means
 from affect.engine.crossval.pain_report import pain_report
 from affect.engine.crossval.pain_rows import is_pain

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affect.engine.config.data import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
+from affect.engine.config.augmentation import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
 from affect.engine.config.preprocess import Clahe
 
 TRIES = 10  # torchvision's: a window that does not fit is drawn again

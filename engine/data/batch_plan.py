@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from affect.engine.config.data import AugmentConfig
+from affect.engine.config.augmentation import AugmentConfig
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.data.augment import Draw, draw
 from affect.engine.data.clip_view import ClipView, Windows

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 
-from affect.engine.config.data import AugmentConfig
+from affect.engine.config.augmentation import AugmentConfig
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.data.augment import ERASED
 from affect.engine.data.batch_plan import Plan, Planner

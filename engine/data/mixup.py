@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affect.engine.config.data import AugmentConfig
+from affect.engine.config.augmentation import AugmentConfig
 
 
 @dataclass(frozen=True)

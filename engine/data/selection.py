@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from affect.engine.config.data import AugmentConfig
-from affect.engine.config.run import DataConfig, RunConfig
+from affect.engine.config.augmentation import AugmentConfig
+from affect.engine.config.data import DataConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import TaskSpec
 from affect.shards.concat import Merged

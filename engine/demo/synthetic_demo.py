@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.demo.source_demo import start_over
 from affect.engine.package.builtin import DEFAULT_MODEL
 from affect.engine.package.model_package import ModelPackage

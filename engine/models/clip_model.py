@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from affect.engine.config.run import ModelConfig
+from affect.engine.config.network import ModelConfig
 from affect.engine.models.heads import Head
 from affect.engine.models.normalise import Normalise
 from affect.engine.system.log import say

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from affect.engine.config.sweep import VAL
 from affect.engine.report.mcnemar import mcnemar_table
 from affect.engine.report.reliability import write_tables
 from affect.engine.report.render import NONE, Table, document, markdown
@@ -25,7 +26,7 @@ from affect.engine.report.run_figures import (
     switches,
     validation,
 )
-from affect.engine.runs.files import METRICS, PREDICTIONS, RELIABILITY, SWEEP, VAL
+from affect.engine.runs.files import METRICS, PREDICTIONS, RELIABILITY, SWEEP
 from affect.shards.errors import InputError
 
 XVAL_MAIN, ABLATION_LITE, MCNEMAR = "xval_main", "ablation_lite", "mcnemar"

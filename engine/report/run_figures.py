@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from affect.engine.runs.files import ABLATION, CONFIG, METRICS, SWEEP, VAL, XVAL
+from affect.engine.config.sweep import VAL
+from affect.engine.runs.files import ABLATION, CONFIG, METRICS, SWEEP, XVAL
 from affect.shards.errors import InputError
 
 CHOSEN_MARK, EPOCH_MARK = "†", "‡"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from affect.engine.config.sweep import VAL
 from affect.engine.report.render import NONE, Table, markdown
 from affect.engine.report.run_figures import (
     CHOSEN_MARK,
@@ -21,7 +22,7 @@ from affect.engine.report.run_figures import (
     switches,
     validation,
 )
-from affect.engine.runs.files import CONFIG, FINGERPRINT, HISTORY, RELIABILITY, VAL
+from affect.engine.runs.files import CONFIG, FINGERPRINT, HISTORY, RELIABILITY
 from affect.shards.errors import InputError
 
 HONESTY = (("NLL", "nll"), ("ECE", "ece"), ("Brier", "brier"))

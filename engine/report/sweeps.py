@@ -11,10 +11,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from affect.engine.config.sweep import VAL
 from affect.engine.report.criteria import found_at
 from affect.engine.report.render import NONE, Table
 from affect.engine.report.run_figures import CHOSEN_MARK, EPOCH_MARK
-from affect.engine.runs.files import VAL
 
 matplotlib.use("Agg")
 PRESENT_F1 = "present_only.macro_f1"  # of a sweep that names no figure

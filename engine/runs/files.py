@@ -12,5 +12,4 @@ ABLATION, CONDA = "ablation_fingerprint.json", "env_conda.yml"
 CRITERIA = "criteria.md"
 SWEEP, CHOSEN = "sweep.json", "chosen.yaml"
 CROSSVAL = "crossval.json"
-VAL = "val"  # of a sweep's sets: each run's own validation
 XVAL = "xval_"  # and the name of a set: the folder, in a run, of its figures there

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from affect.engine.config.run import AUTO, RunConfig
+from affect.engine.config.data import AUTO
+from affect.engine.config.run import RunConfig
 from affect.engine.models.build import build_model
 from affect.engine.runs.files import CONFIG
 from affect.engine.system.device import autocast, choose_device, choose_precision

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from affect.engine.config.run import OptimConfig, PlateauConfig
+from affect.engine.config.optimisation import OptimConfig, PlateauConfig
 
 
 def build_optimizer(modules: Sequence[nn.Module], config: OptimConfig) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data.batch import Batch
 from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction

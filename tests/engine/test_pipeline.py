@@ -8,7 +8,8 @@ import torch
 
 from affect.engine.calibration.calibration import fixed, read_calibration
 from affect.engine.calibration.conformal import scores
-from affect.engine.config.run import CalibrationConfig, load_config
+from affect.engine.config.load import load_config
+from affect.engine.config.run import CalibrationConfig
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import in_torch

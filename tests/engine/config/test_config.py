@@ -2,7 +2,8 @@
 
 import pytest
 
-from affect.engine.config.run import RunConfig, find_config, load_config
+from affect.engine.config.load import find_config, load_config
+from affect.engine.config.run import RunConfig
 from affect.shards.errors import InputError
 
 VALID = "task: emotion_student\ndata: {dataset: d}\noptim: {epochs: 3, lr: 1.0e-3, warmup_epochs: 1}\n"

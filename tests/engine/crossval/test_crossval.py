@@ -282,7 +282,7 @@ def test_a_run_that_stopped_within_an_epoch_is_finished_first(train, settings, s
     ],
 )
 def test_a_fold_goes_on_where_the_new_settings_would_not_have_ended_it(settings, stopped, rule, epochs, why):
-    from affect.engine.config.run import load_config
+    from affect.engine.config.load import load_config
 
     found = goes_on(stopped, load_config("smoke", [*settings, f"optim.epochs={epochs}", f"optim.early_stopping={rule}"]))
     assert why in found and bool(found) == bool(why)
@@ -386,7 +386,7 @@ def test_a_sweep_of_scalars_chooses_by_their_error(affect, tiny, quick, tmp_path
 
 
 def test_the_ladder_ends_at_the_recommended_settings():
-    from affect.engine.config.run import load_config
+    from affect.engine.config.load import load_config
     from affect.engine.config.sweep import plan as sweep_plan
 
     runs = {one.point.name: one.run for one in sweep_plan("sweep_pain_ladder", [], None).runs}

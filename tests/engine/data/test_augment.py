@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.config.data import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
+from affect.engine.config.augmentation import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
 from affect.engine.config.preprocess import Clahe
 from affect.engine.data.augment import draw, philox, uniforms
 from affect.engine.data.mixup import Mix, draw_mix

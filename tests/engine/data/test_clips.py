@@ -10,7 +10,7 @@ import torch
 
 from affect.engine.config.data import ClipConfig
 from affect.engine.config.digest import digest_of
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data import dali
 from affect.engine.data import opencv as plain
 from affect.engine.data.augment import DRAWS, START, uniforms

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data.loader import train_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.runs.folder import fingerprint

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data.loader import eval_loader, train_loader
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.config.run import check_corrections, load_config
+from affect.engine.config.load import load_config
+from affect.engine.config.run import check_corrections
 from affect.engine.data.loader import train_loader
 from affect.engine.data.selection import largest_share, open_dataset, train_rows, train_selection, val_selection
 from affect.engine.system.distributed import Ranks

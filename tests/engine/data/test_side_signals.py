@@ -12,7 +12,8 @@ import yaml
 from affect.engine import Engine
 from affect.engine.cli import running
 from affect.engine.config.digest import digest_of
-from affect.engine.config.run import RunConfig, load_config
+from affect.engine.config.load import load_config
+from affect.engine.config.run import RunConfig
 from affect.engine.data import side_signals as side
 from affect.engine.data.loader import eval_loader, train_loader
 from affect.engine.data.mixup import Mix

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data.loader import eval_loader
 from affect.engine.distill.ensemble_softlabels import soft_labels
 from affect.engine.distill.extract import extract

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from affect.engine.config.network import ModelConfig
 from affect.engine.config.preprocess import Preprocess
-from affect.engine.config.run import ModelConfig
 from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.onnx import write_onnx
 from affect.engine.export.tensorrt_engine import Facts, Gpu, Profile, engine_of, read

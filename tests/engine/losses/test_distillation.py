@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from affect.engine.config.load import load_config
 from affect.engine.config.loss import DGeoConfig, DkdConfig
-from affect.engine.config.run import load_config
 from affect.engine.losses.base import TeacherOutput
 from affect.shards.errors import InputError
 

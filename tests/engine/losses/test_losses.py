@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from affect.engine.config.load import load_config
 from affect.engine.config.loss import ArcFaceConfig
-from affect.engine.config.run import load_config
 from affect.engine.losses.cross_entropy import balanced_class_weights
 from affect.kernels import arcface_ce
 from affect.shards.errors import InputError

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from affect.engine.config.run import ModelConfig
+from affect.engine.config.network import ModelConfig
 from affect.engine.models.clip_model import ClipModel, FrameEncoder, TwoNetworks, frame_backbone
 from affect.engine.models.normalise import Normalise
 from affect.engine.models.temporal import TEMPORALS, Block, Differences, Transformer

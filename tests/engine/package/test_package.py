@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from affect.engine import Engine
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.export.export_run import export
 from affect.engine.export.parity import parity

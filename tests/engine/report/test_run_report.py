@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.report.run_figures import external, validation
 from affect.engine.report.verify_run import verify
 from affect.engine.runs.alias import check_alias, make_alias

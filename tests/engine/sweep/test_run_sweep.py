@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.config.sweep import plan
 from affect.engine.report.paper import Sweep, write_all
 from affect.engine.report.render import markdown

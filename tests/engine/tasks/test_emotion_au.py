@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from affect.engine import Engine
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data.loader import train_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.crossval.mouse_predictions import _levels
 from affect.engine.data.batch import Batch
 from affect.engine.losses.base import TrainingRows

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.models.heads import ArcFaceHead
 from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST, LAST
@@ -194,7 +194,7 @@ def test_batch_size_auto_is_said_and_kept(settings, tmp_path, capsys):
 RANKS = """
 import sys
 from pathlib import Path
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data.loader import Loader
 from affect.engine.evaluation.scorer import Scorer
 from affect.engine.system.distributed import first_process

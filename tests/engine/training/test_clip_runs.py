@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from affect.engine import ClipEngine, Engine
-from affect.engine.config.run import OptimConfig, PlateauConfig, load_config
+from affect.engine.config.load import load_config
+from affect.engine.config.optimisation import OptimConfig, PlateauConfig
 from affect.engine.data.batch import Batch
 from affect.engine.data.loader import eval_loader
 from affect.engine.data.selection import open_dataset

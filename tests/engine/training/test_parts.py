@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from affect.engine.config.run import OptimConfig
+from affect.engine.config.optimisation import OptimConfig
 from affect.engine.metrics.classification import classification, softmax
 from affect.engine.training.optim import build_optimizer, learning_rate
 

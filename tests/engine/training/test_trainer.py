@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from affect.engine.config.run import load_config
+from affect.engine.config.load import load_config
 from affect.engine.data.loader import train_loader
 from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
