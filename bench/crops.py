@@ -20,7 +20,7 @@ import numpy as np
 
 from affect.engine.config.preprocess import Clahe, Preprocess
 from affect.engine.runtime.engine import Engine
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
 from affect.engine.runtime.vision.crop import crop
 from affect.engine.runtime.vision.detect import Box, Haar, YuNet

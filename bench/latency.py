@@ -29,7 +29,8 @@ from affect.engine.models.deployed import Deployed
 from affect.engine.package.graphs import INT8, graph_names
 from affect.engine.pipeline import train
 from affect.engine.runs.trained import trained_model
-from affect.engine.runtime.backends.open import Choice, open_choice
+from affect.engine.runtime.backends.base import Choice
+from affect.engine.runtime.backends.open_backend import open_choice
 from affect.engine.runtime.engine import Engine
 from affect.engine.system import openvino as ov
 from affect.shards.errors import InputError
@@ -122,7 +123,7 @@ def _alike(made: Mapping[str, Callable[[], Provider]], like: np.ndarray) -> Read
 
 
 def _precision(engine: Engine) -> str:
-    return next((name for name in ("bf16", "int8") if name in engine.note), "float32")
+    return next((name for name in ("bf16", "int8") if name in engine.description), "float32")
 
 
 def _onnxruntime(graph: Path, name: str, device: str) -> Call:

@@ -30,11 +30,13 @@ from affect.engine.models.normalise import Normalise
 from affect.engine.models.temporal import LstmAttention
 from affect.engine.package.graphs import graph_names
 from affect.engine.package.manifest import Manifest
-from affect.engine.runtime.backends.open import Backend, Choice, open_graph
+from affect.engine.runtime.backends.auto import Candidates
+from affect.engine.runtime.backends.base import Backend, Choice
+from affect.engine.runtime.backends.open_backend import open_graph
 from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.engine import Engine
 from affect.engine.runtime.frame_reader import Reader
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
 from affect.engine.runtime.vision.boxes import Box, Listed
 from affect.engine.runtime.vision.crop import crop
@@ -77,7 +79,7 @@ def bench_video(
                 frames += one()
             found[who].append(frames / (time.perf_counter() - began))
             advance(1)
-    about = {"video": video.name, "subject": subject.partition(":")[0], "backend": engine.note, **asdict(timing)}
+    about = {"video": video.name, "subject": subject.partition(":")[0], "backend": engine.description, **asdict(timing)}
     lines = []
     for who, values in found.items():
         ratio = float(np.median(np.array(values[1:]) / np.array(found[peer][1:])))
@@ -158,7 +160,7 @@ def bench_clips(
         },
         timing, advance,
     )  # fmt: skip
-    about = {"frames": num_frames, "backbone": backbone, "image_size": SIZE, "backend": encoder.note.partition(",")[0]}
+    about = {"frames": num_frames, "backbone": backbone, "image_size": SIZE, "backend": encoder.description.partition(",")[0]}
     return [line("latency.clip", who, about | asdict(timing), times, found[least]) for who, times in found.items()]
 
 
@@ -182,8 +184,6 @@ def _parts(num_frames: int, backbone: str, folder: Path) -> tuple[Backend, Backe
 
 
 def _fastest(graph: Path, row: tuple[int, ...]) -> Choice:
-    from affect.engine.runtime.backends.auto import Candidates
-
     chosen = Candidates(graph, row, "cpu").open(lambda choice: open_graph(graph, choice, "cpu"))
     chosen.close()
     return Choice(chosen.name)

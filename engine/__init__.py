@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from affect.engine.runtime.frame_reader import Reader
     from affect.engine.runtime.results import Face, Frame, Frames
     from affect.engine.runtime.smoothing import OFF, Smoothing
-    from affect.engine.runtime.sources.open import open_source
+    from affect.engine.runtime.sources.open_source import open_source
     from affect.engine.runtime.vision.prepare import Search
 
 PLACES = {  # name -> the module of the runtime that has it
     "Clip": "clip_engine", "ClipEngine": "clip_engine", "Engine": "engine", "Face": "results", "Frame": "results",
     "Frames": "results", "OFF": "smoothing", "Reader": "frame_reader", "Search": "vision.prepare", "Smoothing": "smoothing",
-    "open_source": "sources.open",
+    "open_source": "sources.open_source",
 }  # fmt: skip
 __all__ = [
     "OFF",

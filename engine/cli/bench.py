@@ -167,7 +167,7 @@ def latency(
     from affect.bench.latency import bench_graph, exported, ready
     from affect.bench.streaming import bench_clips, bench_memory, bench_overhead, bench_video
     from affect.bench.timing import Timing
-    from affect.engine.runtime.backends.open import best_device
+    from affect.engine.runtime.backends.open_backend import best_device
     from affect.engine.system.progress import Progress
 
     place, timing, lines = best_device() if device == "auto" else device, Timing(seconds, rounds), list[dict[str, Any]]()

@@ -97,7 +97,7 @@ def run(
     from affect.engine.runtime.engine import Engine
     from affect.engine.runtime.side_signals import shares
     from affect.engine.runtime.smoothing import OFF, Smoothing
-    from affect.engine.runtime.sources.open import open_source
+    from affect.engine.runtime.sources.open_source import open_source
     from affect.engine.runtime.vision.prepare import Search
     from affect.engine.system.log import say
 

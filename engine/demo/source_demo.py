@@ -10,7 +10,7 @@ from rich.table import Table
 
 from affect.engine.package.builtin import DEFAULT_MODEL
 from affect.engine.runtime.engine import Engine
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.vision.detect import HUMAN
 from affect.engine.runtime.vision.prepare import Search
 from affect.engine.runtime.writers.result_folder import run_source
@@ -31,7 +31,7 @@ def show(source: str, out: Path) -> None:
     search = Search(HUMAN[0], DETECT_EVERY if opened.moving else 1, detect_width=DETECT_WIDTH)
     with Engine.load(DEFAULT_MODEL) as engine, Progress("run", None, "frames") as progress:
         found = run_source([engine], opened, out, search=search, video=True, advance=progress.advance)
-        notes = engine.note
+        notes = engine.description
     table = Table("what", "found here", title=f"affect demo --source {source}")
     for label, count in found["packages"][engine.name]["labels"].items():
         table.add_row(label, f"{count:,} of {found['faces']:,} faces ({100 * count / found['faces']:.0f} %)")

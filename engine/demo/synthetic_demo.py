@@ -22,7 +22,7 @@ from affect.engine.runs.files import RELIABILITY
 from affect.engine.runs.folder import read_history
 from affect.engine.runtime.engine import Engine
 from affect.engine.runtime.smoothing import OFF
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.vision.prepare import Search
 from affect.engine.runtime.writers.result_folder import run_source
 from affect.engine.system.log import say

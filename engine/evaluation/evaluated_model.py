@@ -18,7 +18,7 @@ from affect.engine.package.graphs import MODEL, raw_name
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.runs.files import BEST, CONFIG
 from affect.engine.runs.trained import trained_model
-from affect.engine.runtime.backends.open import OnnxBackend
+from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
@@ -82,7 +82,7 @@ def _run(path: Path) -> Subject:
 
 def _package(path: Path) -> Subject:
     package = ModelPackage.open(path)
-    backend = OnnxBackend(package)
+    backend = OnnxRuntime(package.model)
 
     def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
         values = backend.run(*(one.numpy() for one in given))

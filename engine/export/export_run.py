@@ -21,7 +21,6 @@ from affect.engine.data.side_signals import signal
 from affect.engine.evaluation.evaluated_model import Predict, in_torch
 from affect.engine.evaluation.predictions import collect
 from affect.engine.export import quantize
-from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.judge import Judge, openvino_in_bf16
 from affect.engine.export.onnx import write_onnx
 from affect.engine.export.parity import parity
@@ -35,7 +34,8 @@ from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.folder import open_run, write_json
 from affect.engine.runs.trained import trained_model
-from affect.engine.runtime.backends.open import OnnxRuntime
+from affect.engine.runtime.backends import tensorrt_engine as tensorrt
+from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
 from affect.engine.system.log import say
 from affect.engine.system.onnxruntime import session
 from affect.shards.checksum import file_sha256

@@ -14,7 +14,7 @@ from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.engine import Engine, Picture, _image
 from affect.engine.runtime.results import FaceOutput, outputs_of
 from affect.engine.runtime.side_signals import Side, row_of
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.system.log import say
 from affect.shards.encoded import BadImage, Encoded
 from affect.shards.errors import InputError

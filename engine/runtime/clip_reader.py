@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from affect.engine.runtime.backends.open import Backend, open_parts
+from affect.engine.runtime.backends.base import Backend
+from affect.engine.runtime.backends.open_backend import open_parts
 from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.frame_reader import check
 from affect.engine.runtime.results import outputs_of

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from affect.engine.package.model_package import ModelPackage
-from affect.engine.runtime.backends.open import Backend, best_device, open_backend
+from affect.engine.runtime.backends.base import Backend
+from affect.engine.runtime.backends.open_backend import best_device, open_backend
 from affect.engine.runtime.frame_reader import Reader
 from affect.engine.runtime.results import SURE, Face, FaceOutput, Frame, Frames, columns_of, outputs_of
 from affect.engine.runtime.smoothing import STEADY, Smoothing
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.engine.runtime.vision.boxes import Detector
 from affect.engine.runtime.vision.prepare import Search
@@ -175,9 +176,9 @@ class Engine:
             self.answer(np.zeros(shape, np.uint8))
 
     @property
-    def note(self) -> str:
-        """What computes, on what, in which precision."""
-        return self._backend.note
+    def description(self) -> str:
+        """Library, device and precision of the inference backend."""
+        return self._backend.description
 
     @property
     def _backend(self) -> Backend:
@@ -196,7 +197,8 @@ class Engine:
         if self._made is not None:
             if self.device != "cpu" or self.backend not in ("auto", "onnxruntime"):
                 raise InputError(
-                    f"{self.name}: {self._made.note} does not survive a fork; load the engine in the child, or with warm=False"
+                    f"{self.name}: {self._made.description} does not survive a fork; "
+                    "load the engine in the child, or with warm=False"
                 )
             LEFT_ALONE.append(self._made)
             self.backend = "onnxruntime"  # what loads in a child whatever its parent has loaded

@@ -1,4 +1,4 @@
-"""`backend="auto"`: the fastest of what loads on this machine, timed once and remembered."""
+"""`backend="auto"`: the fastest backend that loads on this machine, timed once and remembered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from affect.engine.package.graphs import INT8
-from affect.engine.runtime.backends.open import Backend, Choice, Precision
+from affect.engine.runtime.backends.base import Backend, Choice, Precision
 from affect.engine.system.log import say
 from affect.shards.errors import InputError
 
@@ -28,7 +28,7 @@ Open = Callable[[Choice], Backend]
 
 @dataclass(frozen=True)
 class Candidates:
-    """What may compute a graph. row: shape of one row of its input, uint8. precisions: that may be taken."""
+    """The backends that may run a graph. row: shape of one row of its uint8 input. precisions: those allowed."""
 
     graph: Path
     row: tuple[int, ...]
@@ -39,20 +39,20 @@ class Candidates:
     @property
     def choices(self) -> list[Choice]:
         """In the order in which they are tried. On a GPU OpenVINO is none of them."""
-        found = [Choice("onnxruntime"), Choice("openvino" if self.device == "cpu" else "tensorrt")]
+        choices = [Choice("onnxruntime"), Choice("openvino" if self.device == "cpu" else "tensorrt")]
         if self.device == "cpu" and "bf16" in self.precisions:
-            found.append(Choice("openvino", "bf16"))
+            choices.append(Choice("openvino", "bf16"))
         if "int8" in self.precisions:
-            found += [Choice(choice.backend, "int8") for choice in found[:2]]
-        return found
+            choices += [Choice(choice.backend, "int8") for choice in choices[:2]]
+        return choices
 
-    def open(self, opened: Open) -> Backend:
-        """The remembered choice, or the fastest, which is then remembered. What does not load is named; InputError: none does."""
+    def open(self, open_choice: Open) -> Backend:
+        """Open the remembered choice, or the fastest, which is then remembered. Raises InputError where none loads."""
         path, key = cache_file(), self.key
-        kept = _read(path).get(key)
-        if kept and (backend := self._again(kept, opened)):
+        cached = _read(path).get(key)
+        if cached and (backend := self._reopen(cached, open_choice)):
             return backend
-        ready, failed = self._load(opened)
+        ready, failed = self._load(open_choice)
         if not ready:
             raise InputError(f"{self.graph}: no backend loads: {'; '.join(failed)}")
         times = timed(ready, self.row, SECONDS)
@@ -65,44 +65,43 @@ class Candidates:
             _write(path, key, {"choice": str(best), "ms": table})
         listed = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(table.items(), key=lambda item: item[1]))
         reason = f"the fastest of {listed} ms a call" if len(table) > 1 else "the only one that loads"
-        say(f"backend: {ready[best].note}: {reason}; not tried: {self._untried()}")
+        say(f"backend: {ready[best].description}: {reason}; not tried: {self._untried()}")
         return ready[best]
 
-    def _load(self, opened: Open) -> tuple[dict[Choice, Backend], list[str]]:
+    def _load(self, open_choice: Open) -> tuple[dict[Choice, Backend], list[str]]:
         ready: dict[Choice, Backend] = {}
         failed = []
         for choice in self.choices:
             try:
-                backend = opened(choice)
-                _input = np.zeros((1, *self.row), np.uint8)
-                backend.run(_input)
+                backend = open_choice(choice)
+                backend.run(np.zeros((1, *self.row), np.uint8))
                 ready[choice] = backend
             except (InputError, RuntimeError) as error:
                 failed.append(f"{choice}: {error}")
                 say(f"backend: {choice} does not load: {error}")
         return ready, failed
 
-    def _again(self, kept: dict[str, object], opened: Open) -> Backend | None:
+    def _reopen(self, cached: dict[str, object], open_choice: Open) -> Backend | None:
         try:
-            choice = Choice.parse(str(kept["choice"]))
+            choice = Choice.parse(str(cached["choice"]))
             if choice not in self.choices:
                 return None
-            backend = opened(choice)
+            backend = open_choice(choice)
         except (InputError, RuntimeError, KeyError) as error:
             say(f"backend: the choice of an earlier time does not load: {error}; choosing anew")
             return None
-        say(f"backend: {backend.note}: the fastest when it was timed on this machine ({cache_file()})")
+        say(f"backend: {backend.description}: the fastest when it was timed on this machine ({cache_file()})")
         return backend
 
     def _untried(self) -> str:
         """Why there are not more."""
         lacking = [name for name in ("bf16", "int8") if name not in self.precisions]
-        found = [f"{' and '.join(lacking)} (not measured in the manifest)"] if lacking else []
-        return ", ".join([*found, "torch (only when named)"])
+        reasons = [f"{' and '.join(lacking)} (not measured in the manifest)"] if lacking else []
+        return ", ".join([*reasons, "torch (only when named)"])
 
     @property
     def key(self) -> str:
-        """Of the graph, what may be taken, the machine and the versions of what computes."""
+        """Hash of the graph, the choices, the machine and the versions of the libraries."""
         sha256 = hashlib.sha256(self.graph.read_bytes())
         if "int8" in self.precisions:
             sha256.update(self.graph.with_name(INT8).read_bytes())
@@ -111,24 +110,24 @@ class Candidates:
 
 
 def timed(ready: dict[Choice, Backend], row: tuple[int, ...], seconds: float = SECONDS) -> dict[Choice, float]:
-    """Median milliseconds of a call with one row, in rounds: what else the machine does meets all alike.
+    """Median milliseconds of a call with one row, in interleaved rounds, so that other load meets all alike.
 
     In a round each has its calls one after the other, the first of which does not count: threads of the one before may still be
     spinning, which made a call of the next twice as long.
     """
     image = np.random.default_rng(0).integers(0, 256, (1, *row), np.uint8)
-    found: dict[Choice, list[float]] = {choice: [] for choice in ready}
+    times: dict[Choice, list[float]] = {choice: [] for choice in ready}
     for _ in range(ROUNDS):
         for choice, backend in ready.items():
             backend.run(image)
             end = time.perf_counter() + seconds / (ROUNDS * len(ready))
             began = time.perf_counter()
-            while not found[choice] or began < end:
+            while not times[choice] or began < end:
                 backend.run(image)
                 ended = time.perf_counter()
-                found[choice].append(1e3 * (ended - began))
+                times[choice].append(1e3 * (ended - began))
                 began = ended
-    return {choice: median(values) for choice, values in found.items()}
+    return {choice: median(values) for choice, values in times.items()}
 
 
 def machine() -> str:
@@ -143,13 +142,13 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {}
+    installed = {}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def cache_file() -> Path:
@@ -163,15 +162,15 @@ def _read(path: Path) -> dict[str, dict[str, object]]:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return {key: kept for key, kept in value.items() if isinstance(kept, dict)} if isinstance(value, dict) else {}
+    return {key: cached for key, cached in value.items() if isinstance(cached, dict)} if isinstance(value, dict) else {}
 
 
-def _write(path: Path, key: str, kept: dict[str, object]) -> None:
-    """In one move: several processes may choose at the same time. What cannot be kept is timed again next time."""
+def _write(path: Path, key: str, cached: dict[str, object]) -> None:
+    """Replace the file at once: several processes may choose at the same time. What cannot be written is timed anew."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(_read(path) | {key: kept}, indent=1))
+        partial.write_text(json.dumps(_read(path) | {key: cached}, indent=1))
         partial.replace(path)
     except OSError as error:
         say(f"backend: {path} cannot be written ({error.strerror or error}); the choice is not remembered")

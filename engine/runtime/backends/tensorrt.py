@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.export.tensorrt_engine import Facts, Profile, engine_of, library, read, this_gpu
-from affect.engine.runtime.backends.open import signals_of
+from affect.engine.runtime.backends.base import side_inputs, still_open
+from affect.engine.runtime.backends.tensorrt_engine import Facts, Profile, engine_of, library, read, this_gpu
 from affect.shards.errors import InputError
 
 
 class TensorRt:
-    """The engine of a graph: built where it is missing (seconds to minutes), else from beside the graph.
+    """Runs the TensorRT engine of a graph: built where it is missing (seconds to minutes), else from beside the graph.
 
     Calls of more rows than the profile has are made in parts.
     Raises: InputError where there is no GPU, no TensorRT, or it cannot build or load the engine.
@@ -33,19 +33,18 @@ class TensorRt:
             raise InputError(f"{path}: TensorRT cannot load it; delete it, it is built anew")
         self._context: Any = self._engine.create_execution_context()
         tensors = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        given = [name for name in tensors if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        self.given, self.names = given[0], [name for name in tensors if name not in given]
+        inputs = [name for name in tensors if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self.input, self.names = inputs[0], [name for name in tensors if name not in inputs]
         self._buffers = {name: self._allocated(trt, name) for name in tensors}
         self._stream = _done(_cuda().cudaStreamCreate())
         self._lock = threading.Lock()
-        self.note = f"{trt.__name__} {trt.__version__} on {gpu.name}, {graph.name}, {precision}"
+        self.description = f"{trt.__name__} {trt.__version__} on {gpu.name}, {graph.name}, {precision}"
 
     def run(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        signals_of(self.note, 0, len(images), side)  # a graph that takes them has no engine
+        side_inputs(self.description, 0, len(images), side)  # a graph that takes them has no engine
         most = self.profile.most
         with self._lock:
-            if self._engine is None:
-                raise InputError(f"{self.note}: it was closed; open it again")
+            still_open(self._engine, self.description)
             parts = [self._call(np.ascontiguousarray(images[i : i + most])) for i in range(0, len(images), most)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
 
@@ -69,16 +68,16 @@ class TensorRt:
     def _call(self, images: np.ndarray) -> dict[str, np.ndarray]:
         cuda, stream = _cuda(), self._stream
         to, back = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._context.set_input_shape(self.given, images.shape)
-        _done(cuda.cudaMemcpyAsync(self._buffers[self.given], images.ctypes.data, images.nbytes, to, stream))
+        self._context.set_input_shape(self.input, images.shape)
+        _done(cuda.cudaMemcpyAsync(self._buffers[self.input], images.ctypes.data, images.nbytes, to, stream))
         if not self._context.execute_async_v3(int(stream)):
-            raise InputError(f"{self.note}: TensorRT failed on images of shape {images.shape}")
-        found = {}
+            raise InputError(f"{self.description}: TensorRT failed on images of shape {images.shape}")
+        values = {}
         for name in self.names:
-            found[name] = value = np.empty(tuple(self._context.get_tensor_shape(name)), np.float32)
+            values[name] = value = np.empty(tuple(self._context.get_tensor_shape(name)), np.float32)
             _done(cuda.cudaMemcpyAsync(value.ctypes.data, self._buffers[name], value.nbytes, back, stream))
         _done(cuda.cudaStreamSynchronize(stream))
-        return found
+        return values
 
 
 def _cuda() -> Any:
@@ -87,9 +86,9 @@ def _cuda() -> Any:
     return runtime
 
 
-def _done(answer: tuple[Any, ...]) -> Any:
-    """What a call of the CUDA runtime gives besides its status. Raises InputError where it failed."""
-    status, *rest = answer
+def _done(result: tuple[Any, ...]) -> Any:
+    """Return what a call of the CUDA runtime gave besides its status. Raises InputError where it failed."""
+    status, *rest = result
     if status.name != "cudaSuccess":
         raise InputError(f"TensorRT: CUDA says {status.name}")
     return rest[0] if rest else None

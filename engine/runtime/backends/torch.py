@@ -14,13 +14,16 @@ from affect.engine.package.graphs import output_names
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.runs.files import CONFIG
 from affect.engine.runs.trained import trained_model
-from affect.engine.runtime.backends.open import signals_of
+from affect.engine.runtime.backends.base import side_inputs, still_open
 from affect.engine.system.log import say
 from affect.shards.errors import InputError
 
 
 class TorchBackend:
-    """The run that a package lies in: compiled, on a GPU as CUDA graphs. Each number of rows is compiled when it first comes."""
+    """Runs the model of the run that a package lies in, compiled, on a GPU as CUDA graphs.
+
+    Each number of rows is compiled when it first comes.
+    """
 
     name = "torch"
 
@@ -38,17 +41,15 @@ class TorchBackend:
         deployed = Deployed(model, layout, read_calibration(folder).temperature).eval().to(self.device)
         mode = "reduce-overhead" if device == "cuda" else "default"  # CUDA graphs
         self._model: Any = torch.compile(deployed.to(memory_format=torch.channels_last), mode=mode) if compile else deployed
-        self._lock = threading.Lock()  # a CUDA graph has one memory for its answers
-        self.note = f"torch {torch.__version__} on {device}, {'compiled' if compile else 'eager'}"
+        self._lock = threading.Lock()  # a CUDA graph has one memory for its outputs
+        self.description = f"torch {torch.__version__} on {device}, {'compiled' if compile else 'eager'}"
         if compile:
-            say(f"backend: {self.note}: the first answer takes tens of seconds")
+            say(f"backend: {self.description}: the first call takes tens of seconds")
 
     def run(self, images: np.ndarray, side: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        given = [np.ascontiguousarray(images), *signals_of(self.note, self.signals, len(images), side)]
+        inputs = [np.ascontiguousarray(images), *side_inputs(self.description, self.signals, len(images), side)]
         with self._lock, torch.inference_mode():
-            if self._model is None:
-                raise InputError(f"{self.note}: it was closed; open it again")
-            values = self._model(*(torch.from_numpy(one).to(self.device) for one in given))
+            values = still_open(self._model, self.description)(*(torch.from_numpy(one).to(self.device) for one in inputs))
             return {name: value.float().cpu().numpy().copy() for name, value in zip(self.names, values, strict=True)}
 
     def close(self) -> None:

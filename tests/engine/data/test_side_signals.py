@@ -21,14 +21,15 @@ from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import open_subject
 from affect.engine.evaluation.scorer import Scorer
-from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.export_run import export
 from affect.engine.models.side_signals import scale_of
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.pipeline import train
 from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST, LAST
-from affect.engine.runtime.backends.open import OnnxRuntime, OpenVino
+from affect.engine.runtime.backends import tensorrt_engine as tensorrt
+from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
+from affect.engine.runtime.backends.openvino import OpenVino
 from affect.engine.runtime.backends.torch import TorchBackend
 from affect.engine.runtime.side_signals import row_of, shares
 from affect.engine.system.distributed import Ranks

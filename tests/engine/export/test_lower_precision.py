@@ -9,12 +9,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.export_run import export
 from affect.engine.export.judge import Judge
 from affect.engine.package.graphs import INT8
+from affect.engine.runtime.backends import tensorrt_engine as tensorrt
 from affect.engine.runtime.backends.auto import Candidates
-from affect.engine.runtime.backends.open import OnnxRuntime, OpenVino, allowed
+from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
+from affect.engine.runtime.backends.open_backend import allowed
+from affect.engine.runtime.backends.openvino import OpenVino
 from affect.shards.errors import InputError
 
 ANY = 100.0  # points

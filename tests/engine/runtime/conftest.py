@@ -92,7 +92,7 @@ LEVELS = ("dark", "middle", "bright")
 class Brightness:
     """A backend that reads how bright a view is: .8 for one of three levels. calls: how many rows each call had."""
 
-    name, note = "brightness", "brightness of pixels"
+    name, description = "brightness", "brightness of pixels"
 
     def __init__(self):
         self.calls = []

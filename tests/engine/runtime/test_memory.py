@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from affect.engine.runtime.smoothing import Events, Smoother
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
 from affect.engine.runtime.vision.boxes import Box, Listed
 from affect.engine.runtime.vision.crop import crop, sharpness

@@ -11,9 +11,12 @@ import pytest
 
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.backends import auto as choose
-from affect.engine.runtime.backends import open as backends
+from affect.engine.runtime.backends import open_backend as backends
 from affect.engine.runtime.backends.auto import Candidates, cache_file
-from affect.engine.runtime.backends.open import Choice, OnnxBackend, OnnxRuntime, OpenVino, allowed, open_backend
+from affect.engine.runtime.backends.base import Choice
+from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
+from affect.engine.runtime.backends.open_backend import allowed, open_backend
+from affect.engine.runtime.backends.openvino import OpenVino
 from affect.shards.errors import InputError
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
@@ -33,7 +36,7 @@ def opened(package):
 
 @pytest.fixture
 def want(opened):
-    return OnnxBackend(opened).run(IMAGES)
+    return OnnxRuntime(opened.model).run(IMAGES)
 
 
 @needs_openvino
@@ -136,8 +139,8 @@ def test_a_cache_that_cannot_be_written_is_no_error(opened, capsys, monkeypatch,
 
 SIGNALS = """
 import signal, subprocess, sys
-from affect.engine.package.manifest import ModelPackage
-from affect.engine.runtime.backends.open import OpenVino
+from affect.engine.package.model_package import ModelPackage
+from affect.engine.runtime.backends.openvino import OpenVino
 opened = [OpenVino(ModelPackage.open(sys.argv[1]).model, threads=1) for _ in range(2)]
 for backend in opened:
     backend.close()
@@ -155,8 +158,8 @@ def test_a_child_that_ends_after_openvino_does_not_kill(package):
 
 ALONE = """
 import sys, numpy
-from affect.engine.package.manifest import ModelPackage
-from affect.engine.runtime.backends.open import open_backend
+from affect.engine.package.model_package import ModelPackage
+from affect.engine.runtime.backends.open_backend import open_backend
 for name in sys.argv[2:]:
     open_backend(ModelPackage.open(sys.argv[1]), name, "cpu").run(numpy.zeros((1, 32, 32, 3), numpy.uint8))
 loaded = [name for name in ("torch", "timm", "nvidia.dali", "pandas", "nncf", "onnx") if name in sys.modules]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
 from affect.shards.errors import InputError
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from affect.engine.runtime.sources.live import Retry, camera, network
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Source, Stream, VideoFrame
 from affect.shards.errors import InputError
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream, VideoFrame
 from affect.engine.runtime.vision.boxes import Box, Listed
 from affect.engine.runtime.vision.track import Tracker, assigned

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from affect.engine.runtime.sources.open import open_source
+from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
 from affect.engine.runtime.vision.boxes import Box
 from affect.engine.runtime.writers.mp4 import Mp4

@@ -10,15 +10,15 @@ import torch
 
 from affect.engine.config.network import ModelConfig
 from affect.engine.config.preprocess import Preprocess
-from affect.engine.export import tensorrt_engine as tensorrt
 from affect.engine.export.onnx import write_onnx
-from affect.engine.export.tensorrt_engine import Facts, Gpu, Profile, engine_of, read
 from affect.engine.models.clip_model import ClipModel, FrameEncoder, frame_backbone
 from affect.engine.models.deployed import Deployed, DeployedTemporal
 from affect.engine.models.normalise import Normalise
 from affect.engine.models.temporal import TEMPORALS, Differences
 from affect.engine.package.graphs import graph_names
 from affect.engine.package.manifest import Manifest
+from affect.engine.runtime.backends import tensorrt_engine as tensorrt
+from affect.engine.runtime.backends.tensorrt_engine import Facts, Gpu, Profile, engine_of, read
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
