@@ -48,7 +48,7 @@ def crossval(
         for line in trial(planned):
             print(line)
         return
-    from affect.engine.crossval.pooled_report import REPORT, report
+    from affect.engine.crossval.crossval_report import REPORT, report
     from affect.engine.crossval.run_folds import train_folds
 
     failed = [] if report_only else train_folds(planned)

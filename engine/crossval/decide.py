@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from affect.engine.crossval.fold_results import TEST, general_data, told_of
 from affect.engine.crossval.held_out import kept
 from affect.engine.crossval.pain_rows import is_pain, pain_answers
 from affect.engine.crossval.plan import ALL
-from affect.engine.crossval.pooled_report import TEST, general_data, told_of
 from affect.engine.crossval.run_folds import read_note, runs_in
 from affect.engine.data.selection import open_dataset, train_rows
 from affect.engine.report.pain.decision import decide, decision_text

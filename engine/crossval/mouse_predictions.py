@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from affect.engine.calibration.calibration import read_calibration
+from affect.engine.crossval.fold_results import FoldResults, collect
 from affect.engine.crossval.held_out import HeldOut, concat
-from affect.engine.crossval.pooled_report import FoldResults, collect
 from affect.engine.crossval.run_folds import runs_in
 from affect.engine.data.loader import eval_loader
 from affect.engine.evaluation import predictions

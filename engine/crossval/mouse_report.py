@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from affect.engine.crossval.fold_results import epochs_note
 from affect.engine.crossval.held_out import HeldOut
 from affect.engine.crossval.mouse_predictions import STRESS, Clips, clips_apart, clips_of, motion_of, scores_of, windows_of
-from affect.engine.crossval.pooled_report import epochs_note
 from affect.engine.crossval.run_folds import runs_in
 from affect.engine.report import mouse_cohorts as mouse
 from affect.engine.report.ordinal import Score, Trials

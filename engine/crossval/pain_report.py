@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from affect.engine.crossval.fold_results import ANSWERS, FoldResults
 from affect.engine.crossval.pain_rows import pain_answers
 from affect.engine.crossval.plan import ALL, CONTINUE, FINETUNE, SPECIALIST, select_by
 from affect.engine.report.pain.compare import compare, comparison_table
@@ -23,10 +24,6 @@ from affect.engine.system.log import say
 from affect.engine.training.early_stopping import merit
 from affect.shards.errors import InputError
 
-if TYPE_CHECKING:
-    from affect.engine.crossval.pooled_report import FoldResults
-
-ANSWERS = "answers.npz"
 Strategies = dict[str, PainAnswers]
 
 

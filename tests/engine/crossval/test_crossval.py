@@ -10,9 +10,9 @@ import yaml
 
 from affect.engine import pipeline as complete
 from affect.engine.crossval import run_folds as crossfolds
+from affect.engine.crossval.crossval_report import report
 from affect.engine.crossval.held_out import concat, load
 from affect.engine.crossval.plan import goes_on, plan
-from affect.engine.crossval.pooled_report import report
 from affect.engine.report.pain import out_of_fold as pain_answers
 from affect.engine.runs.folder import read_history
 from affect.engine.training import trainer as training
