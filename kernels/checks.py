@@ -1,6 +1,6 @@
-"""What every op asks of its arguments. An error says: op, argument, expected, found.
+"""Checks of the arguments of every op. An error names op and argument, what was expected and what was found.
 
-Shapes, dtypes, devices and Python numbers are looked at always. The values in tensors are read only under KERNELS_CHECK=1,
+Shapes, dtypes, devices and Python numbers are always checked. The values in tensors are read only under KERNELS_CHECK=1,
 since reading them waits for the GPU.
 """
 
@@ -14,8 +14,8 @@ ROWS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SUM_SLACK = 1e-2  # a distribution in bfloat16 sums to 1 within this
 
 
-def wrong(op: str, argument: str, expected: str, found: object) -> ValueError:
-    return ValueError(f"{op}: {argument}: expected {expected}, found {found}")
+def wrong(op: str, argument: str, expected: str, actual: object) -> ValueError:
+    return ValueError(f"{op}: {argument}: expected {expected}, found {actual}")
 
 
 def check_rows(op: str, name: str, rows: Tensor) -> None:
@@ -76,7 +76,7 @@ def check_not_negative(op: str, name: str, value: float) -> None:
 
 
 def check_index(op: str, name: str, index: Tensor, rows: Tensor) -> None:
-    """(B,) int64: where each row finds its own row of a table."""
+    """(B,) int64: for each row the number of its row in a table."""
     if index.shape != rows.shape[:1]:
         raise wrong(op, name, str(tuple(rows.shape[:1])), tuple(index.shape))
     if index.dtype != torch.int64:
@@ -97,7 +97,7 @@ def check_share(op: str, name: str, value: float) -> None:
         raise wrong(op, name, "a number in [0, 1]", value)
 
 
-def values_wanted() -> bool:
+def values_are_checked() -> bool:
     return not torch.compiler.is_compiling() and os.environ.get("KERNELS_CHECK") == "1"
 
 

@@ -1,4 +1,4 @@
-"""Which implementation of an op runs, and why: Triton on CUDA tensors where it was the fastest measured, else the reference.
+"""Picks the implementation of an op: Triton on CUDA tensors where it was the fastest measured, else the reference.
 
 `KERNELS=reference` and `KERNELS=triton` in the environment override.
 """
@@ -16,22 +16,21 @@ from torch import Tensor
 
 from affect.kernels.checks import wrong
 
-FASTEST: frozenset[str] = (
-    frozenset()
-)  # ops whose kernel was the fastest in `affect bench kernels` on a GPU; none has run on one yet
+# Ops whose kernel was the fastest in `affect bench kernels` on a GPU; none has run on one yet.
+FASTEST: frozenset[str] = frozenset()
 WIDEST = 16_384  # columns of a row that one program holds on chip
 
 
 @dataclass(frozen=True)
 class Choice:
-    """fn: the implementation, called like the op. provider: "triton" or "reference". reason: for the start-up log."""
+    """fn: the implementation, called like the op. provider: "triton" or "reference". reason: printed when training starts."""
 
     fn: Callable[..., Any]
     provider: str
     reason: str
 
 
-CHOSEN: dict[tuple[str, str], Choice] = {}  # (op, provider and reason) -> what `choose` gave so far
+CHOSEN: dict[tuple[str, str], Choice] = {}  # (op, provider and reason) -> the choice, once made
 
 
 def choose(op: str, tensor: Tensor, classes: int | None = None, widest: int = WIDEST) -> Choice:

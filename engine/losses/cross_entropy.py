@@ -14,7 +14,7 @@ from affect.engine.data.selection import largest_share
 from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
-from affect.kernels import arcface_ce
+from affect.kernels.arcface_ce import arcface_ce
 
 
 def row_counts(target: Tensor, class_weight: Tensor | None, hard: bool) -> Tensor:

@@ -9,7 +9,7 @@ from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
 from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.tasks.spec import Term
-from affect.kernels import dkd
+from affect.kernels.dkd import dkd
 
 
 class Kd(LossTerm):

@@ -15,8 +15,7 @@ from affect.engine.distill.prototypes import grid_targets, read_anchors, read_pr
 from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
-from affect.kernels import proto_kd
-from affect.kernels.proto_kd import one_hot_floor
+from affect.kernels.proto_kd import one_hot_floor, proto_kd
 from affect.shards.class_maps import canonical
 from affect.shards.errors import InputError, nearest
 

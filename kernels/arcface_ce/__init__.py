@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from affect.kernels.arcface import ArcFace
+from affect.kernels.arcface_inputs import ArcFaceInputs
 from affect.kernels.checks import check_classes, check_rows
 from affect.kernels.dispatch import choose
 
@@ -43,8 +43,8 @@ def arcface_ce(
     """
     check_rows(OP, "cos", cos)
     check_classes(OP, "cos", cos, 1)
-    told = ArcFace.checked(
+    inputs = ArcFaceInputs.checked(
         OP, cos, cos.shape[1], target, scale=scale, margin=margin, class_weight=class_weight, sample_weight=sample_weight,
         label_smoothing=label_smoothing, ignore=ignore, reduction=reduction, count=count,
     )  # fmt: skip
-    return choose(OP, cos).fn(cos, told)
+    return choose(OP, cos).fn(cos, inputs)

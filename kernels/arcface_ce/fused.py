@@ -12,8 +12,8 @@ import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
-from affect.kernels.arcface import SCHEMA, ArcFace
 from affect.kernels.arcface_ce.reference import EPS
+from affect.kernels.arcface_inputs import SCHEMA, ArcFaceInputs
 from affect.kernels.gradient import stored_gradient
 from affect.kernels.launch import optional
 from affect.kernels.reduce import finish
@@ -113,9 +113,9 @@ def _rows(  # type: ignore[no-untyped-def]
     "affect::arcface_ce", mutates_args=(), schema=f"(Tensor cos, {SCHEMA}, bool with_grad) -> (Tensor, Tensor, Tensor)"
 )
 def loss_and_grad(cos: Tensor, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """flat: an ArcFace's fields, with_grad. -> loss (), share () = 1 / divisor, d sum / d cos (B, C), or (0, C); float32."""
+    """flat: the fields of ArcFaceInputs, with_grad. -> loss (), share () = 1 / divisor, d sum / d cos (B or 0, C); float32."""
     *fields, with_grad = flat
-    told = ArcFace(*fields)
+    inputs = ArcFaceInputs(*fields)
     B, C = cos.shape
     cols = triton.next_power_of_2(C)
     rows = max(TILE // cols, 1)
@@ -126,12 +126,12 @@ def loss_and_grad(cos: Tensor, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
     with torch.cuda.device_of(cos):
         _rows[(programs,)](
-            cos, cos.stride(0), cos.stride(1), *told.pointers(cos), partial, dcos, B, C,
-            **told.constants(), GRAD=with_grad, EPS=EPS, ROWS=rows, COLS=cols, num_warps=min(max(rows * cols // 512, 4), 16),
+            cos, cos.stride(0), cos.stride(1), *inputs.pointers(cos), partial, dcos, B, C,
+            **inputs.constants(), GRAD=with_grad, EPS=EPS, ROWS=rows, COLS=cols, num_warps=min(max(rows * cols // 512, 4), 16),
         )  # fmt: skip
         finish[(1,)](
-            partial, optional(told.divisor, cos)[0], loss, share, loss, programs,
-            MEAN=told.mean, COUNT=told.divisor is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
+            partial, optional(inputs.divisor, cos)[0], loss, share, loss, programs,
+            MEAN=inputs.mean, COUNT=inputs.divisor is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
         )  # fmt: skip
     return loss, share, dcos
 
@@ -159,6 +159,6 @@ def _backward(ctx, upstream, _share, _dcos):  # type: ignore[no-untyped-def]
 loss_and_grad.register_autograd(_backward, setup_context=_save)
 
 
-def arcface_ce_fused(cos: Tensor, told: ArcFace) -> Tensor:
-    loss, _, _ = loss_and_grad(cos, *told, cos.requires_grad and torch.is_grad_enabled())
+def arcface_ce_fused(cos: Tensor, inputs: ArcFaceInputs) -> Tensor:
+    loss, _, _ = loss_and_grad(cos, *inputs, cos.requires_grad and torch.is_grad_enabled())
     return loss

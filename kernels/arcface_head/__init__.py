@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from affect.kernels.arcface import ArcFace
+from affect.kernels.arcface_inputs import ArcFaceInputs
 from affect.kernels.checks import check_beside, check_classes, check_rows, wrong
 from affect.kernels.dispatch import choose
 
@@ -42,8 +42,8 @@ def arcface_head(
     if x.shape[1] != weight.shape[1]:
         raise wrong(OP, "weight", f"(C, {x.shape[1]}), as x is {tuple(x.shape)}", tuple(weight.shape))
     check_beside(OP, "weight", weight, x)
-    told = ArcFace.checked(
+    inputs = ArcFaceInputs.checked(
         OP, x, len(weight), target, scale=scale, margin=margin, class_weight=class_weight, sample_weight=sample_weight,
         label_smoothing=label_smoothing, ignore=ignore, reduction=reduction, count=count,
     )  # fmt: skip
-    return choose(OP, x, len(weight), WIDEST).fn(x, weight, told)
+    return choose(OP, x, len(weight), WIDEST).fn(x, weight, inputs)

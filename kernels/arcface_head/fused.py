@@ -11,10 +11,10 @@ import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
-from affect.kernels.arcface import SCHEMA, ArcFace
 from affect.kernels.arcface_ce.fused import loss_of_tile
 from affect.kernels.arcface_ce.reference import EPS
 from affect.kernels.arcface_head.reference import TINY
+from affect.kernels.arcface_inputs import SCHEMA, ArcFaceInputs
 from affect.kernels.cosine import FEATURES, ROWS, block, cosines, padded, store_row_gradient
 from affect.kernels.gradient import no_second_derivative, stored_gradient
 from affect.kernels.launch import optional
@@ -147,35 +147,35 @@ def _shapes(x: Tensor, weight: Tensor, with_grad: bool) -> list[tuple[int, ...]]
     schema=f"(Tensor x, Tensor weight, {SCHEMA}, bool with_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def loss_and_grads(x: Tensor, weight: Tensor, *flat: Any) -> tuple[Tensor, ...]:
-    """flat: an ArcFace's fields, with_grad. All float32:
+    """flat: the fields of ArcFaceInputs, with_grad. All float32:
 
     loss (), hits (), share () = 1 / divisor, d sum / d x (B, D), and of d sum / d weight its parts (S, COLS, D), the projections
     (P, COLS) of each program and the norms (COLS,) of weight. Without with_grad the last four have no rows.
     """
     *fields, with_grad = flat
-    told = ArcFace(*fields)
+    inputs = ArcFaceInputs(*fields)
     (B, D), C = x.shape, len(weight)
     cols, programs = padded(C), triton.cdiv(B, ROWS)
-    made = [torch.empty(shape, dtype=torch.float32, device=x.device) for shape in _shapes(x, weight, with_grad)]
-    loss, hits, share, dx, parts, projection, norm = made
+    outputs = [torch.empty(shape, dtype=torch.float32, device=x.device) for shape in _shapes(x, weight, with_grad)]
+    loss, hits, share, dx, parts, projection, norm = outputs
     partial, g = (
         torch.empty(shape, dtype=torch.float32, device=x.device) for shape in ((3, programs), (B if with_grad else 0, cols))
     )
     row_of_x = (x, x.stride(0), x.stride(1))
     with torch.cuda.device_of(x):
         _head[(programs,)](
-            *row_of_x, weight, weight.stride(0), weight.stride(1), *told.pointers(x), partial, g, projection, norm, dx, B, C, D,
-            **told.constants(), GRAD=with_grad, EPS=EPS, TINY=TINY, ROWS=ROWS, COLS=cols, FEATURES=FEATURES,
+            *row_of_x, weight, weight.stride(0), weight.stride(1), *inputs.pointers(x), partial, g, projection, norm, dx, B, C, D,
+            **inputs.constants(), GRAD=with_grad, EPS=EPS, TINY=TINY, ROWS=ROWS, COLS=cols, FEATURES=FEATURES,
         )  # fmt: skip
         finish[(1,)](
-            partial, optional(told.divisor, x)[0], loss, share, hits, programs,
-            MEAN=told.mean, COUNT=told.divisor is not None, HITS=True, BLOCK=min(triton.next_power_of_2(programs), 1024),
+            partial, optional(inputs.divisor, x)[0], loss, share, hits, programs,
+            MEAN=inputs.mean, COUNT=inputs.divisor is not None, HITS=True, BLOCK=min(triton.next_power_of_2(programs), 1024),
         )  # fmt: skip
         if with_grad:
             _weight_parts[(triton.cdiv(D, FEATURES), len(parts))](
                 *row_of_x, g, parts, B, D, PART=PART, ROWS=64, COLS=cols, FEATURES=FEATURES
             )
-    return tuple(made)
+    return tuple(outputs)
 
 
 @loss_and_grads.register_fake
@@ -204,7 +204,7 @@ def _backward(ctx, upstream, *_):  # type: ignore[no-untyped-def]
 loss_and_grads.register_autograd(_backward, setup_context=_save)
 
 
-def arcface_head_fused(x: Tensor, weight: Tensor, told: ArcFace) -> tuple[Tensor, Tensor]:
+def arcface_head_fused(x: Tensor, weight: Tensor, inputs: ArcFaceInputs) -> tuple[Tensor, Tensor]:
     with_grad = (x.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
-    loss, hits, *_ = loss_and_grads(x, weight, *told, with_grad)
+    loss, hits, *_ = loss_and_grads(x, weight, *inputs, with_grad)
     return loss, hits.detach()

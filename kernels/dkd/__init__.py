@@ -4,7 +4,7 @@ from torch import Tensor
 
 from affect.kernels.checks import check_classes, check_rows
 from affect.kernels.dispatch import choose
-from affect.kernels.dkd.inputs import DKD
+from affect.kernels.dkd.inputs import DKDInputs
 
 OP = "dkd"
 
@@ -31,7 +31,8 @@ def dkd(
         TCKD = b^T log(b^T / b^S) + (1 - b^T) log((1 - b^T) / (1 - b^S)),   NCKD = sum_(j != y) r^T_j log(r^T_j / r^S_j)
         row = ce * cross_entropy(z^S, target) + weight * T^2 * (alpha * TCKD + beta * NCKD)
 
-    The official loss is the defaults with weight = min(epoch / 20, 1); seed 000's: T 2, beta 4, ce .5, weight .5.
+    The official loss is the defaults with weight = min(epoch / 20, 1). The reference recipe (docs/recipes/student.md) takes T 2,
+    beta 4, ce .5, weight .5.
 
     Args:
         student: (B, C) logits, float32, float16 or bfloat16 (float64 runs the reference); any strides. The only one with a
@@ -53,8 +54,8 @@ def dkd(
     """
     check_rows(OP, "student", student)
     check_classes(OP, "student", student, 1)
-    told = DKD.checked(
+    inputs = DKDInputs.checked(
         OP, student, teacher, target, temperature=temperature, alpha=alpha, beta=beta, ce=ce, weight=weight, rows=rows,
         sample_weight=sample_weight, ignore=ignore, reduction=reduction, count=count,
     )  # fmt: skip
-    return choose(OP, student).fn(student, told)
+    return choose(OP, student).fn(student, inputs)

@@ -23,7 +23,7 @@ import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
-from affect.kernels.dkd.inputs import DKD, SCHEMA, TENSORS
+from affect.kernels.dkd.inputs import SCHEMA, TENSORS, DKDInputs
 from affect.kernels.gradient import no_second_derivative
 from affect.kernels.launch import optional
 from affect.kernels.reduce import finish
@@ -53,13 +53,13 @@ def _kl_terms(p, log_ratio):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _apart(row_ptr, step, y, found, keep, inside, rest, at_col):  # type: ignore[no-untyped-def]
-    """z (ROWS, COLS) minus its highest non-target, -inf at the target and outside C; z_y (ROWS,) likewise, NaN if not found."""
-    z = tl.load(row_ptr[:, None] + at_col * step, mask=inside & found[:, None], other=0.0).to(tl.float32)
+def _apart(row_ptr, step, y, known, keep, inside, rest, at_col):  # type: ignore[no-untyped-def]
+    """z (ROWS, COLS) minus its highest non-target, -inf at the target and outside C; z_y (ROWS,) likewise, NaN if not known."""
+    z = tl.load(row_ptr[:, None] + at_col * step, mask=inside & known[:, None], other=0.0).to(tl.float32)
     z = tl.where(rest, z, float("-inf"))
-    z_y = tl.load(row_ptr + y * step, mask=found, other=0.0).to(tl.float32)
+    z_y = tl.load(row_ptr + y * step, mask=known, other=0.0).to(tl.float32)
     high = tl.max(z, 1)
-    return z - high[:, None], tl.where(found | ~keep, z_y - high, float("nan"))
+    return z - high[:, None], tl.where(known | ~keep, z_y - high, float("nan"))
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def _target(  # type: ignore[no-untyped-def]
     target_ptr, target_row, target_col, sample_ptr, sample_step, row, in_rows, col, at_col, in_cols,
     HARD: tl.constexpr, SAMPLE_WEIGHT: tl.constexpr, IGNORE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """-> sample weight, 0 where not kept; keep; top class y, all (ROWS,); shares q (ROWS, COLS), zeros where HARD."""
+    """-> sample weight, 0 where ignored; keep; top class y, all (ROWS,); shares q (ROWS, COLS), zeros where HARD."""
     keep = in_rows
     sample = tl.full((ROWS,), 1.0, tl.float32)
     if SAMPLE_WEIGHT:
@@ -122,13 +122,13 @@ def _rows(  # type: ignore[no-untyped-def]
         is_top = col == tl.where(known, y, -1).to(tl.int32)[:, None]
         rest = in_cols & ~is_top
         teacher_at = row
-        found = known
+        in_table = known
         if TABLE:
             teacher_at = tl.load(rows_ptr + row * rows_step, mask=keep, other=0)
-            found = known & (teacher_at >= 0) & (teacher_at < N)
+            in_table = known & (teacher_at >= 0) & (teacher_at < N)
 
         s, s_y = _apart(student_ptr + row * student_row, student_col, y, known, keep, inside, rest, at_col)
-        t, t_y = _apart(teacher_ptr + teacher_at * teacher_row, teacher_col, y, found, keep, inside, rest, at_col)
+        t, t_y = _apart(teacher_ptr + teacher_at * teacher_row, teacher_col, y, in_table, keep, inside, rest, at_col)
 
         s_power, t_power = tl.exp2(s * (cool * LOG2_E)), tl.exp2(t * (cool * LOG2_E))
         s_total, t_total = tl.sum(s_power, 1), tl.sum(t_power, 1)
@@ -192,20 +192,20 @@ def _tiling(student: Tensor, teacher: Tensor) -> tuple[int, dict[str, Any]]:
 
 @torch.library.custom_op("affect::dkd", mutates_args=(), schema=f"(Tensor student, {SCHEMA}) -> (Tensor, Tensor)")
 def loss_and_share(student: Tensor, *flat: Any) -> tuple[Tensor, Tensor]:
-    """flat: a DKD's fields. -> loss (), share () = 1 / divisor; float32."""
-    told = DKD(*flat)
-    tiles, tile = _tiling(student, told.teacher)
+    """flat: the fields of a DKDInputs. -> loss (), share () = 1 / divisor; float32."""
+    inputs = DKDInputs(*flat)
+    tiles, tile = _tiling(student, inputs.teacher)
     steps = triton.cdiv(tiles, PROGRAMS)
     programs = triton.cdiv(tiles, steps)
     partial, loss, share = (torch.empty(shape, dtype=torch.float32, device=student.device) for shape in ((2, programs), (), ()))
     with torch.cuda.device_of(student):
         _rows[(programs,)](
-            student, *student.stride(), *told.pointers(student), student, student, partial, *student.shape, steps,
-            **told.constants(), GRAD=False, **tile,
+            student, *student.stride(), *inputs.pointers(student), student, student, partial, *student.shape, steps,
+            **inputs.constants(), GRAD=False, **tile,
         )  # fmt: skip
         finish[(1,)](
-            partial, optional(told.divisor, student)[0], loss, share, loss, programs,
-            MEAN=told.mean, COUNT=told.divisor is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
+            partial, optional(inputs.divisor, student)[0], loss, share, loss, programs,
+            MEAN=inputs.mean, COUNT=inputs.divisor is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
         )  # fmt: skip
     return loss, share
 
@@ -215,13 +215,13 @@ def loss_and_share(student: Tensor, *flat: Any) -> tuple[Tensor, Tensor]:
 )
 def gradient(upstream: Tensor, share: Tensor, student: Tensor, *flat: Any) -> Tensor:
     """upstream * d loss / d student, (B, C) in the student's dtype."""
-    told = DKD(*flat)
-    tiles, tile = _tiling(student, told.teacher)
+    inputs = DKDInputs(*flat)
+    tiles, tile = _tiling(student, inputs.teacher)
     out = torch.empty(student.shape, dtype=student.dtype, device=student.device)
     with torch.cuda.device_of(student):
         _rows[(tiles,)](
-            student, *student.stride(), *told.pointers(student), upstream, share, out, *student.shape, 1,
-            **told.constants(), GRAD=True, **tile,
+            student, *student.stride(), *inputs.pointers(student), upstream, share, out, *student.shape, 1,
+            **inputs.constants(), GRAD=True, **tile,
         )  # fmt: skip
     return out
 
@@ -257,6 +257,6 @@ loss_and_share.register_autograd(_backward, setup_context=_save)
 gradient.register_autograd(_refuse)
 
 
-def dkd_fused(student: Tensor, told: DKD) -> Tensor:
-    loss, _ = loss_and_share(student, *told)
+def dkd_fused(student: Tensor, inputs: DKDInputs) -> Tensor:
+    loss, _ = loss_and_share(student, *inputs)
     return loss

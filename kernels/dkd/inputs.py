@@ -1,4 +1,4 @@
-"""What `dkd` is told beside the student, as one value from the contract to the kernel.
+"""The checked inputs of `dkd` besides the student, as one value from the contract to the kernel.
 
 Axes: B rows, C classes, N rows of a table.
 """
@@ -17,7 +17,7 @@ from affect.kernels.checks import (
     check_target,
     check_target_values,
     check_weight_values,
-    values_wanted,
+    values_are_checked,
     wrong,
 )
 from affect.kernels.launch import of_target, optional, row_weights
@@ -29,7 +29,7 @@ SCHEMA = (  # the fields below, in order, as a torch operator takes them
 TENSORS = 6  # the fields that come first
 
 
-class DKD(NamedTuple):
+class DKDInputs(NamedTuple):
     teacher: Tensor  # (B, C), or (N, C) with rows
     target: Tensor  # (B,) int64 or (B, C)
     rows: Tensor | None  # (B,) int64
@@ -62,7 +62,7 @@ class DKD(NamedTuple):
         ignore: int,
         reduction: str,
         count: Tensor | None,
-    ) -> "DKD":
+    ) -> "DKDInputs":
         """student: (B, C), on the device that the others must be on. Raises: ValueError that names op and argument."""
         B, C = student.shape
         if rows is not None:
@@ -83,13 +83,13 @@ class DKD(NamedTuple):
             check_constant(op, "sample_weight", sample_weight, (B,), student)
         check_reduction(op, reduction, count, student)
         tensor, value = (weight, 0.0) if isinstance(weight, Tensor) else (None, float(weight))
-        told = cls(
+        inputs = cls(
             teacher, target, rows, tensor, sample_weight, count, value, float(temperature), float(alpha),
             None if beta is None else float(beta), float(ce), ignore, reduction == "mean",
         )  # fmt: skip
-        if values_wanted():
-            told.check_values(op, student)
-        return told
+        if values_are_checked():
+            inputs.check_values(op, student)
+        return inputs
 
     def check_values(self, op: str, student: Tensor) -> None:
         """Waits for the GPU."""

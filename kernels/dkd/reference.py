@@ -4,15 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from affect.kernels.dkd.inputs import DKD
+from affect.kernels.dkd.inputs import DKDInputs
 
 
-def _teacher_rows(told: DKD) -> Tensor:
+def _teacher_rows(inputs: DKDInputs) -> Tensor:
     """(B, C); NaN where there is no such row."""
-    if told.rows is None:
-        return told.teacher
-    found = (told.rows >= 0) & (told.rows < len(told.teacher))
-    return torch.where(found[:, None], told.teacher[torch.where(found, told.rows, 0)], torch.nan)
+    if inputs.rows is None:
+        return inputs.teacher
+    in_table = (inputs.rows >= 0) & (inputs.rows < len(inputs.teacher))
+    return torch.where(in_table[:, None], inputs.teacher[torch.where(in_table, inputs.rows, 0)], torch.nan)
 
 
 def _log_sides(z: Tensor, y: Tensor, is_top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,33 +27,33 @@ def _kl_terms(log_p: Tensor, log_q: Tensor) -> Tensor:
     return torch.where(p == 0, 0, p * (log_p - log_q))
 
 
-def dkd_reference(student: Tensor, told: DKD) -> Tensor:
+def dkd_reference(student: Tensor, inputs: DKDInputs) -> Tensor:
     student = student if student.dtype == torch.float64 else student.float()
     classes = torch.arange(student.shape[1], device=student.device)
-    sample = told.weights(student)  # (B,)
+    sample = inputs.weights(student)  # (B,)
     keep = (sample != 0)[:, None]
     student = torch.where(keep, student, 0)  # an ignored row may hold anything: 0 * NaN is NaN
-    teacher = torch.where(keep, _teacher_rows(told).to(student.dtype), 0)
-    if told.hard:
-        label = torch.where(keep, told.target[:, None], 0)
+    teacher = torch.where(keep, _teacher_rows(inputs).to(student.dtype), 0)
+    if inputs.hard:
+        label = torch.where(keep, inputs.target[:, None], 0)
         y = label.clamp(0, student.shape[1] - 1)  # (B, 1)
         is_top = classes == y  # (B, C)
         share = torch.where(label == y, is_top.to(student.dtype), torch.nan)
     else:
-        share = torch.where(keep, told.target.to(student.dtype), 0)
+        share = torch.where(keep, inputs.target.to(student.dtype), 0)
         y = share.argmax(1, keepdim=True)
         is_top = classes == y
 
-    b_s, rest_s, r_s = _log_sides(student / told.temperature, y, is_top)
-    b_t, rest_t, r_t = _log_sides(teacher / told.temperature, y, is_top)
+    b_s, rest_s, r_s = _log_sides(student / inputs.temperature, y, is_top)
+    b_t, rest_t, r_t = _log_sides(teacher / inputs.temperature, y, is_top)
     tckd = _kl_terms(b_t, b_s) + _kl_terms(rest_t, rest_s)
     nckd = _kl_terms(r_t, r_s).sum(1)
-    beta = told.alpha * rest_t.exp() if told.beta is None else told.beta
-    weight = told.weight_number if told.weight is None else told.weight.to(student.dtype)
+    beta = inputs.alpha * rest_t.exp() if inputs.beta is None else inputs.beta
+    weight = inputs.weight_number if inputs.weight is None else inputs.weight.to(student.dtype)
     cross_entropy = -(share * F.log_softmax(student, 1)).sum(1)
-    rows = told.ce * cross_entropy + weight * told.temperature**2 * (told.alpha * tckd + beta * nckd)
+    rows = inputs.ce * cross_entropy + weight * inputs.temperature**2 * (inputs.alpha * tckd + beta * nckd)
     total = (sample * rows).sum()
-    if not told.mean:
+    if not inputs.mean:
         return total
-    count = sample.sum() if told.divisor is None else told.divisor.to(student.dtype)
+    count = sample.sum() if inputs.divisor is None else inputs.divisor.to(student.dtype)
     return total * torch.where(count == 0, 0, 1 / count)

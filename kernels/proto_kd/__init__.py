@@ -11,11 +11,13 @@ from affect.kernels.checks import (
     check_rows,
     check_target_values,
     check_weight_values,
-    values_wanted,
+    values_are_checked,
     wrong,
 )
 from affect.kernels.dispatch import choose
-from affect.kernels.proto_kd.reference import ProtoKD
+from affect.kernels.proto_kd.reference import ProtoKDInputs
+
+__all__ = ["one_hot_floor", "proto_kd"]
 
 OP = "proto_kd"
 WIDEST = 64  # prototypes that a program can hold beside a block of features
@@ -44,14 +46,14 @@ def proto_kd(
         features: (B, D) float32, float16 or bfloat16 (float64 runs the reference); any strides. The only one with a gradient;
             that of a row of zeros is F.normalize's, some 1e12 times a direction: finite in float32, not in float16.
         prototypes: (K, D) float, K >= 2; more than 64 run the reference.
-        target: (B, K) float: q^T.   teacher_features: (B, D) float, the other way to say it: q^T is then the softmax of their
+        target: (B, K) float: q^T.   teacher_features: (B, D) float, in place of target: q^T is then the softmax of their
             cosines to the same prototypes over teacher_temperature. One of the two.
         sample_weight: (B,) v. Rows with a weight of 0 add nothing and get no gradient, whatever they hold.
         reduction: "sum": sum_i v_i row_i. "mean": that sum over `count`, zero where the count is.
         count: () the mean's divisor, for a sum over all ranks and micro-batches. Default: sum_i v_i.
     Returns: () float32. NaN for a NaN in a row that counts.
     Raises: ValueError on a shape, dtype, device or number outside the above; on values in tensors only under KERNELS_CHECK=1.
-    Source: NeuroGaze-Distill's proto_kd (mode cos, tau .90). How its target is made is not public: both kinds here are own.
+    Source: NeuroGaze-Distill's proto_kd (mode cos, tau .90). How it makes its target is not public: both kinds here are choices.
     """
     check_rows(OP, "features", features)
     shape, width = tuple(features.shape), features.shape[1]
@@ -69,14 +71,14 @@ def proto_kd(
     if sample_weight is not None:
         check_constant(OP, "sample_weight", sample_weight, shape[:1], features)
     check_reduction(OP, reduction, count, features)
-    if values_wanted():
+    if values_are_checked():
         check_weight_values(OP, "sample_weight", sample_weight)
         if target is not None:
             check_target_values(OP, target, len(prototypes), -1, None if sample_weight is None else sample_weight != 0)
-    told = ProtoKD(
+    inputs = ProtoKDInputs(
         target, teacher_features, sample_weight, count, float(temperature), float(teacher_temperature), reduction == "mean"
     )
-    return choose(OP, features, len(prototypes), WIDEST).fn(features, prototypes, told)
+    return choose(OP, features, len(prototypes), WIDEST).fn(features, prototypes, inputs)
 
 
 def one_hot_floor(prototypes: int, temperature: float) -> float:

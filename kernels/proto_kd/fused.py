@@ -15,7 +15,7 @@ from affect.kernels.arcface_head.reference import TINY
 from affect.kernels.cosine import FEATURES, ROWS, block, cosines, padded, store_row_gradient
 from affect.kernels.gradient import stored_gradient
 from affect.kernels.launch import optional
-from affect.kernels.proto_kd.reference import ProtoKD
+from affect.kernels.proto_kd.reference import ProtoKDInputs
 from affect.kernels.reduce import finish
 
 SCHEMA = (
@@ -76,11 +76,11 @@ def _proto(  # type: ignore[no-untyped-def]
 
 @torch.library.custom_op("affect::proto_kd", mutates_args=(), schema=SCHEMA)
 def loss_and_grad(features: Tensor, prototypes: Tensor, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """flat: a ProtoKD's fields, with_grad. -> loss (), share () = 1 / divisor, d sum / d features (B, D), or (0, D); float32."""
+    """flat: the fields of ProtoKDInputs, with_grad. -> loss (), share () = 1 / divisor, d sum / d features (B or 0, D)."""
     *fields, with_grad = flat
-    told = ProtoKD(*fields)
+    inputs = ProtoKDInputs(*fields)
     (B, D), K = features.shape, len(prototypes)
-    target = told.target if told.teacher_features is None else told.teacher_features
+    target = inputs.target if inputs.teacher_features is None else inputs.teacher_features
     assert target is not None
     programs = triton.cdiv(B, ROWS)
     partial, loss, share, dx = (
@@ -90,13 +90,13 @@ def loss_and_grad(features: Tensor, prototypes: Tensor, *flat: Any) -> tuple[Ten
     with torch.cuda.device_of(features):
         _proto[(programs,)](
             features, *features.stride(), prototypes, *prototypes.stride(), target, *target.stride(),
-            *optional(told.sample_weight, features), told.temperature, told.teacher_temperature, partial, dx, B, K, D,
-            TEACHER=told.teacher_features is not None, SAMPLE_WEIGHT=told.sample_weight is not None, GRAD=with_grad, TINY=TINY,
-            ROWS=ROWS, COLS=padded(K), FEATURES=FEATURES,
+            *optional(inputs.sample_weight, features), inputs.temperature, inputs.teacher_temperature, partial, dx, B, K, D,
+            TEACHER=inputs.teacher_features is not None, SAMPLE_WEIGHT=inputs.sample_weight is not None, GRAD=with_grad,
+            TINY=TINY, ROWS=ROWS, COLS=padded(K), FEATURES=FEATURES,
         )  # fmt: skip
         finish[(1,)](
-            partial, optional(told.divisor, features)[0], loss, share, loss, programs,
-            MEAN=told.mean, COUNT=told.divisor is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
+            partial, optional(inputs.divisor, features)[0], loss, share, loss, programs,
+            MEAN=inputs.mean, COUNT=inputs.divisor is not None, HITS=False, BLOCK=min(triton.next_power_of_2(programs), 1024),
         )  # fmt: skip
     return loss, share, dx
 
@@ -124,6 +124,6 @@ def _backward(ctx, upstream, _share, _dx):  # type: ignore[no-untyped-def]
 loss_and_grad.register_autograd(_backward, setup_context=_save)
 
 
-def proto_kd_fused(features: Tensor, prototypes: Tensor, told: ProtoKD) -> Tensor:
-    loss, _, _ = loss_and_grad(features, prototypes, *told, features.requires_grad and torch.is_grad_enabled())
+def proto_kd_fused(features: Tensor, prototypes: Tensor, inputs: ProtoKDInputs) -> Tensor:
+    loss, _, _ = loss_and_grad(features, prototypes, *inputs, features.requires_grad and torch.is_grad_enabled())
     return loss

@@ -41,3 +41,11 @@ def test_on_cuda_triton_is_taken_where_it_was_the_fastest_and_is_installed(monke
     assert provider("cuda") == ("reference", "triton not installed")
     with pytest.raises(ValueError, match="expected triton installed"):
         provider("cuda", "triton")
+
+
+def test_the_folders_are_the_ops():
+    import affect.kernels as kernels
+
+    assert kernels.OPS == ("arcface_ce", "arcface_head", "dkd", "proto_kd")
+    assert sorted(kernels.__all__) == ["OPS", "arcface_ce", "arcface_head", "dkd", "one_hot_floor", "proto_kd"]
+    assert all(callable(getattr(kernels, name)) for name in kernels.OPS)

@@ -272,15 +272,15 @@ def test_gradcheck_and_gradgradcheck_of_the_reference(case):
 @pytest.mark.parametrize("case", ["everything_hard", "everything_soft"])
 def test_opcheck(case):
     from affect.kernels.dkd.fused import gradient, loss_and_share
-    from affect.kernels.dkd.inputs import DKD
+    from affect.kernels.dkd.inputs import DKDInputs
 
     student, options = rows(case, 6, 3, torch.bfloat16)
     defaults = {"alpha": 1.0, "rows": None, "ignore": -1, "reduction": "mean", "count": None}
-    told = DKD.checked("dkd", student, **(defaults | options))
-    torch.library.opcheck(loss_and_share, (student.requires_grad_(), *told))
+    inputs = DKDInputs.checked("dkd", student, **(defaults | options))
+    torch.library.opcheck(loss_and_share, (student.requires_grad_(), *inputs))
     one = torch.ones((), device=DEVICE)
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")  # it has no gradient on purpose
-    torch.library.opcheck(gradient, (one, one, student, *told), test_utils=tests)
+    torch.library.opcheck(gradient, (one, one, student, *inputs), test_utils=tests)
 
 
 def test_torch_compile_keeps_it_in_one_graph(monkeypatch):

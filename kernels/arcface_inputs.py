@@ -1,4 +1,4 @@
-"""What `arcface_ce` and `arcface_head` are told beside their rows, as one value from the contract to the kernel.
+"""The checked inputs of `arcface_ce` and `arcface_head` besides their rows, as one value from the contract to the kernel.
 
 Axes: B rows, C classes.
 """
@@ -17,7 +17,7 @@ from affect.kernels.checks import (
     check_target,
     check_target_values,
     check_weight_values,
-    values_wanted,
+    values_are_checked,
 )
 from affect.kernels.launch import of_target, optional, row_weights
 
@@ -27,7 +27,7 @@ SCHEMA = (  # the fields below, in order, as a torch operator takes them
 )
 
 
-class ArcFace(NamedTuple):
+class ArcFaceInputs(NamedTuple):
     target: Tensor  # (B,) int64 or (B, C)
     margin: Tensor | None  # () where the margin is a tensor; else margin_rad holds
     class_weight: Tensor | None  # (C,)
@@ -55,7 +55,7 @@ class ArcFace(NamedTuple):
         ignore: int,
         reduction: str,
         count: Tensor | None,
-    ) -> "ArcFace":
+    ) -> "ArcFaceInputs":
         """rows: (B, anything), on the device that the others must be on. Raises: ValueError that names op and argument."""
         check_target(op, target, rows, classes)
         check_positive(op, "scale", scale)
@@ -66,7 +66,7 @@ class ArcFace(NamedTuple):
         if sample_weight is not None:
             check_constant(op, "sample_weight", sample_weight, (rows.shape[0],), rows)
         check_reduction(op, reduction, count, rows)
-        if values_wanted():
+        if values_are_checked():
             check_margin_value(op, margin)
             check_weight_values(op, "class_weight", class_weight)
             check_weight_values(op, "sample_weight", sample_weight)
