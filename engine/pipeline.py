@@ -13,7 +13,7 @@ from affect.engine.calibration.calibration import CALIBRATION, Calibration, fixe
 from affect.engine.calibration.conformal import coverage_figures, fit_conformal
 from affect.engine.calibration.temperature import fit_temperature
 from affect.engine.config.run import CalibrationConfig, RunConfig
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import calib_selection, open_dataset, val_selection
 from affect.engine.distill.teacher import open_teacher
 from affect.engine.evaluation.evaluate import write_metrics
@@ -92,7 +92,7 @@ def complete(folder: Path, calibration: CalibrationConfig | None = None) -> Mode
         loader = eval_loader(
             dataset, rows, run.preprocess, names, device, clip=clip, kind=kind, workers=workers, side=run.data.side
         )
-        with Progress(what, len(loader.planner.order.rows), "clips" if clip else "images") as progress:
+        with Progress(what, len(loader.order.rows), "clips" if clip else "images") as progress:
             return predicted(predict, loader, outputs, progress.advance)
 
     calib, first, config = None, layout.first_classes, calibration or run.calibration

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from affect.engine.calibration.calibration import CALIBRATION, read_calibration
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import collect, pooled
 from affect.engine.runs.files import BEST
@@ -105,7 +105,7 @@ def said(folder: Path, fold: int, dataset: Dataset, rows: np.ndarray) -> HeldOut
         dataset, rows, run.preprocess, (), device, clip=run.data.clip, kind=run.data.loader, workers=run.data.workers,
         side=run.data.side,
     )  # fmt: skip
-    with Progress(f"fold {fold}", len(loader.planner.order.rows), "samples" if run.data.clip is None else "windows") as progress:
+    with Progress(f"fold {fold}", len(loader.order.rows), "samples" if run.data.clip is None else "windows") as progress:
         values = collect(in_torch(model.to(device)), loader, progress.advance)
     if loader.windows:
         _, values = pooled(loader.windows.sample, values)

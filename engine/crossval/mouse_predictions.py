@@ -15,7 +15,7 @@ from affect.engine.calibration.calibration import read_calibration
 from affect.engine.crossval.fold_results import FoldResults, collect
 from affect.engine.crossval.held_out import HeldOut, concat
 from affect.engine.crossval.run_folds import runs_in
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.evaluation import predictions
 from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.metrics.classification import softmax

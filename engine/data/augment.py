@@ -14,12 +14,12 @@ from affect.engine.config.augmentation import AffineConfig, AugmentConfig, BlurC
 from affect.engine.config.preprocess import Clahe
 
 TRIES = 10  # torchvision's: a window that does not fit is drawn again
-# Where in a sample's numbers each augmentation finds its own: switching one on moves no other.
+# The columns of a sample's numbers that each augmentation reads: switching one on moves no other.
 CROP = slice(0, 2 * TRIES + 2)  # area and ratio a try, top, left
-FLIP, EQUALISE, CLIP = 22, 23, 24
+FLIP, CLAHE, CLAHE_LEVEL = 22, 23, 24
 AFFINE = slice(25, 29)  # angle, shift down, shift right, scale
 JITTER = slice(29, 33)  # brightness, contrast, saturation, hue
-SPREAD = slice(AFFINE.start, JITTER.stop)  # what goes both ways from the middle
+SPREAD = slice(AFFINE.start, JITTER.stop)  # the numbers whose middle means no change
 BLUR = slice(33, 35)  # whether, sigma
 ERASE = slice(35, 40)  # whether, area, ratio, top, left
 DRAWS = 40
@@ -63,8 +63,19 @@ def uniforms(seed: int, draw_id: np.ndarray, sample: np.ndarray, count: int) -> 
 
 
 @dataclass(frozen=True)
+class Mix:
+    """How a batch is mixed. share: of the first picture of each pair.
+
+    box: top, left, height, width in pixels of what is pasted from the second; None: the whole pictures are blended.
+    """
+
+    share: float
+    box: tuple[int, int, int, int] | None
+
+
+@dataclass(frozen=True)
 class Draw:
-    """What is done to each of B pictures; None where the augmentation is off.
+    """The drawn numbers of B pictures; None where an augmentation is off.
 
     window: (B, 4) int32 top, left, height, width in pixels of the stored picture. flip: (B,) bool.
     clahe_level: (B,) int32, which of `Clahe.levels`; -1: no CLAHE.
@@ -82,6 +93,24 @@ class Draw:
     erase: np.ndarray | None = None
 
 
+def draw_mix(config: AugmentConfig, seed: int, step: int, size: int) -> Mix | None:
+    """Draw for the batch of a step by (seed, step) alone; None where mixup and cutmix are off. With both on, each takes half.
+
+    One share and one box a batch, as timm does. size: of the model's pictures, in pixels.
+    """
+    if config.mixup == 0 and config.cutmix == 0:
+        return None
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, 1))))
+    cut = config.cutmix > 0 and (config.mixup == 0 or random.random() < 0.5)
+    alpha = config.cutmix if cut else config.mixup
+    share = float(random.beta(alpha, alpha))
+    if not cut:
+        return Mix(share, None)
+    side = round(size * (1 - share) ** 0.5)
+    top, left = random.integers(0, size - side + 1, 2).tolist()
+    return Mix(1 - side * side / size**2, (top, left, side, side))
+
+
 def draw(
     config: AugmentConfig,
     clahe: Clahe | None,
@@ -93,7 +122,7 @@ def draw(
     width: np.ndarray,
     spread: np.ndarray | None = None,
 ) -> Draw:
-    """The numbers for a batch. height, width: (B,) pixels of the stored pictures; size: of the model's.
+    """Draw for B pictures. height, width: (B,) pixels of the stored pictures; size: of the model's.
 
     spread: (B,) how many times as far affine and jitter reach; None: once.
     """
@@ -102,11 +131,11 @@ def draw(
         u[:, SPREAD] = 0.5 + spread[:, None] * (u[:, SPREAD] - 0.5)
     whole = np.stack([np.zeros_like(height), np.zeros_like(height), height, width], axis=1)
     window = _crop(config.crop, u[:, CROP], height, width) if config.crop else whole
-    level = np.floor(u[:, CLIP] * len(clahe.levels)) if clahe else np.zeros(len(u))
+    level = np.floor(u[:, CLAHE_LEVEL] * len(clahe.levels)) if clahe else np.zeros(len(u))
     return Draw(
         window.astype(np.int32),
         u[:, FLIP] < config.flip,
-        np.where(u[:, EQUALISE] < (clahe.p if clahe else 0), level, -1).astype(np.int32),
+        np.where(u[:, CLAHE] < (clahe.p if clahe else 0), level, -1).astype(np.int32),
         _affine(config.affine, u[:, AFFINE], size) if config.affine else None,
         _jitter(config.jitter, u[:, JITTER]) if config.jitter else None,
         _blur(config.blur, u[:, BLUR]) if config.blur else None,

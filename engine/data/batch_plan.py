@@ -9,7 +9,7 @@ import torch
 
 from affect.engine.config.augmentation import AugmentConfig
 from affect.engine.config.preprocess import Preprocess
-from affect.engine.data.augment import Draw, draw
+from affect.engine.data.augment import Draw, Mix, draw, draw_mix
 from affect.engine.data.clip_view import ClipView, Windows
 from affect.shards.dataset import Dataset
 from affect.shards.sampler import Order
@@ -18,11 +18,12 @@ from affect.shards.tar_stream import StreamReader
 
 @dataclass(frozen=True)
 class Plan:
-    """B pictures: cut `draw.window` out, resize to `size`, cut the model's square at `corner`, then do what `draw` says.
+    """B pictures: cut `draw.window` out, resize to `size`, cut the model's square at `corner`, then augment by `draw`.
 
     sample: (B,) int64. data: encoded bytes. size: (B, 2) int32 height, width. corner: (B, 2) int32 top, left.
     start: None; of B clips the stored frame that each view starts at, (B,) int64. Then `data` is of T frames a clip, clip after
         clip, and all of them are treated alike.
+    mix: None; how the finished batch is mixed.
     """
 
     sample: np.ndarray
@@ -31,23 +32,24 @@ class Plan:
     corner: np.ndarray
     draw: Draw
     start: np.ndarray | None = None
+    mix: Mix | None = None
 
     @property
     def frames(self) -> int:
         """T; 1 of pictures."""
         return len(self.data) // len(self.sample)
 
-    def shaped(self, images: torch.Tensor) -> torch.Tensor:
-        """(B * T, H, W, 3), as `data` is, to (B, T, H, W, 3); pictures stay (B, H, W, 3)."""
-        return images if self.start is None else images.unflatten(0, (len(self.sample), self.frames))
+    def shaped(self, pictures: torch.Tensor) -> torch.Tensor:
+        """The model's inputs: (B * T, H, W, 3), as `data` is, to (B, T, H, W, 3); pictures stay (B, H, W, 3)."""
+        return pictures if self.start is None else pictures.unflatten(0, (len(self.sample), self.frames))
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans step k: a random view each epoch where `augment` is given, else the evaluation view.
+    """Plans step k: a random view each epoch with `augment`, the evaluation view without.
 
-    clip: of a dataset of clips, which frames are seen. windows: what the numbers of the order stand for; None: samples, whose
-    windows are drawn. spread: (N,) by sample, how many times as far the augmentation reaches; None: once.
+    clip: of a dataset of clips, which frames are seen. windows: the windows that the order's numbers stand for; None: the numbers
+    are samples, whose windows are drawn. spread: (N,) by sample, how many times as far the augmentation reaches; None: once.
     """
 
     dataset: Dataset
@@ -70,7 +72,7 @@ class Planner:
 
     @property
     def pictures(self) -> int:
-        """That a step of this process is made of."""
+        """How many pictures a step of this process has; of clips, frames."""
         return self.order.batch // self.order.world * (self.clip.config.frames if self.clip else 1)
 
     def plan(self, step: int) -> Plan:
@@ -82,11 +84,10 @@ class Planner:
         if self.augment is None:
             return Plan(sample, data, *self._evaluation(height, width), start)
         spread = None if self.spread is None else self.spread[sample]
-        made = draw(
-            self.augment, self.preprocess.clahe, self.preprocess.size, self.seed, draw_id, sample, height, width, spread
-        )  # fmt: skip
-        size = np.full((len(sample), 2), self.preprocess.size, np.int32)
-        return Plan(sample, data, size, np.zeros_like(size), made, start)
+        clahe, side = self.preprocess.clahe, self.preprocess.size
+        numbers = draw(self.augment, clahe, side, self.seed, draw_id, sample, height, width, spread)
+        size, mix = np.full((len(sample), 2), side, np.int32), draw_mix(self.augment, self.seed, step, side)
+        return Plan(sample, data, size, np.zeros_like(size), numbers, start, mix)
 
     def _start(self, row: np.ndarray, draw_id: np.ndarray) -> np.ndarray | None:
         if self.clip is None:
@@ -100,9 +101,9 @@ class Planner:
                 return [self.stream.image(*pair) for pair in zip(sample.tolist(), draw_id.tolist(), strict=True)]
             return [self.dataset.image(s) for s in sample.tolist()]
         data, frames = list[np.ndarray](), self.clip.frames(self.seed, sample, start)
-        for s, epoch, chosen in zip(sample.tolist(), draw_id.tolist(), frames.tolist(), strict=True):
+        for s, drawn, chosen in zip(sample.tolist(), draw_id.tolist(), frames.tolist(), strict=True):
             if self.stream:
-                stored = self.stream.frames(s, epoch)
+                stored = self.stream.frames(s, drawn)
                 data += [stored[i] for i in chosen]
             else:
                 data += self.dataset.frames(s, chosen)

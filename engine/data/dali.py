@@ -1,4 +1,4 @@
-"""The fast path: DALI decodes, resizes and augments; on the CPU what `plain.py` makes, to a level of rounding.
+"""The DALI pipeline: decodes, resizes and augments; on the CPU it makes what `opencv.py` makes, to a level of rounding.
 
 exec_dynamic stays on: without it a batch handed over without a copy is overwritten two runs later.
 """
@@ -39,10 +39,10 @@ def pictures(planner: Planner, workers: int, step: int, device: torch.device) ->
     def feed() -> tuple[Any, ...]:
         nonlocal step
         if not parts:
-            made = planner.plan(step)
+            plan = planner.plan(step)
             step += 1
-            planned.append(made)
-            parts.extend(_parts(made, preprocess.size, names, part))
+            planned.append(plan)
+            parts.extend(_parts(plan, preprocess.size, names, part))
         return parts.popleft()
 
     ahead = max(AHEAD, min(AHEAD * count, MOST_AHEAD // (part * preprocess.size**2 * 3)))
@@ -50,11 +50,11 @@ def pictures(planner: Planner, workers: int, step: int, device: torch.device) ->
     joined = Joined(total, count)
     while True:
         if count == 1:
-            images = torch.from_dlpack(pipeline.run()[0].as_tensor())
+            inputs = torch.from_dlpack(pipeline.run()[0].as_tensor())
         else:
-            images = joined(torch.from_dlpack(pipeline.run()[0].as_tensor()) for _ in range(count))
-        made = planned.popleft()
-        yield made, made.shaped(images)
+            inputs = joined(torch.from_dlpack(pipeline.run()[0].as_tensor()) for _ in range(count))
+        plan = planned.popleft()
+        yield plan, plan.shaped(inputs)
 
 
 class Joined:

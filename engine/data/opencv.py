@@ -93,10 +93,10 @@ def pictures(plan: Callable[[int], Plan], preprocess: Preprocess, workers: int, 
     """(plan, (B, size, size, 3) uint8, of clips (B, T, size, size, 3)) from `step` on, without end."""
     side = preprocess.size
 
-    def put(planned: Plan, first: int, images: np.ndarray) -> None:
+    def put(planned: Plan, first: int, inputs: np.ndarray) -> None:
         """A picture, or all frames of a clip: a task each would cost a tenth of their time."""
         for i in range(first, first + planned.frames):
-            images[i] = picture(planned, i, preprocess)
+            inputs[i] = picture(planned, i, preprocess)
 
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Plan, np.ndarray, list[Future[None]]]] = deque()
@@ -104,15 +104,15 @@ def pictures(plan: Callable[[int], Plan], preprocess: Preprocess, workers: int, 
             while True:
                 while len(waiting) <= AHEAD:
                     planned = plan(step)
-                    images = np.empty((len(planned.data), side, side, 3), np.uint8)
-                    firsts = range(0, len(images), planned.frames)
-                    waiting.append((planned, images, [pool.submit(put, planned, i, images) for i in firsts]))
+                    inputs = np.empty((len(planned.data), side, side, 3), np.uint8)
+                    firsts = range(0, len(inputs), planned.frames)
+                    waiting.append((planned, inputs, [pool.submit(put, planned, i, inputs) for i in firsts]))
                     step += 1
-                    if (len(waiting) + 1) * images.nbytes > MOST_AHEAD:
+                    if (len(waiting) + 1) * inputs.nbytes > MOST_AHEAD:
                         break
-                planned, images, futures = waiting.popleft()
+                planned, inputs, futures = waiting.popleft()
                 for future in futures:
                     future.result()
-                yield planned, planned.shaped(torch.from_numpy(images))
+                yield planned, planned.shaped(torch.from_numpy(inputs))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

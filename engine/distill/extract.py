@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import largest_share, open_dataset
 from affect.engine.distill.features import Features, refuse_existing
 from affect.engine.evaluation.predictions import collect

@@ -16,7 +16,7 @@ from torch import nn
 
 from affect.engine.calibration.calibration import Calibration, read_calibration
 from affect.engine.config.run import Precision, RunConfig
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import train_selection
 from affect.engine.distill.softlabels import Scale
 from affect.engine.evaluation.evaluate import same_classes

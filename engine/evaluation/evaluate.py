@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from affect.engine.calibration.calibration import Calibration
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.class_order import matched
 from affect.engine.evaluation.evaluated_model import Subject, open_subject
@@ -93,7 +93,7 @@ def _values(subject: Subject, dataset: Dataset, rows: np.ndarray, progress: Prog
     """output -> (N, C) of these samples; of clips the means over their windows."""
     loader = eval_loader(dataset, rows, subject.preprocess, (), torch.device("cpu"), clip=subject.clip, side=subject.side)
     with progress or Progress("evaluate", None, "images", shown=False) as shown:
-        shown.total = len(loader.planner.order.rows)
+        shown.total = len(loader.order.rows)
         values = collect(subject.predict, loader, shown.advance)
     return pooled(loader.windows.sample, values)[1] if loader.windows else values
 

@@ -22,7 +22,7 @@ from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
-Predict = Callable[..., dict[str, np.ndarray]]  # `Batch.given`, (B, H, W, 3) uint8 and more -> output -> (B, C) logits
+Predict = Callable[..., dict[str, np.ndarray]]  # `Batch.args` -> output -> (B, C) logits
 BEST_OF_A_RUN = (BEST, "best.onnx", MODEL)
 
 
@@ -57,8 +57,8 @@ def in_torch(model: nn.Module) -> Predict:
     """In float32, on the device where the model is."""
 
     @torch.inference_mode()
-    def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
-        return {name: values.float().cpu().numpy() for name, values in model(*given)[1].items()}
+    def predict(*args: torch.Tensor) -> dict[str, np.ndarray]:
+        return {name: values.float().cpu().numpy() for name, values in model(*args)[1].items()}
 
     return predict
 
@@ -69,8 +69,8 @@ def _run(path: Path) -> Subject:
     folder = path.parent if path.suffix == ".pt" else path
     calibration = read_calibration(folder)
 
-    def calibrated(*given: torch.Tensor) -> dict[str, np.ndarray]:
-        logits = predict(*given)
+    def calibrated(*args: torch.Tensor) -> dict[str, np.ndarray]:
+        logits = predict(*args)
         return logits | ({first.name: calibration.apply(logits[first.name])} if first else {})
 
     is_best = path == folder or path.name in BEST_OF_A_RUN
@@ -84,8 +84,8 @@ def _package(path: Path) -> Subject:
     package = ModelPackage.open(path)
     backend = OnnxRuntime(package.model)
 
-    def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
-        values = backend.run(*(one.numpy() for one in given))
+    def predict(*args: torch.Tensor) -> dict[str, np.ndarray]:
+        values = backend.run(*(one.numpy() for one in args))
         return {output.name: values[raw_name(output)] for output in package.layout.outputs}
 
     above = package.model.resolve().parents[:2] if package.model.name in BEST_OF_A_RUN else ()

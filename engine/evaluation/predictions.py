@@ -54,12 +54,12 @@ class Predicted:
 
 def collect(predict: Predict, loader: Loader, advance: Advance = silent) -> dict[str, np.ndarray]:
     """output -> (N, C) float32 logits of every row of the loader's order, in its order."""
-    order = loader.planner.order
+    order = loader.order
     gathered: dict[str, list[np.ndarray]] = {}
     batches = loader.from_step(0)
     for done in range(0, len(order.rows), order.batch):
         batch = next(batches)
-        for name, values in predict(*batch.given).items():
+        for name, values in predict(*batch.args).items():
             gathered.setdefault(name, []).append(values.astype(np.float32))
         advance(min(order.batch, len(order.rows) - done))
     return {name: np.concatenate(parts)[: len(order.rows)] for name, parts in gathered.items()}
@@ -67,8 +67,8 @@ def collect(predict: Predict, loader: Loader, advance: Advance = silent) -> dict
 
 def predicted(predict: Predict, loader: Loader, outputs: tuple[Output, ...], advance: Advance = silent) -> Predicted:
     """Of the loader's samples. Raises InputError where none is labelled for the first output."""
-    dataset, windows = loader.planner.dataset, loader.windows
-    rows = windows.sample if windows else loader.planner.order.rows
+    dataset, windows = loader.dataset, loader.windows
+    rows = windows.sample if windows else loader.order.rows
     target = loader.targets[outputs[0].name].numpy()[rows]
     check_labelled(dataset, outputs[0], target, "of the split")
 

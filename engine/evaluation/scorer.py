@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from affect.engine.config.run import RunConfig
-from affect.engine.data.loader import Loader, eval_loader
+from affect.engine.data.build import eval_loader
+from affect.engine.data.loader import Loader
 from affect.engine.data.selection import train_rows, val_selection
 from affect.engine.evaluation.predictions import check_labelled, collect, pooled
 from affect.engine.metrics.output_metrics import all_figures, labelled
@@ -56,9 +57,9 @@ class Scorer:
         model.eval()
 
         @torch.inference_mode()
-        def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
+        def predict(*args: torch.Tensor) -> dict[str, np.ndarray]:
             with autocast(dtype, ranks.device):
-                _, outputs = model(*given)
+                _, outputs = model(*args)
             return {name: values.float().cpu().numpy() for name, values in outputs.items()}
 
         loader = self._loader(which, ranks)

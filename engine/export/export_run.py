@@ -15,7 +15,8 @@ from torch import nn
 
 from affect.engine.calibration.calibration import Calibration, read_calibration
 from affect.engine.config.run import RunConfig
-from affect.engine.data.loader import Loader, eval_loader
+from affect.engine.data.build import eval_loader
+from affect.engine.data.loader import Loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
 from affect.engine.data.side_signals import signal
 from affect.engine.evaluation.evaluated_model import Predict, in_torch

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from affect.engine.config.run import RunConfig
-from affect.engine.data.loader import Loader, eval_loader
+from affect.engine.data.build import eval_loader
+from affect.engine.data.loader import Loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
 from affect.engine.evaluation.predictions import collect, pooled
 from affect.engine.export.parity import agreement
@@ -56,7 +57,7 @@ class Judge:
         """Training samples in the view of evaluation, (1, ...) uint8 each, evenly spread."""
         rows = open_dataset(self.run.data.dataset).rows(train_selection(self.run.data))
         loader, found = self._loader(rows, CLIPS if self.run.data.clip else SAMPLES), list[np.ndarray]()
-        batches, count = loader.from_step(0), len(loader.planner.order.rows)
+        batches, count = loader.from_step(0), len(loader.order.rows)
         while len(found) < count:
             found += [image[None] for image in next(batches).inputs.numpy()]
         return found[:count]
@@ -90,7 +91,7 @@ class Judge:
 
     def _metric(self, values: dict[str, np.ndarray]) -> float:
         windows = self._validation.windows
-        rows = self._validation.planner.order.rows
+        rows = self._validation.order.rows
         if windows:
             rows, values = pooled(windows.sample, values)
         targets = {output.name: self._validation.targets[output.name].numpy()[rows] for output in self.layout.outputs}

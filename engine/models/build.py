@@ -18,7 +18,7 @@ from affect.shards.schema import TargetLayout
 
 
 class FrameModel(nn.Module):
-    """images (B, H, W, 3) uint8 -> features (B, D), outputs name -> (B, C).
+    """inputs (B, H, W, 3) uint8 -> features (B, D), outputs name -> (B, C).
 
     mirror: evaluating, and so in every graph, both are the means over a picture and its mirror image.
     """
@@ -27,10 +27,10 @@ class FrameModel(nn.Module):
         super().__init__()
         self.normalise, self.backbone, self.head, self.mirror = Normalise(), backbone, head, mirror
 
-    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if self.training or not self.mirror:
-            return self.head(self.backbone(self.normalise(images)))
-        features, outputs = self.head(self.backbone(self.normalise(torch.cat([images, images.flip(2)]))))
+            return self.head(self.backbone(self.normalise(inputs)))
+        features, outputs = self.head(self.backbone(self.normalise(torch.cat([inputs, inputs.flip(2)]))))
         return _mean_of_halves(features), {name: _mean_of_halves(values) for name, values in outputs.items()}
 
 

@@ -78,15 +78,15 @@ def width_of(backbone: nn.Module) -> int:
 
 
 class FrameEncoder(nn.Module):
-    """images (N, H, W, 3) uint8 -> (N, F); width: F. A graph of its own when a clip model is exported."""
+    """inputs (N, H, W, 3) uint8 -> (N, F); width: F. A graph of its own when a clip model is exported."""
 
     def __init__(self, normalise: Normalise, backbone: nn.Module) -> None:
         super().__init__()
         self.normalise, self.backbone = normalise, backbone
         self.width = width_of(backbone)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.backbone(self.normalise(images))
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.backbone(self.normalise(inputs))
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
 
 
 class ClipModel(nn.Module):
-    """images (B, T, H, W, 3) uint8 -> features (B, D), outputs name -> (B, C).
+    """inputs (B, T, H, W, 3) uint8 -> features (B, D), outputs name -> (B, C).
 
     Its weights are named as a FrameModel's: `backbone.*`, so that a clip model can start from a model of single pictures, and
     `head.*`, the temporal head.
@@ -124,7 +124,7 @@ class ClipModel(nn.Module):
 
     @property
     def encoder(self) -> FrameEncoder:
-        """A module that shares the weights: images (N, H, W, 3) uint8 -> (N, F)."""
+        """A module that shares the weights: inputs (N, H, W, 3) uint8 -> (N, F)."""
         encoder = FrameEncoder(self.normalise, self.backbone)
         encoder.training = self.training  # of itself alone: parts of the backbone may be frozen
         return encoder
@@ -134,19 +134,19 @@ class ClipModel(nn.Module):
         """(B, T, F), side -> features (B, D), outputs name -> (B, C)."""
         return self.head
 
-    def forward(self, images: Tensor, side: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """images (B, T, H, W, 3) uint8, side (B, S) where the head was built for it."""
-        return self.head(self.frames(images), side)
+    def forward(self, inputs: Tensor, side: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """inputs (B, T, H, W, 3) uint8, side (B, S) where the head was built for it."""
+        return self.head(self.frames(inputs), side)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """images (N, H, W, 3) uint8 -> (N, F), all at once."""
-        return self.backbone(self.normalise(images))
+    def encode(self, inputs: Tensor) -> Tensor:
+        """inputs (N, H, W, 3) uint8 -> (N, F), all at once."""
+        return self.backbone(self.normalise(inputs))
 
-    def frames(self, images: Tensor) -> Tensor:
-        """images (B, T, H, W, 3) uint8 -> (B, T, F), in chunks."""
-        if images.ndim != 5 or not images.shape[1]:
-            raise InputError(f"clip model: images: expected (B, T, H, W, 3) with T of at least 1, got {tuple(images.shape)}")
-        flat = images.flatten(0, 1)
+    def frames(self, inputs: Tensor) -> Tensor:
+        """inputs (B, T, H, W, 3) uint8 -> (B, T, F), in chunks."""
+        if inputs.ndim != 5 or not inputs.shape[1]:
+            raise InputError(f"clip model: inputs: expected (B, T, H, W, 3) with T of at least 1, got {tuple(inputs.shape)}")
+        flat = inputs.flatten(0, 1)
         if not self.chunk or torch.compiler.is_exporting():  # a graph takes any number of clips
             encoded = self._encoded(flat)
         else:
@@ -154,15 +154,15 @@ class ClipModel(nn.Module):
             parts = [self._encoded(flat[first::chunks]) for first in range(chunks)]
             place = torch.cat([torch.arange(first, len(flat), chunks, device=flat.device) for first in range(chunks)])
             encoded = torch.cat(parts)[place.argsort()]
-        return encoded.unflatten(0, images.shape[:2])
+        return encoded.unflatten(0, inputs.shape[:2])
 
-    def _encoded(self, images: Tensor) -> Tensor:
+    def _encoded(self, inputs: Tensor) -> Tensor:
         if not self.checkpointing or not torch.is_grad_enabled():
-            return self.encode(images)
+            return self.encode(inputs)
         if torch.compiler.is_compiling():  # a compiled step writes buffers once, at its end
-            return checkpoint(self.encode, images, use_reentrant=False)
+            return checkpoint(self.encode, inputs, use_reentrant=False)
         return checkpoint(
-            self.encode, images, use_reentrant=False, context_fn=lambda: (nullcontext(), buffers_kept(self.backbone))
+            self.encode, inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), buffers_kept(self.backbone))
         )
 
 

@@ -34,14 +34,14 @@ class CalibratedOutputs(nn.Module):
 
 
 class Deployed(nn.Module):
-    """images (N, H, W, 3) or (N, T, H, W, 3) uint8, side (N, S) as measured where the model takes it -> outputs."""
+    """inputs (N, H, W, 3) or (N, T, H, W, 3) uint8, side (N, S) as measured where the model takes it -> outputs."""
 
     def __init__(self, model: nn.Module, layout: TargetLayout, temperature: tuple[float, ...]) -> None:
         super().__init__()
         self.model, self.outputs = model, CalibratedOutputs(layout, temperature)
 
-    def forward(self, images: Tensor, side: Tensor | None = None) -> tuple[Tensor, ...]:
-        return self.outputs((self.model(images) if side is None else self.model(images, side))[1])
+    def forward(self, inputs: Tensor, side: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.outputs((self.model(inputs) if side is None else self.model(inputs, side))[1])
 
 
 class DeployedTemporal(nn.Module):

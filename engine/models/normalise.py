@@ -22,9 +22,9 @@ class Normalise(nn.Module):
         self.std: Tensor
         self.channels_last = True  # else in NCHW memory: convolutions follow their input
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """By rows of pixels: on a CPU torch is three times as slow with an innermost axis of three numbers."""
-        width = images.shape[2]
-        rows = images.flatten(2).float()  # (B, H, W * 3)
+        width = inputs.shape[2]
+        rows = inputs.flatten(2).float()  # (B, H, W * 3)
         planes = ((rows - self.mean.repeat(width)) / self.std.repeat(width)).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
         return planes if self.channels_last else planes.contiguous()

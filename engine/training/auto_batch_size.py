@@ -64,9 +64,9 @@ def probe(run: RunConfig, task: TaskSpec, layout: TargetLayout, device: torch.de
         optimizer = torch.optim.AdamW(model.parameters())
         side, frames = run.model.image_size, (run.data.clip.frames,) if run.data.clip else ()
         with autocast(choose_precision(run.train, device)[0], device):
-            images = torch.zeros(size, *frames, side, side, 3, dtype=torch.uint8, device=device)
+            inputs = torch.zeros(size, *frames, side, side, 3, dtype=torch.uint8, device=device)
             signals = [torch.zeros(size, len(run.data.side), device=device)] if run.data.side else []
-            _, outputs = model(images, *signals)
+            _, outputs = model(inputs, *signals)
         torch.stack([logits.float().square().mean() for logits in outputs.values()]).sum().backward()
         optimizer.step()
         return torch.cuda.max_memory_allocated(device)

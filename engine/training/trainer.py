@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import train_loader
+from affect.engine.data.build import train_loader
 from affect.engine.data.side_signals import side_scale
 from affect.engine.losses.base import Teacher, TrainingRows
 from affect.engine.losses.build import LossFunction
@@ -98,17 +98,17 @@ class Trainer:
         self.score, self.log, self.device = score, log, ranks.device
         torch.manual_seed(run.seed)
         self.loader = train_loader(run, task, dataset, ranks)
-        self.order = self.loader.planner.order
+        self.order = self.loader.order
         self.steps = min(self.order.first_step_of(run.optim.epochs), run.optim.steps or sys.maxsize)
         self.model = build_model(run, task, dataset.info.layout).to(self.device)
         self.outputs = [dataset.info.layout.output(name) for name in task.outputs]
         for output in self.outputs:
             if output.kind == "scalars":
-                rows = self.loader.targets[output.name][torch.from_numpy(self.loader.planner.samples)]
+                rows = self.loader.targets[output.name][torch.from_numpy(self.loader.samples)]
                 self.model.head.start_at(output.name, rows.nanmean(0).nan_to_num(0.0).to(self.device))
         self.lineage = initialise(self.model, init_from, self.outputs) if init_from else None
         if self.loader.side is not None:  # after the weights of another run, whose clips had another mean
-            values = self.loader.side[torch.from_numpy(self.loader.planner.samples)]
+            values = self.loader.side[torch.from_numpy(self.loader.samples)]
             scale = side_scale(dataset, run.data.side, values.numpy())
             set_scale(self.model, *map(torch.from_numpy, scale))
         last = self.epoch(self.steps - 1)
@@ -200,7 +200,7 @@ class Trainer:
                 torch.compiler.cudagraph_mark_step_begin()
             with self.ranks.quiet(self.parallel, last=i == len(pieces) - 1):
                 with autocast(self.dtype, self.device):
-                    features, outputs = self.forward(*piece.given)
+                    features, outputs = self.forward(*piece.args)
                 losses = self.loss(features, outputs, piece, counts)  # in float32
                 self.scaler.scale(losses.total * self.ranks.world).backward()  # DDP takes the mean over the processes
             for name, value in {**losses.parts, "total": losses.total}.items():

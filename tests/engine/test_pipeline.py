@@ -10,7 +10,7 @@ from affect.engine.calibration.calibration import fixed, read_calibration
 from affect.engine.calibration.conformal import scores
 from affect.engine.config.load import load_config
 from affect.engine.config.run import CalibrationConfig
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import in_torch
 from affect.engine.evaluation.predictions import Predictions, collect

@@ -6,8 +6,8 @@ import torch
 
 from affect.engine.config.augmentation import AffineConfig, AugmentConfig, BlurConfig, CropConfig, EraseConfig, JitterConfig
 from affect.engine.config.preprocess import Clahe
-from affect.engine.data.augment import draw, philox, uniforms
-from affect.engine.data.mixup import Mix, draw_mix
+from affect.engine.data.augment import Mix, draw, draw_mix, philox, uniforms
+from affect.engine.data.mixup import blend, both, mixed_inputs
 from affect.engine.data.opencv import jittered, warped
 
 KNOWN = {  # counter, key, output: the known-answer file of Random123 (philox 4x32, 10 rounds)
@@ -153,13 +153,13 @@ class TestMix:
     def test_share_of_a_cut_is_the_share_of_its_pixels(self):
         mix = draw_mix(AugmentConfig(cutmix=1.0), 1, 3, 8)
         from_first = (
-            mix.images(torch.ones(2, 8, 8, 3, dtype=torch.uint8) * torch.tensor([1, 0])[:, None, None, None])[0] == 1
+            mixed_inputs(torch.ones(2, 8, 8, 3, dtype=torch.uint8) * torch.tensor([1, 0])[:, None, None, None], mix)[0] == 1
         ).float()
         assert from_first.mean().item() == pytest.approx(mix.share)
 
     def test_targets_follow_the_pixels(self):
         mix = Mix(0.75, None)
         want = (0.75 * self.IMAGES.float() + 0.25 * self.IMAGES.flip(0).float()).round()
-        assert (mix.images(self.IMAGES).float() - want).abs().max() <= 1
-        assert mix.blend(self.TARGETS)[0].tolist() == [0.75, 0, 0, 0, 0, 0.25]
-        assert mix.both(torch.tensor([[1.0], [1.0], [0.0]])).tolist() == [[0.0], [1.0], [0.0]]
+        assert (mixed_inputs(self.IMAGES, mix).float() - want).abs().max() <= 1
+        assert blend(self.TARGETS, mix)[0].tolist() == [0.75, 0, 0, 0, 0, 0.25]
+        assert both(torch.tensor([[1.0], [1.0], [0.0]])).tolist() == [[0.0], [1.0], [0.0]]

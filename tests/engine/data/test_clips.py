@@ -13,11 +13,11 @@ from affect.engine.config.digest import digest_of
 from affect.engine.config.load import load_config
 from affect.engine.data import dali
 from affect.engine.data import opencv as plain
-from affect.engine.data.augment import DRAWS, START, uniforms
+from affect.engine.data.augment import DRAWS, START, Mix, uniforms
 from affect.engine.data.batch_plan import Planner
+from affect.engine.data.build import eval_loader, train_loader
 from affect.engine.data.clip_view import all_starts, drawn_starts, inside, reach, seen, turns
-from affect.engine.data.loader import eval_loader, train_loader
-from affect.engine.data.mixup import Mix
+from affect.engine.data.mixup import mixed_inputs
 from affect.engine.data.selection import open_dataset
 from affect.engine.system.distributed import Ranks
 from affect.engine.system.log import say_once
@@ -383,8 +383,8 @@ def test_large_batches_are_not_made_far_ahead(packed, kind, monkeypatch):
 def test_a_mix_is_the_same_in_every_frame(box):
     clips = torch.randint(0, 256, (4, 5, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mix = Mix(0.7, box)
-    mixed = mix.images(clips)
-    assert all(torch.equal(mixed[:, t], mix.images(clips[:, t])) for t in range(5))
+    mixed = mixed_inputs(clips, mix)
+    assert all(torch.equal(mixed[:, t], mixed_inputs(clips[:, t], mix)) for t in range(5))
 
 
 def test_pieces_and_mixtures_keep_their_windows(packed):

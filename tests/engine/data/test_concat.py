@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from affect.engine.config.load import load_config
-from affect.engine.data.loader import train_loader
+from affect.engine.data.build import train_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.runs.folder import fingerprint
 from affect.engine.system.distributed import Ranks

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from affect.engine.config.load import load_config
-from affect.engine.data.loader import eval_loader, train_loader
+from affect.engine.data.build import eval_loader, train_loader
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS
 from affect.shards.dataset import Dataset

@@ -9,7 +9,7 @@ import torch
 
 from affect.engine.config.load import load_config
 from affect.engine.config.run import check_corrections
-from affect.engine.data.loader import train_loader
+from affect.engine.data.build import train_loader
 from affect.engine.data.selection import largest_share, open_dataset, train_rows, train_selection, val_selection
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS

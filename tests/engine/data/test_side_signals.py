@@ -15,8 +15,9 @@ from affect.engine.config.digest import digest_of
 from affect.engine.config.load import load_config
 from affect.engine.config.run import RunConfig
 from affect.engine.data import side_signals as side
-from affect.engine.data.loader import eval_loader, train_loader
-from affect.engine.data.mixup import Mix
+from affect.engine.data.augment import Mix
+from affect.engine.data.build import eval_loader, train_loader
+from affect.engine.data.mixup import mixed
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import open_subject
@@ -115,7 +116,7 @@ def given(noise, run):
     loader = eval_loader(
         open_dataset(noise), "val", subject.preprocess, (), CPU, clip=subject.clip, kind="plain", workers=1, side=SIDE
     )
-    return [one.numpy() for one in next(loader.from_step(0)).given]
+    return [one.numpy() for one in next(loader.from_step(0)).args]
 
 
 def accuracy(folder):
@@ -326,5 +327,5 @@ def test_a_batch_has_what_was_measured_of_its_clips(kind, config):
     want = [[numbers_of(i)[1].get(name, np.nan) for name in ("heart_rate", "activity")] for i in shown]
     np.testing.assert_allclose(batch.side.numpy(), np.array(want), rtol=1e-6)
     assert torch.equal(torch.cat([half.side for half in batch.split(2)]).nan_to_num(), batch.side.nan_to_num())
-    mixed = batch.mixed(Mix(0.75, None)).side
-    np.testing.assert_allclose(mixed, 0.75 * batch.side + 0.25 * batch.side.flip(0), rtol=1e-5)
+    side = mixed(batch, Mix(0.75, None)).side
+    np.testing.assert_allclose(side, 0.75 * batch.side + 0.25 * batch.side.flip(0), rtol=1e-5)

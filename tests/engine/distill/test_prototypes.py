@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from affect.engine.cli.main import main
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.distill.extract import _known, extract
 from affect.engine.distill.features import Features, feature_table, read_features
 from affect.engine.distill.prototypes import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.distill.ensemble_softlabels import soft_labels
 from affect.engine.distill.softlabels import SoftLabels, standardized
 from affect.engine.evaluation.evaluated_model import in_torch

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from affect.engine.config.load import load_config
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.distill.ensemble_softlabels import soft_labels
 from affect.engine.distill.extract import extract
 from affect.engine.distill.prototypes import make_prototypes

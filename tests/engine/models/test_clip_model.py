@@ -289,7 +289,7 @@ def test_options_make_a_backbone_narrow():
         (lambda: narrow(channels=7), r"model.options: timm's resnet18 cannot be made with {'channels': 7} \(TypeError"),
         (lambda: narrow(width=1), "unexpected keyword argument 'width'.*or take model.options: {}"),
         (lambda: frame_backbone(ModelConfig(backbone="small_cnn", options={"a": 1})), "model.options: small_cnn has none"),
-        (lambda: model()(clips()[0]), r"images: expected \(B, T, H, W, 3\) with T of at least 1, got \(5, 32, 32, 3\)"),
+        (lambda: model()(clips()[0]), r"inputs: expected \(B, T, H, W, 3\) with T of at least 1, got \(5, 32, 32, 3\)"),
         (lambda: model(chunk=4)(clips(frames=0)), r"with T of at least 1, got \(3, 0, 32, 32, 3\)"),
         (lambda: head("mean")(frames(2, 0, 24)), r"frames: expected \(B, T, F\) with T of at least 1, got \(2, 0, 24\)"),
         (lambda: head("mean")(frames(2, 24)), r"frames: expected \(B, T, F\)"),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from affect.engine import Engine
 from affect.engine.config.load import load_config
-from affect.engine.data.loader import train_loader
+from affect.engine.data.build import train_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.scorer import Scorer
@@ -120,7 +120,7 @@ def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
     assert task.outputs == ("emotion", "au")
     loader = train_loader(run, task, dataset, Ranks(CPU))
     model = build_model(run, task, dataset.info.layout)
-    rows = TrainingRows(dataset, loader.targets, loader.planner.order.rows, CPU)
+    rows = TrainingRows(dataset, loader.targets, loader.order.rows, CPU)
     loss = LossFunction(run, task, rows, model.head.width)
     batch = next(batch for batch in loader.from_step(0) if 0 < batch.mask["au"].amax(1).sum() < 32)
     known = batch.mask["au"].amax(1) > 0

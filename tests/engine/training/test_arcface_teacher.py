@@ -203,12 +203,13 @@ from affect.engine.training.trainer import fit
 from affect.shards.dataset import Dataset
 
 out, settings = Path(sys.argv[1]), sys.argv[2:]
-seen, batch = [], Loader._batch
-def noted(self, plan, inputs, step):
-    if self.planner.augment:
-        seen.append((step, plan.sample.tolist()))
-    return batch(self, plan, inputs, step)
-Loader._batch = noted
+seen, from_step = [], Loader.from_step
+def noted(self, step):
+    for number, batch in enumerate(from_step(self, step), step):
+        if self.planner.augment:
+            seen.append((number, batch.sample.tolist()))
+        yield batch
+Loader.from_step = noted
 run = load_config("smoke", settings)
 task, dataset = TASKS[run.task], Dataset(run.data.dataset)
 fit(run, task, dataset, out, Scorer(run, task, dataset))

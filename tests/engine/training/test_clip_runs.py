@@ -12,7 +12,7 @@ from affect.engine import ClipEngine, Engine
 from affect.engine.config.load import load_config
 from affect.engine.config.optimisation import OptimConfig, PlateauConfig
 from affect.engine.data.batch import Batch
-from affect.engine.data.loader import eval_loader
+from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import open_subject

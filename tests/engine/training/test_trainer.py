@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from affect.engine.config.load import load_config
-from affect.engine.data.loader import train_loader
+from affect.engine.data.build import train_loader
 from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
 from affect.engine.models.build import build_model
@@ -167,7 +167,7 @@ def first_losses(settings, steps=3):
         model = model.to(memory_format=torch.channels_last)
     forward = torch.compile(model) if run.train.compile == "default" else model
     loader = train_loader(run, task, dataset, ranks)
-    rows = TrainingRows(dataset, loader.targets, loader.planner.order.rows, ranks.device)
+    rows = TrainingRows(dataset, loader.targets, loader.order.rows, ranks.device)
     loss_fn, stream = LossFunction(run, task, rows, model.head.width), loader.from_step(0)
     dtype = {"bf16": torch.bfloat16, "off": None}[run.train.precision]
     values = []
