@@ -75,6 +75,8 @@ def attempt(kind: type[S], value: dict[str, Any]) -> S | list[str]:
 def _problem(kind: type[Section], error: Any) -> str:
     """One pydantic error as `key: found, expected`, with the nearest valid name for an unknown key."""
     keys = [str(k) for k in error["loc"]]
+    if keys[:2] == ["loss", "terms"]:  # in a file, terms are keys of `loss`
+        del keys[1]
     where = ".".join(keys)
     if error["type"] == "extra_forbidden":
         known = _keys_at(kind, keys[:-1])
@@ -92,12 +94,12 @@ def _problem(kind: type[Section], error: Any) -> str:
 
 def _keys_at(kind: Any, keys: list[str]) -> list[str]:
     for key in keys:
-        if key not in kind.model_fields:  # the name of an entry: its kind is the one of before
+        if key not in kind.entries():  # the name of an entry: its kind is the one of before
             continue
-        annotation = kind.model_fields[key].annotation
+        annotation = kind.entries()[key]
         kinds = [annotation, *getattr(annotation, "__args__", ())]
         kind = next(k for k in kinds if isinstance(k, type) and issubclass(k, Section))
-    return list(kind.model_fields)
+    return list(kind.entries())
 
 
 def find_config(name: str) -> Path:

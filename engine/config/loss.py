@@ -1,13 +1,34 @@
-"""What a configuration says of the loss: the `loss` section."""
+"""The `loss` section: settings of the tasks' own terms, and sections of the terms that are added by name."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)  # fmt: skip
 
+from affect.engine.config.loss_terms import FIRST_TERMS, TermConfig, term_settings
 from affect.engine.config.section import YAML_1_1, Section
+
+T = TypeVar("T", bound=TermConfig)
+
+
+def _validated_terms(value: dict[str, Any]) -> dict[str, Any]:
+    """Each term's settings by its own kind, in the order of `term_settings`; a term that is null is off."""
+    kinds: dict[str, Any] = {name: (kind | None, None) for name, kind in term_settings(value).items()}
+    terms = create_model("Terms", __base__=Section, **kinds).model_validate(value)
+    return {name: settings for name in kinds if (settings := getattr(terms, name)) is not None}
+
+
+Terms = Annotated[dict[str, SerializeAsAny[TermConfig]], BeforeValidator(_validated_terms)]
 
 
 class ArcFaceConfig(Section):
@@ -58,67 +79,6 @@ class TeacherConfig(Section):
         return self
 
 
-class KdConfig(Section):
-    """Plain distillation, T^2 KL."""
-
-    weight: float = Field(1.0, gt=0)
-    temperature: float = Field(4.0, gt=0)
-
-
-class DkdConfig(Section):
-    """Decoupled distillation, T^2 (alpha TCKD + beta NCKD); the defaults are the paper's."""
-
-    weight: float = Field(1.0, gt=0)
-    alpha: float = Field(1.0, ge=0)
-    beta: float = Field(8.0, ge=0)
-    temperature: float = Field(4.0, gt=0)
-    warmup_epochs: int = Field(20, ge=0)
-
-    def ramp_at(self, epoch: int) -> float:
-        return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-
-
-class KdMseConfig(Section):
-    """Mean squared distance of logits over T."""
-
-    weight: float = Field(0.30, gt=0)
-    temperature: float = Field(1.0, gt=0)
-
-
-class ProtoKdConfig(Section):
-    """KL over frozen prototypes, at temperature tau."""
-
-    prototypes: str  # of `affect prototypes`
-    weight: float = Field(0.12, gt=0)
-    mode: Literal["cos"] = "cos"
-    tau: float = Field(0.90, gt=0)
-    target: Literal["grid", "teacher"] = "grid"
-    anchors: str = "default"  # of target grid: where each class stands in valence and arousal; or a file
-    sigma: float = Field(0.4, gt=0)  # of target grid: width, in units of valence
-    temperature: float = Field(5.0, gt=0)  # of target grid: softens it
-    teacher_tau: float = Field(0.90, gt=0)  # of target teacher
-
-
-class DGeoConfig(Section):
-    """Geometry of the features: positive classes tight, all classes apart."""
-
-    weight: float = Field(0.012, gt=0)
-    positive_classes: list[str] = Field(default_factory=lambda: ["happiness", "surprise"])
-    hard_gate: float = Field(0.2, ge=0)
-    margin: float = Field(0.5, ge=0)
-    intra_class: bool = True
-    momentum: float = Field(0.9, ge=0, lt=1)  # of the classes' mean features
-    schedule: Literal["late_cosine", "constant"] = "late_cosine"
-    start_epoch: int = Field(20, ge=0)  # of late_cosine: 0 before
-    end_epoch: int = Field(60, ge=0)  # of late_cosine: whole from here on
-
-    def ramp_at(self, epoch: int) -> float:
-        if self.schedule == "constant":
-            return 1.0
-        share = min(max((epoch - self.start_epoch) / max(self.end_epoch - self.start_epoch, 1), 0.0), 1.0)
-        return 0.5 * (1 - math.cos(math.pi * share))
-
-
 class AuConfig(Section):
     """Binary cross-entropy of action units, over the labelled ones.
 
@@ -167,36 +127,59 @@ class LossConfig(Section):
     class_weights_beta: float = Field(0.9999, ge=0, lt=1)
     arcface: ArcFaceConfig | None = None  # of a task with a cosine head; null: its plain head alone
     teacher: TeacherConfig | None = None
-    kd: KdConfig | None = None
-    dkd: DkdConfig | None = None
-    kd_mse: KdMseConfig | None = None
-    proto_kd: ProtoKdConfig | None = None
-    d_geo: DGeoConfig | None = None
+    terms: Terms = Field(default_factory=dict)  # of a file these are keys beside the others: loss.kd, loss.dkd ...
 
-    @property
-    def distillation(self) -> dict[str, KdConfig | DkdConfig | KdMseConfig | ProtoKdConfig | DGeoConfig]:
-        """Name -> settings of the terms that are on, beside the task's own."""
-        terms = {"kd": self.kd, "dkd": self.dkd, "kd_mse": self.kd_mse, "proto_kd": self.proto_kd, "d_geo": self.d_geo}
-        return {name: config for name, config in terms.items() if config is not None}
+    @model_validator(mode="before")
+    @classmethod
+    def terms_by_name(cls, value: Any) -> Any:
+        """Every key that is no other setting names a term."""
+        if not isinstance(value, dict):
+            return value
+        own = {key: part for key, part in value.items() if key in cls.entries(declared=False)}
+        off = {key for key, part in value.items() if part is None and key in FIRST_TERMS}
+        return own | {"terms": {key: part for key, part in value.items() if key not in own and key not in off}}
+
+    @model_serializer(mode="wrap")
+    def as_in_a_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Terms beside the other settings."""
+        value = handler(self)
+        terms = value.pop("terms")
+        return value | dict.fromkeys(FIRST_TERMS) | terms
+
+    @classmethod
+    def entries(cls, *, declared: bool = True) -> dict[str, Any]:
+        own = {key: annotation for key, annotation in super().entries().items() if key != "terms"}
+        return own | term_settings() if declared else own
+
+    def settings(self, name: str, kind: type[T]) -> T:
+        """Of a term that is on."""
+        settings = self.terms[name]
+        assert isinstance(settings, kind)
+        return settings
 
     @model_validator(mode="after")
     def teacher_is_there_and_used(self) -> Self:
-        learn = [name for name in ("kd", "dkd", "kd_mse") if name in self.distillation]
-        if learn and not (self.teacher and (self.teacher.soft_labels or self.teacher.run)):
-            raise ValueError(
-                f"{learn[0]}: needs a teacher: teacher.soft_labels, a folder of affect softlabels, or teacher.run and online"
-            )
-        copies = self.proto_kd is not None and self.proto_kd.target == "teacher"
-        if copies and not (self.teacher and (self.teacher.features or self.teacher.run)):
-            raise ValueError(
-                "proto_kd.target: teacher needs teacher.features, a file of affect features, or teacher.run and online"
-            )
-        if self.teacher and not learn and not copies:
+        teacher = self.teacher
+        for name, settings in self.terms.items():
+            if settings.learns_from == "logits" and not (teacher and (teacher.soft_labels or teacher.run)):
+                raise ValueError(
+                    f"{name}: needs a teacher: teacher.soft_labels, a folder of affect softlabels, or teacher.run and online"
+                )
+            if settings.learns_from == "features" and not (teacher and (teacher.features or teacher.run)):
+                raise ValueError(
+                    f"{name}: learns from a teacher's features and needs teacher.features, a file of affect features, "
+                    "or teacher.run and online"
+                )
+        if teacher and not any(settings.learns_from for settings in self.terms.values()):
             raise ValueError("teacher: no term learns from it; add kd, dkd or kd_mse, or proto_kd with target: teacher")
+        return self
+
+    @model_validator(mode="after")
+    def terms_agree(self) -> Self:
         if self.focal_gamma and self.arcface:
             raise ValueError("focal_gamma: with the ArcFace margin there is no focal loss here; take one: arcface: null")
         if self.focal_gamma and self.resup:
             raise ValueError("focal_gamma: both it and resup weight samples by what the model thinks of them; take one")
-        if not self.cross_entropy and not self.distillation:
+        if not self.cross_entropy and not self.terms:
             raise ValueError("cross_entropy: 0 leaves no loss")
         return self

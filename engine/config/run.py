@@ -90,18 +90,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def distillation_fits(self) -> Self:
-        geo, dkd, epochs, augment = self.loss.d_geo, self.loss.dkd, self.optim.epochs, self.data.augment
-        if geo and geo.schedule == "late_cosine" and geo.end_epoch >= epochs:
-            raise ValueError(
-                f"loss.d_geo: its weight is whole at epoch {geo.end_epoch}, but the last of optim.epochs={epochs} is "
-                f"{epochs - 1}. The recipe scaled to {epochs}: --set loss.d_geo.start_epoch={epochs // 5} "
-                f"--set loss.d_geo.end_epoch={epochs * 3 // 5}"
-            )
-        if dkd and dkd.warmup_epochs >= epochs:
-            raise ValueError(
-                f"loss.dkd.warmup_epochs: {dkd.warmup_epochs} is not below optim.epochs ({epochs}); take fewer, e.g. "
-                f"{epochs // 12}"
-            )
+        augment = self.data.augment
+        for name, settings in self.loss.terms.items():
+            settings.check_epochs(f"loss.{name}", self.optim.epochs)
         if self.loss.teacher and not self.loss.teacher.run and (augment.mixup or augment.cutmix):
             raise ValueError(
                 "loss.teacher: stored soft labels are of single pictures; with mixup or cutmix take teacher.run and online"

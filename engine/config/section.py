@@ -15,6 +15,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @classmethod
+    def entries(cls) -> dict[str, Any]:
+        """Key -> annotation, of every key that a file may have here."""
+        return {key: field.annotation for key, field in cls.model_fields.items()}
+
 
 def _values_as_lists(value: Any) -> Any:
     if not isinstance(value, dict):

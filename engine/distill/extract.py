@@ -43,7 +43,7 @@ def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callabl
     found = Features(
         features=collect(penultimate, loader, advance)["features"], sample=rows, y=largest_share(target[rows]),
         target=target[rows], class_names=dataset.info.layout.output(output).names,
-        valence=_known(dataset, "meta.valence")[rows], arousal=_known(dataset, "meta.arousal")[rows],
+        valence=column_or_nan(dataset, "meta.valence")[rows], arousal=column_or_nan(dataset, "meta.arousal")[rows],
         dataset_sha256=dataset.index_sha256, checkpoint_sha256=file_sha256(run / BEST),
         fingerprint=json.dumps(load(run / BEST)["fingerprint"], sort_keys=True), split=split,
     )  # fmt: skip
@@ -51,7 +51,7 @@ def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callabl
     return found
 
 
-def _known(dataset: Dataset, column: str) -> np.ndarray:
+def column_or_nan(dataset: Dataset, column: str) -> np.ndarray:
     """(N,) float32 of an index column, NaN where there is none."""
     if not dataset.has(column):
         return np.full(dataset.info.num_samples, np.nan, np.float32)

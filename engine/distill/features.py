@@ -5,13 +5,13 @@ Needs numpy alone; `extract.py` makes the file. Axes: N rows, D features, C clas
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from affect.engine.data.array_file import read_npz, write_npz
 from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
@@ -84,34 +84,3 @@ def feature_table(path: Path, dataset: Dataset) -> np.ndarray:
 def refuse_existing(path: Path) -> None:
     if path.exists():
         raise InputError(f"{path}: is there already; name another: --out FILE.npz")
-
-
-def write_npz(path: Path, **arrays: Any) -> None:
-    """Whole on disk or not there; the same arrays give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
-        np.savez(stream, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz by name; pickled ones are left out, unread. Raises InputError where it is none."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an .npz")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: values for name in archive.files if (values := _unpickled(archive, name)) is not None}
-    except Exception as error:  # numpy, zipfile and zlib each raise their own kinds on what is no archive
-        raise InputError(f"{path}: not readable as an npz ({type(error).__name__}: {error})") from error
-
-
-def _unpickled(archive: Any, name: str) -> np.ndarray | None:
-    try:
-        return archive[name]
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            return None
-        raise

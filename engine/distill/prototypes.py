@@ -7,45 +7,19 @@ Axes: N rows, D features, C classes, K cells. Valence and arousal lie in [-1, 1]
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-from affect.engine.distill.features import Features, read_features, read_npz, refuse_existing, write_npz
-from affect.shards.checksum import file_sha256
-from affect.shards.class_maps import canonical
-from affect.shards.errors import InputError, first, nearest
+from affect.engine.data.array_file import write_npz
+from affect.engine.distill.features import Features, read_features, refuse_existing
+from affect.engine.losses.circumplex import Anchors, positions, read_anchors
+from affect.engine.losses.prototype_file import Prototypes, read_prototypes
+from affect.shards.errors import InputError
 
-Anchors = Mapping[str, tuple[float, float]]  # class -> valence, arousal
-
-# Own placement, not measured: the quadrants and their order are those of Russell, A circumplex model of affect, 1980; disgust and
-# contempt are not among his words. Anger and fear are drawn apart so that each class has a cell of a 5x5 grid to itself.
-ANCHORS: Anchors = {
-    "neutral": (0.0, 0.0), "happiness": (0.8, 0.4), "surprise": (0.1, 0.8), "sadness": (-0.7, -0.4),
-    "anger": (-0.7, 0.5), "disgust": (-0.7, 0.1), "fear": (-0.3, 0.7), "contempt": (-0.5, 0.1),
-}  # fmt: skip
 DIGITS = 6  # distances closer than this are equal
 UNKNOWN = -2.0  # AffectNet's valence and arousal where there are none
-ANCHOR_FORM = "{happiness: [0.8, 0.4]}: valence and arousal of a class, each from -1 to 1"
-
-
-@dataclass(frozen=True)
-class Prototypes:
-    """vectors: (K, D) float32, means of unit rows, of length 1 or less: `proto_kd` makes them unit rows itself.
-
-    centers: (K, 2) float32 valence, arousal. counts: (K,) int64 rows averaged, 0 in a cell that took another's vector.
-    sha256: of the file.
-    """
-
-    vectors: np.ndarray
-    centers: np.ndarray | None
-    counts: np.ndarray | None
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -126,94 +100,3 @@ def _nearest_filled(counts: np.ndarray, centers: np.ndarray) -> np.ndarray:
     filled = np.flatnonzero(counts)
     apart = np.linalg.norm(centers[:, None] - centers[filled][None], axis=2)
     return filled[np.round(apart, DIGITS).argmin(1)]
-
-
-def read_prototypes(path: Path) -> Prototypes:
-    """Ours or the seed's npz: `prototypes`, or the only 2-D float array beside `centers`; centers and counts may be missing."""
-    held = read_npz(path)
-    name = _which(held, path)
-    vectors = held[name].astype(np.float32)
-    if len(vectors) < 2 or not vectors.shape[1]:
-        raise InputError(f"{path}: {name}: found {vectors.shape}, expected (K, D) with 2 prototypes or more")
-    for what, bad in (("not finite", ~np.isfinite(vectors).all(1)), ("zero: it has no direction", ~vectors.any(1))):
-        if bad.any():
-            raise InputError(f"{path}: {name}: row {bad.argmax()} is {what}; make the prototypes anew: affect prototypes F.npz")
-    centers, counts = held.get("centers"), held.get("counts")
-    if centers is not None and (centers.shape != (len(vectors), 2) or not np.isfinite(centers).all()):
-        raise InputError(f"{path}: centers: found {centers.shape}, expected ({len(vectors)}, 2) finite valence, arousal")
-    if counts is not None and counts.shape != (len(vectors),):
-        raise InputError(f"{path}: counts: found {counts.shape}, expected ({len(vectors)},)")
-    return Prototypes(
-        vectors,
-        None if centers is None else centers.astype(np.float32),
-        None if counts is None else counts.astype(np.int64),
-        file_sha256(path),
-    )
-
-
-def _which(held: dict[str, np.ndarray], path: Path) -> str:
-    """The array that holds the prototypes."""
-    tables = [name for name, values in held.items() if values.ndim == 2 and values.dtype.kind == "f" and name != "centers"]
-    if "prototypes" in tables:
-        return "prototypes"
-    found = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in held.items()) or "nothing that is not pickled"
-    if len(tables) == 1 and "prototypes" not in held:
-        return tables[0]
-    what = "several 2-D float arrays, none called 'prototypes'" if len(tables) > 1 else "no 2-D float array"
-    raise InputError(f"{path}: {what}; expected prototypes (K, D); found {found}")
-
-
-def read_anchors(source: str) -> Anchors:
-    """`default`: our own placement of FER+'s and AffectNet's classes; else a YAML or JSON file {class: [valence, arousal]}."""
-    if source == "default":
-        return ANCHORS
-    try:
-        value = yaml.safe_load(Path(source).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{source}: not readable: {error.strerror}; expected `default`, or a file with {ANCHOR_FORM}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: not readable as YAML or JSON ({error}); expected {ANCHOR_FORM}") from error
-    if not isinstance(value, dict) or not value:
-        raise InputError(f"{source}: found {str(value)[:40]!r}, expected {ANCHOR_FORM}")
-    wrong = [f"{name}: {point}" for name, point in value.items() if not isinstance(name, str) or not _is_point(point)]
-    if wrong:
-        raise InputError(f"{source}: expected {ANCHOR_FORM}; found:\n{first(wrong)}")
-    anchors = {canonical(name): (float(point[0]), float(point[1])) for name, point in value.items()}
-    if len(anchors) < len(value):
-        raise InputError(
-            f"{source}: {len(value)} names for {len(anchors)} classes, {', '.join(anchors)}; expected one name a class"
-        )
-    return anchors
-
-
-def _is_point(value: Any) -> bool:
-    """Whether it is [valence, arousal]."""
-    numbers = isinstance(value, list) and all(type(x) in (int, float) and math.isfinite(x) and abs(x) <= 1 for x in value)
-    return numbers and len(value) == 2
-
-
-def positions(names: Sequence[str], anchors: Anchors) -> np.ndarray:
-    """(C, 2) float64 valence, arousal of classes, in any spelling. Raises InputError naming one without an anchor."""
-    for name in names:
-        if canonical(name) not in anchors:
-            raise InputError(
-                f"class {name!r} has no place in valence and arousal{nearest(canonical(name), anchors)}; placed are: "
-                f"{', '.join(anchors)}. Place it: --anchors FILE with {ANCHOR_FORM}"
-            )
-    return np.array([anchors[canonical(name)] for name in names], np.float64)
-
-
-def grid_targets(
-    names: Sequence[str], centers: np.ndarray, anchors: Anchors, sigma: float = 0.4, softness: float = 5.0
-) -> np.ndarray:
-    """(C, K) float32, rows sum to 1: where each class lies among the cells, the proto-KD target `grid`.
-
-        q = softmax(-d^2 / (2 sigma^2) / softness),   d: from the class's anchor to a cell's centre
-
-    centers: (K, 2). Of a row with the distribution t over the classes: t @ grid_targets(...).
-    Source: own; the seed's temperature 5.0 is the softness.
-    """
-    apart = positions(names, anchors)[:, None] - np.asarray(centers, np.float64)[None]  # (C, K, 2)
-    logits = -(apart**2).sum(2) / (2 * sigma**2) / softness
-    share = np.exp(logits - logits.max(1, keepdims=True))
-    return (share / share.sum(1, keepdims=True)).astype(np.float32)

@@ -26,7 +26,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from affect.engine.distill.features import read_npz
+from affect.engine.data.array_file import read_npz
+from affect.engine.runs.files import SOFT_LABELS
 from affect.engine.system.log import say
 from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap, columns_by_name
@@ -34,7 +35,7 @@ from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, first
 from affect.shards.schema import INDEX
 
-LABELS, ROWS, CLASSES = "softlabels.npz", "softlabels_index.jsonl", "classorder.json"
+ROWS, CLASSES = "softlabels_index.jsonl", "classorder.json"
 HASHES, ALIGNMENT, ENSEMBLE = "hash_manifest.json", "alignmentreport.json", "ensemble_metrics.json"
 UNLABELLED = 255
 FLATTEST = 1e-6  # least deviation that a row is divided by
@@ -74,11 +75,11 @@ class SoftLabels:
                 f"{folder / CLASSES}: has the classes {', '.join(theirs)}; {dataset.folder} has {', '.join(ours)}: not the "
                 "same, each once; take teachers of these classes"
             )
-        found = _logits(folder / LABELS, len(theirs))
+        found = _logits(folder / SOFT_LABELS, len(theirs))
         samples, row = _matched(folder, dataset, manifest, len(found))
         logits = np.full((dataset.info.num_samples, len(ours)), np.nan, np.float32)
         logits[samples] = found[row][:, columns]
-        return cls(logits, ours, *_recorded(folder / ENSEMBLE), sha256=file_sha256(folder / LABELS))
+        return cls(logits, ours, *_recorded(folder / ENSEMBLE), sha256=file_sha256(folder / SOFT_LABELS))
 
     def table(self, scale: Scale, standardize: bool) -> np.ndarray:
         """(N, C) float32 logits: `raw` as they are, `calibrated` divided by the temperature that was fitted to them.
@@ -104,7 +105,7 @@ def standardized(logits: np.ndarray) -> np.ndarray:
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
     """hash_manifest.json, None where there is none. Raises InputError where a file is missing or not as it was written."""
-    for name in (LABELS, CLASSES):
+    for name in (SOFT_LABELS, CLASSES):
         if not (folder / name).is_file():
             what = f"has no {name}" if folder.is_dir() else "is not there"
             raise InputError(f"{folder}: {what}; expected a folder of affect softlabels: {ANEW}")
@@ -171,7 +172,7 @@ def _matched(
             f"affect softlabels RUN... --data {dataset.folder} --out DIR"
         )
     if rows != dataset.info.num_samples:
-        raise InputError(f"{folder / LABELS}: has {rows:,} rows, {dataset.folder} {dataset.info.num_samples:,}; {ANEW}")
+        raise InputError(f"{folder / SOFT_LABELS}: has {rows:,} rows, {dataset.folder} {dataset.info.num_samples:,}; {ANEW}")
     return slice(None), slice(None)
 
 
@@ -213,7 +214,9 @@ def _lines(path: Path, rows: int) -> list[tuple[str, int]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not readable ({error!r}); expected {{i, image_path, source, y}} a line; {ANEW}") from error
     if sorted(i for _, i in pairs) != list(range(rows)):
-        raise InputError(f"{path}: {len(pairs):,} lines, {LABELS} has {rows:,} rows; expected i from 0 on, each once; {ANEW}")
+        raise InputError(
+            f"{path}: {len(pairs):,} lines, {SOFT_LABELS} has {rows:,} rows; expected i from 0 on, each once; {ANEW}"
+        )
     return pairs
 
 
@@ -226,7 +229,7 @@ def write_softlabels(
     """
     y = np.where(label < 0, UNLABELLED, label).astype(np.uint8)
     with new_folder(out) as building:
-        np.savez(building / LABELS, logits=logits, y=y)
+        np.savez(building / SOFT_LABELS, logits=logits, y=y)
         columns = dataset.column("path").tolist(), dataset.column("source").tolist(), y.tolist()
         with (building / ROWS).open("w", encoding="utf-8") as stream:
             for i, (path, source, of) in enumerate(zip(*columns, strict=True)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from affect.engine.config.loss_terms import TermConfig, declare_settings
+from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
+from affect.engine.tasks.spec import Term
 from affect.shards.dataset import Dataset
 
 
@@ -97,3 +100,25 @@ class LossTerm(nn.Module):
     def labelled(self, batch: Batch) -> Tensor:
         """(B,) the weights of samples with a label, 0 elsewhere."""
         return batch.weight * batch.mask[self.on].amin(1)
+
+
+BuildTerm = Callable[[Term, RunConfig, TrainingRows, int], LossTerm]  # the last: width of the model's features
+B = TypeVar("B", bound=BuildTerm)
+TERMS: dict[str, BuildTerm] = {}  # of the files that are imported: build.py imports all
+
+
+def loss_term(name: str, config: type[TermConfig] | None = None) -> Callable[[B], B]:
+    """Declare what builds the term of this name: its class, or a function.
+
+    config: its settings. With them a configuration can switch the term on, on the task's first output, by `loss.<name>`.
+    """
+
+    def declare(build: B) -> B:
+        if name in TERMS:
+            raise ValueError(f"loss term {name!r}: declared in {TERMS[name].__module__} and in {build.__module__}; rename one")
+        TERMS[name] = build
+        if config:
+            declare_settings(name, config)
+        return build
+
+    return declare

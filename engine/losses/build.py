@@ -7,7 +7,6 @@ Axes: B batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -16,32 +15,12 @@ from torch import Tensor, nn
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.losses.base import LossTerm, ModelOutput, Teacher, TrainingRows
-from affect.engine.losses.cross_entropy import CrossEntropy, arcface, ordered
-from affect.engine.losses.distillation import DecoupledKd, Kd, KdMse
-from affect.engine.losses.multilabel import UnitsBce
-from affect.engine.losses.prototypes import DGeo, ProtoKd
-from affect.engine.losses.resup import Resup, ordered_resup
-from affect.engine.losses.scalars import ScalarMse, SumConsistency
+from affect.engine.losses.base import TERMS, LossTerm, ModelOutput, Teacher, TrainingRows
+from affect.engine.system.submodules import import_submodules
 from affect.engine.tasks.spec import TaskSpec, Term
 from affect.kernels.dispatch import choose
 
 TINY = torch.finfo(torch.float32).tiny
-TERMS: dict[str, Callable[[Term, RunConfig, TrainingRows, int], LossTerm]] = {
-    "cross_entropy": CrossEntropy,
-    "arcface_ce": arcface,
-    "ordered_ce": ordered,
-    "resup": Resup,
-    "ordered_resup": ordered_resup,
-    "au_bce": UnitsBce,
-    "scalar_mse": ScalarMse,
-    "sum_consistency": SumConsistency,
-    "kd": Kd,
-    "dkd": DecoupledKd,
-    "kd_mse": KdMse,
-    "proto_kd": ProtoKd,
-    "d_geo": DGeo,
-}
 OF_TWO = {"cross_entropy": "resup", "ordered_ce": "ordered_resup"}  # with loss.resup, in place of the loss of the networks' mean
 
 
@@ -59,7 +38,7 @@ def terms_of(run: RunConfig, task: TaskSpec) -> list[Term]:
     factors |= {"sum_consistency": run.loss.scalars.sum_weight, "ordered_ce": run.loss.ordered}
     names = OF_TWO if run.loss.resup else {}
     own = [Term(names.get(term.name, term.name), term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
-    added = [Term(name, config.weight, task.outputs[0]) for name, config in run.loss.distillation.items()]
+    added = [Term(name, settings.weight, task.outputs[0]) for name, settings in run.loss.terms.items()]
     return [term for term in own if term.weight > 0] + added
 
 
@@ -71,6 +50,7 @@ class LossFunction(nn.Module):
 
     def __init__(self, run: RunConfig, task: TaskSpec, rows: TrainingRows, width: int, teacher: Teacher | None = None) -> None:
         super().__init__()
+        import_submodules("affect.engine.losses")  # each file declares its terms
         terms = terms_of(run, task)
         self.names = [term.name for term in terms]
         self.weight_of = {term.name: term.weight for term in terms}

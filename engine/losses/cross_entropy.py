@@ -11,7 +11,7 @@ from torch import Tensor
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
 from affect.engine.data.selection import largest_share
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows, loss_term
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 from affect.kernels.arcface_ce import arcface_ce
@@ -69,6 +69,7 @@ def _class_weights(target: np.ndarray, labels: np.ndarray, run: RunConfig, hard:
     return weights
 
 
+@loss_term("cross_entropy")
 class CrossEntropy(LossTerm):
     """With smoothing and class weights; of cosine logits with the margin of the epoch; focal where gamma > 0.
 
@@ -132,9 +133,11 @@ class CrossEntropy(LossTerm):
         )  # fmt: skip
 
 
+@loss_term("arcface_ce")
 def arcface(term: Term, run: RunConfig, rows: TrainingRows, width: int) -> CrossEntropy:
     return CrossEntropy(term, run, rows, width, margin=True)
 
 
+@loss_term("ordered_ce")
 def ordered(term: Term, run: RunConfig, rows: TrainingRows, width: int) -> CrossEntropy:
     return CrossEntropy(term, run, rows, width, ordered=True)

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows, loss_term
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 
 
+@loss_term("au_bce")
 class UnitsBce(LossTerm):
     """Mean over a row's labelled units, summed over rows and divided by all rows, labelled or not.
 

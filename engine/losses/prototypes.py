@@ -1,25 +1,49 @@
-"""Terms that look at features: proto-KD and D-Geo. Axes: B batch, C classes, D features, K prototypes."""
+"""Proto-KD: distillation over frozen prototypes of features. Axes: B batch, C classes, D features, K prototypes."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from affect.engine.config.loss_terms import TermConfig
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.distill.prototypes import grid_targets, read_anchors, read_prototypes
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows, loss_term
+from affect.engine.losses.circumplex import grid_targets, read_anchors
+from affect.engine.losses.prototype_file import read_prototypes
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
 from affect.kernels.proto_kd import one_hot_floor, proto_kd
-from affect.shards.class_maps import canonical
-from affect.shards.errors import InputError, nearest
+from affect.shards.errors import InputError
 
 
+class ProtoKdConfig(TermConfig):
+    """KL over frozen prototypes, at temperature tau."""
+
+    prototypes: str  # of `affect prototypes`
+    weight: float = Field(0.12, gt=0)
+    mode: Literal["cos"] = "cos"
+    tau: float = Field(0.90, gt=0)
+    target: Literal["grid", "teacher"] = "grid"
+    anchors: str = "default"  # of target grid: where each class stands in valence and arousal; or a file
+    sigma: float = Field(0.4, gt=0)  # of target grid: width, in units of valence
+    temperature: float = Field(5.0, gt=0)  # of target grid: softens it
+    teacher_tau: float = Field(0.90, gt=0)  # of target teacher
+
+    @property
+    def learns_from(self) -> Literal["", "features"]:
+        return "features" if self.target == "teacher" else ""
+
+    @property
+    def files(self) -> dict[str, str]:
+        return {"prototypes": self.prototypes}
+
+
+@loss_term("proto_kd", config=ProtoKdConfig)
 class ProtoKd(LossTerm):
     """KL between two distributions over frozen prototypes: of the student's features, and a target.
 
@@ -32,8 +56,7 @@ class ProtoKd(LossTerm):
 
     def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
-        assert run.loss.proto_kd
-        self.config = config = run.loss.proto_kd
+        self.config = config = run.loss.settings(term.name, ProtoKdConfig)
         found = read_prototypes(Path(config.prototypes))
         self.made_from = {"prototypes": found.sha256}
         self.register_buffer("prototypes", torch.from_numpy(found.vectors).float())
@@ -74,82 +97,3 @@ class ProtoKd(LossTerm):
             features, self.prototypes, target, teacher_features=theirs, temperature=self.config.tau,
             teacher_temperature=self.config.teacher_tau, sample_weight=self._weight(batch), reduction="sum",
         )  # fmt: skip
-
-
-class DGeo(LossTerm):
-    """Positive classes tight, all classes apart, by the angles between features; of a batch as a whole.
-
-        sum_(c positive) mean_(i: y = c) relu(1 - cos(f_i, mu_c) - hard_gate)
-          + sum_(c < c') relu(cos(mu_c, mu_c') - (1 - margin)),   classes absent from the batch skipped
-
-    mu_c is a moving average of unit features. Its past is constant; the batch's own share of it is not, or the second sum
-    would have no gradient. Several processes share one average. The mean over micro-batches and processes is taken.
-    Source: own, after the public description of NeuroGaze.
-    """
-
-    def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
-        super().__init__(term.on)
-        assert run.loss.d_geo
-        self.config, self.pieces = run.loss.d_geo, run.optim.accumulate
-        names = rows.names(term.on)
-        self.register_buffer("positive", _named(names, self.config.positive_classes))
-        self.register_buffer("centre", torch.zeros(len(names), width))
-        self.register_buffer("seen", torch.zeros(len(names), dtype=torch.bool))
-        self.register_buffer("ramp", torch.ones(()))
-        self.positive: Tensor
-        self.centre: Tensor
-        self.seen: Tensor
-        self.ramp: Tensor
-
-    def at_epoch(self, epoch: int) -> dict[str, float]:
-        ramp = self.config.ramp_at(epoch)
-        self.ramp.fill_(ramp)
-        return {"d_geo_ramp": ramp}
-
-    def count(self, batch: Batch) -> Tensor:
-        return torch.full((), float(self.pieces), device=batch.weight.device)
-
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        unit = F.normalize(said.features.float())
-        target = batch.targets[self.on]
-        member = F.one_hot(target.argmax(1), target.shape[1]) * (self.labelled(batch) > 0)[:, None]
-        member = member.to(unit.dtype)  # (B, C)
-        count = member.sum(0)  # (C,)
-        present = count > 0
-        mean = (member.t() @ unit) / count.clamp_min(1)[:, None]
-        keep = torch.where(self.seen, self.config.momentum, 0.0)[:, None]
-        mu = torch.where(present[:, None], keep * self.centre + (1 - keep) * mean, self.centre)
-        if self.training:
-            self._remember(member, unit)
-        total = (self._apart(mu) * present[:, None] * present[None, :]).triu(1).sum()
-        if self.config.intra_class:
-            far = (1 - unit @ F.normalize(mu.detach()).t() - self.config.hard_gate).relu()  # (B, C)
-            total = total + (((far * member).sum(0) / count.clamp_min(1)) * self.positive).sum()
-        return self.ramp * total
-
-    def _apart(self, mu: Tensor) -> Tensor:
-        unit = F.normalize(mu)
-        return (unit @ unit.t() - (1 - self.config.margin)).relu()
-
-    @torch.no_grad()
-    def _remember(self, member: Tensor, unit: Tensor) -> None:
-        sums, count = member.t() @ unit, member.sum(0)
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-            dist.all_reduce(count)
-        present = count > 0
-        keep = torch.where(self.seen, self.config.momentum, 0.0)[:, None]
-        moved = keep * self.centre + (1 - keep) * sums / count.clamp_min(1)[:, None]
-        self.centre.copy_(torch.where(present[:, None], moved, self.centre))
-        self.seen.logical_or_(present)
-
-
-def _named(names: tuple[str, ...], wanted: list[str]) -> Tensor:
-    """(C,) float32, 1 at the classes of these names, synonyms included."""
-    known = [canonical(name) for name in names]
-    for name in wanted:
-        if canonical(name) not in known:
-            raise InputError(
-                f"loss.d_geo.positive_classes: no class {name!r}{nearest(name, names)}; there are: {', '.join(names)}"
-            )
-    return torch.tensor([float(name in {canonical(each) for each in wanted}) for name in known])

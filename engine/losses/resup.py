@@ -7,11 +7,12 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.losses.base import ModelOutput, TeacherOutput, TrainingRows
+from affect.engine.losses.base import ModelOutput, TeacherOutput, TrainingRows, loss_term
 from affect.engine.losses.cross_entropy import CrossEntropy
 from affect.engine.tasks.spec import Term
 
 
+@loss_term("resup")
 class Resup(CrossEntropy):
     """sum_i v_i r_i (t_i^b CE_i^a + t_i^a CE_i^b), of the outputs `<name>.a` and `<name>.b`.
 
@@ -59,5 +60,6 @@ def trust(a: Tensor, b: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return agreed * by_b, agreed * by_a
 
 
+@loss_term("ordered_resup")
 def ordered_resup(term: Term, run: RunConfig, rows: TrainingRows, width: int) -> Resup:
     return Resup(term, run, rows, width, ordered=True)

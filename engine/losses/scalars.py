@@ -8,7 +8,7 @@ from torch import Tensor
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
-from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows
+from affect.engine.losses.base import LossTerm, ModelOutput, TeacherOutput, TrainingRows, loss_term
 from affect.engine.metrics.regression import TOTAL
 from affect.engine.system.log import say
 from affect.engine.tasks.spec import Term
@@ -16,6 +16,7 @@ from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 
 
+@loss_term("scalar_mse")
 class ScalarMse(LossTerm):
     """sum_k w_row w_k (said_k - labelled_k)^2 over a row's labelled scalars, the mean over rows with a label.
 
@@ -43,6 +44,7 @@ class ScalarMse(LossTerm):
         return rows.sum()
 
 
+@loss_term("sum_consistency")
 class SumConsistency(LossTerm):
     """(total - sum of the other scalars)^2 of what the model says, labelled or not. Source: seed 002."""
 

@@ -80,12 +80,13 @@ def _init(folder: Path, made_from: dict[str, str]) -> Iterator[Check]:
 
 def _ablation(folder: Path, run: RunConfig, made_from: dict[str, str]) -> Iterator[Check]:
     """That the switches said are those of the configuration."""
-    if run.loss.distillation or (folder / ABLATION).is_file():
+    if run.loss.terms or (folder / ABLATION).is_file():
         path = folder / ABLATION
         if not path.is_file():
             yield Check("switches", "not here", str(path))
             return
         said, now = read_json(path), json.loads(json.dumps(ablation(run, made_from)))
+        now["switches"] = {name: on for name, on in now["switches"].items() if on or name in said.get("switches", {})}
         wrong = [key for key in now if said.get(key) != now[key]]
         what = f"{path}: {', '.join(wrong)} not as in {CONFIG} and {FINGERPRINT}"
         yield Check("switches", "differs", what) if wrong else Check("switches", "ok", str(path))

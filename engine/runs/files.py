@@ -7,6 +7,7 @@ LAST, BEST = "checkpoint_last.pt", "best.pt"
 RELIABILITY = "reliabilitymetrics.json"
 WRITTEN_LAST = "last.onnx"  # the last file that engine/pipeline.py writes: the run is finished
 PREDICTIONS = "predictions.npz"
+SOFT_LABELS = "softlabels.npz"  # in a folder of soft labels
 EVALUATED = "evaluated"  # and the name of a set: the folder, in a run, of what `affect evaluate` says of it
 ABLATION, CONDA = "ablation_fingerprint.json", "env_conda.yml"
 CRITERIA = "criteria.md"

@@ -125,7 +125,7 @@ def describe_run(out: Path, run: RunConfig, made_from: dict[str, str], device: s
     """The files that say what the run is and on what it runs."""
     (out / CONFIG).write_text(run.dump())
     write_json(out / FINGERPRINT, made_from)
-    if run.loss.distillation:
+    if run.loss.terms:
         write_json(out / ABLATION, ablation(run, made_from))
     write_json(out / ENVIRONMENT, environment(device))
     (out / COMMIT).write_text(f"{git_commit()}\n")

@@ -8,42 +8,42 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from affect.engine.config.loss_terms import term_settings
 from affect.engine.config.run import RunConfig
-from affect.engine.distill.softlabels import LABELS
-from affect.engine.runs.files import BEST, CONDA
+from affect.engine.runs.files import BEST, CONDA, SOFT_LABELS
 from affect.engine.system.log import say
 
-TERMS = ("kd", "dkd", "kd_mse", "proto_kd", "d_geo")
 CONDA_SECONDS = 60.0
 
 
 def named_files(run: RunConfig) -> dict[str, tuple[str, Path]]:
     """Key in fingerprint.json -> (config key, file) of what a run reads besides the dataset."""
-    teacher, proto, folds = run.loss.teacher, run.loss.proto_kd, run.data.folds
-    found = {}
+    teacher, folds = run.loss.teacher, run.data.folds
+    found = dict[str, tuple[str, Path]]()
     if folds and folds.file:
         found["folds"] = ("data.folds.file", Path(folds.file))
     if teacher and teacher.soft_labels:
-        found["soft_labels"] = ("loss.teacher.soft_labels", Path(teacher.soft_labels) / LABELS)
+        found["soft_labels"] = ("loss.teacher.soft_labels", Path(teacher.soft_labels) / SOFT_LABELS)
     if teacher and teacher.features:
         found["features"] = ("loss.teacher.features", Path(teacher.features))
     if teacher and teacher.run:
         found["teacher"] = ("loss.teacher.run", Path(teacher.run) / BEST)
-    if proto:
-        found["prototypes"] = ("loss.proto_kd.prototypes", Path(proto.prototypes))
+    for name, settings in run.loss.terms.items():
+        found |= {key: (f"loss.{name}.{key}", Path(path)) for key, path in settings.files.items()}
     return found
 
 
 def ablation(run: RunConfig, made_from: dict[str, str]) -> dict[str, Any]:
-    """ablation_fingerprint.json: which distillation terms are on, how, and from what."""
-    terms, proto = run.loss.distillation, run.loss.proto_kd
+    """ablation_fingerprint.json: which of the terms that a configuration can add are on, how, and from what."""
+    terms = run.loss.terms
+    read = {key: path for settings in terms.values() for key, path in settings.files.items()}
     return {
-        "switches": {name: name in terms for name in TERMS},
-        "weights": {"cross_entropy": run.loss.cross_entropy} | {name: config.weight for name, config in terms.items()},
-        "settings": {name: config.model_dump(mode="json") for name, config in terms.items()},
+        "switches": {name: name in terms for name in term_settings()},
+        "weights": {"cross_entropy": run.loss.cross_entropy} | {name: settings.weight for name, settings in terms.items()},
+        "settings": {name: settings.model_dump(mode="json") for name, settings in terms.items()},
         "teacher": run.loss.teacher.model_dump(mode="json") if run.loss.teacher else None,
         "epochs": run.optim.epochs,
-        "prototypes": {"path": proto.prototypes, "sha256": made_from.get("prototypes")} if proto else None,
+        "prototypes": {"path": path, "sha256": made_from.get("prototypes")} if (path := read.get("prototypes")) else None,
         "config": made_from["config"],
         "git_commit": made_from["git_commit"],
     }

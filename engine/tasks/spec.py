@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Term:
-    """A named loss term (`engine/losses/build.py: TERMS`) on one output, with its weight and settings."""
+    """A loss term on one output, with its weight; named as it is declared in engine/losses, by `@loss_term(name)`."""
 
     name: str
     weight: float = 1.0
     on: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,11 @@ import torch
 
 from affect.engine.cli.main import main
 from affect.engine.data.build import eval_loader
-from affect.engine.distill.extract import _known, extract
+from affect.engine.distill.extract import column_or_nan, extract
 from affect.engine.distill.features import Features, feature_table, read_features
-from affect.engine.distill.prototypes import (
-    ANCHORS,
-    cell_means,
-    centers_of,
-    grid_targets,
-    make_prototypes,
-    positions,
-    read_anchors,
-    read_prototypes,
-)
+from affect.engine.distill.prototypes import cell_means, centers_of, make_prototypes
+from affect.engine.losses.circumplex import ANCHORS, grid_targets, positions, read_anchors
+from affect.engine.losses.prototype_file import read_prototypes
 from affect.engine.runs.trained import trained_model
 from affect.kernels import proto_kd
 from affect.shards.class_maps import ClassMap
@@ -176,7 +169,7 @@ def test_features_that_make_no_prototypes(rows, tmp_path, changed, message):
 
 def test_a_column_of_text_is_refused():
     with pytest.raises(InputError, match="meta.valence holds text"):
-        _known(SimpleNamespace(folder="d", has=lambda name: True, is_text=lambda name: True), "meta.valence")
+        column_or_nan(SimpleNamespace(folder="d", has=lambda name: True, is_text=lambda name: True), "meta.valence")
 
 
 VECTORS = np.arange(1, 13, dtype=np.float64).reshape(4, 3)

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from affect.engine.config.load import load_config
-from affect.engine.config.loss import DGeoConfig, DkdConfig
 from affect.engine.losses.base import TeacherOutput
+from affect.engine.losses.d_geo import DGeoConfig
+from affect.engine.losses.distillation import DkdConfig
 from affect.shards.errors import InputError
 
 from ..stubs import batch_of, loss_of
@@ -184,7 +185,7 @@ def test_proto_kd_learns_from_the_teachers_features(prototypes):
             ["loss.kd={}", "loss.teacher={run: a, online: true, soft_labels: b}"],
             "an online teacher takes the place of soft_labels",
         ),
-        (["loss.proto_kd={prototypes: p, target: teacher}"], "proto_kd.target: teacher needs teacher.features"),
+        (["loss.proto_kd={prototypes: p, target: teacher}"], "proto_kd: learns from a teacher.s features and needs"),
         (["loss.d_geo={}"], r"loss.d_geo: its weight is whole at epoch 60, but .* is 0.*--set loss.d_geo.start_epoch=0"),
         (["loss.dkd={}", SOFT], r"loss.dkd.warmup_epochs: 20 is not below optim.epochs \(1\)"),
         (["loss.kd={}", SOFT, "data.augment.mixup=.2"], "stored soft labels are of single pictures; with mixup or cutmix"),

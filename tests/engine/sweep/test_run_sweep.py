@@ -29,7 +29,8 @@ def test_a_grid_is_all_combinations_and_null_switches_off(write, tmp_path):
     assert {(r.run.optim.epochs, r.run.optim.ema) for r in found.runs} == {(3, 0.5)}
     by_name = {planned.folder.name: planned.run for planned in found.runs}
     run = by_name["optim.lr=0.001,loss.d_geo=off_seed2"]
-    assert (run.optim.lr, run.seed, run.loss.d_geo) == (1e-3, 2, None) and by_name["base_seed1"].loss.d_geo
+    assert (run.optim.lr, run.seed) == (1e-3, 2)
+    assert "d_geo" not in run.loss.terms and "d_geo" in by_name["base_seed1"].loss.terms
 
 
 BAD = [
@@ -256,9 +257,9 @@ def test_states(swept, tmp_path):
 
 
 def test_the_shipped_sweeps_are_those_of_the_seed(tmp_path):
-    weights = [planned.run.loss.d_geo.weight for planned in plan("sweep_dgeo", [], tmp_path).runs]
+    weights = [planned.run.loss.terms["d_geo"].weight for planned in plan("sweep_dgeo", [], tmp_path).runs]
     assert 0.012 in weights and min(weights) == 0.006 and max(weights) == 0.024
-    terms = {planned.point.name: set(planned.run.loss.distillation) for planned in plan("sweep_ablation", [], tmp_path).runs}
+    terms = {planned.point.name: set(planned.run.loss.terms) for planned in plan("sweep_ablation", [], tmp_path).runs}
     full = {"kd_mse", "proto_kd", "d_geo"}
     assert terms == {
         "A3_full": full, "no_dgeo": full - {"d_geo"}, "no_proto": full - {"proto_kd"}, "no_kd": full - {"kd_mse"},
