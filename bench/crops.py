@@ -22,8 +22,9 @@ from affect.engine.config.preprocess import Clahe, Preprocess
 from affect.engine.runtime.engine import Engine
 from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
+from affect.engine.runtime.vision.boxes import Box
 from affect.engine.runtime.vision.crop import crop
-from affect.engine.runtime.vision.detect import Box, Haar, YuNet
+from affect.engine.runtime.vision.detectors import Haar, YuNet
 from affect.shards.sources.npz import FaceArrays
 
 PICTURES, EVERY = 1500, 5  # pictures looked at; of frames one in so many
@@ -91,7 +92,7 @@ def steadiness(model: str, yunet: YuNet, videos: Sequence[Path]) -> None:
                     for name, (margin, align, preprocess) in ways(engine.package.preprocess).items():
                         views.setdefault(name, []).append(preprocess(crop(shot.image, boxes[0], margin, align)))
         for name, seen in views.items():
-            probs = engine.answer(np.stack(seen))["emotion.probs"]
+            probs = engine.run_graph(np.stack(seen))["emotion.probs"]
             found.setdefault(name, []).append((probs.max(1).mean(), np.abs(np.diff(probs, axis=0)).sum(1).mean() / 2))
     for name, values in found.items():
         sure, change = np.mean(values, 0)

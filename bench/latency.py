@@ -86,7 +86,7 @@ def ready(run: Path, device: str, *, compile: bool = True) -> Ready:
     engine = Engine.load(run, device=device)
     graph, (name,) = engine.package.model, [graph_names(o)[-1] for o in engine.package.layout.outputs if o.kind == "classes"]
     made: dict[str, Callable[[], Provider]] = {
-        OURS: lambda: Provider(lambda images: engine.answer(images)[name], _precision(engine), peer=False),
+        OURS: lambda: Provider(lambda images: engine.run_graph(images)[name], _precision(engine), peer=False),
         "ONNX Runtime": lambda: Provider(_onnxruntime(graph, name, device), "float32", peer=True),
     }
     if device == "cpu":

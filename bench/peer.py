@@ -35,7 +35,7 @@ def peer_scores(path: Path, images: np.ndarray) -> np.ndarray:
 
 def our_scores(model: str, images: np.ndarray) -> np.ndarray:
     with Engine.load(model, warm=False) as engine:
-        return engine.answer(np.stack([engine.package.preprocess(image) for image in images]))["emotion.logits"]
+        return engine.run_graph(np.stack([engine.package.preprocess(image) for image in images]))["emotion.logits"]
 
 
 def bench_peer(npz: Path, peer: Path, model: str = DEFAULT_MODEL) -> None:

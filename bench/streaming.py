@@ -40,8 +40,7 @@ from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
 from affect.engine.runtime.vision.boxes import Box, Listed
 from affect.engine.runtime.vision.crop import crop
-from affect.engine.runtime.vision.detect import subject_of
-from affect.engine.runtime.vision.prepare import Search
+from affect.engine.runtime.vision.subject import Search, subject_of
 from affect.engine.runtime.writers.result_folder import run_source
 from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
@@ -105,7 +104,7 @@ def _loop(engine: Engine, video: Path, subject: str, name: str) -> int:
         image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         views = [preprocess(crop(image, box, preprocess.margin)) for box in detector.detect(image, frames)]
         if views:
-            engine.answer(np.stack(views))[name].argmax(1)
+            engine.run_graph(np.stack(views))[name].argmax(1)
         frames += 1
 
 

@@ -1,6 +1,6 @@
-"""Reads faces: `from affect.engine import Engine`.
+"""The public face: `from affect.engine import Engine`.
 
-Importing this, and running a package through ONNX Runtime, loads neither torch nor timm nor DALI.
+Importing this, and running a package through ONNX Runtime or OpenVINO, loads neither torch nor timm nor DALI.
 """
 
 from __future__ import annotations
@@ -9,19 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from affect.engine.runtime.clip_engine import Clip, ClipEngine
+    from affect.engine.runtime.clip_engine import ClipEngine
     from affect.engine.runtime.engine import Engine
     from affect.engine.runtime.frame_reader import Reader
-    from affect.engine.runtime.results import Face, Frame, Frames
+    from affect.engine.runtime.results import Clip, Face, Frame, Frames
     from affect.engine.runtime.smoothing import OFF, Smoothing
     from affect.engine.runtime.sources.open_source import open_source
-    from affect.engine.runtime.vision.prepare import Search
+    from affect.engine.runtime.vision.subject import Search
 
-PLACES = {  # name -> the module of the runtime that has it
-    "Clip": "clip_engine", "ClipEngine": "clip_engine", "Engine": "engine", "Face": "results", "Frame": "results",
-    "Frames": "results", "OFF": "smoothing", "Reader": "frame_reader", "Search": "vision.prepare", "Smoothing": "smoothing",
-    "open_source": "sources.open_source",
-}  # fmt: skip
+MODULES = {
+    "clip_engine": ("ClipEngine",),
+    "engine": ("Engine",),
+    "frame_reader": ("Reader",),
+    "results": ("Clip", "Face", "Frame", "Frames"),
+    "smoothing": ("OFF", "Smoothing"),
+    "sources.open_source": ("open_source",),
+    "vision.subject": ("Search",),
+}
+PLACES = {name: module for module, names in MODULES.items() for name in names}  # name -> its module in the runtime
 __all__ = [
     "OFF",
     "Clip",

@@ -46,6 +46,11 @@ def once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def videos(real):
+    return real / "videos"
+
+
+@pytest.fixture(scope="session")
 def synthetic(once):
     """400 drawn faces of 20 people, 48 px, packed."""
     from affect.shards.pack import pack

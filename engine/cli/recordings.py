@@ -122,12 +122,12 @@ def pain(
     as_json: Json = False,
 ) -> None:
     """Cattle clips scored with the 7-item bovine facial scale; whole animals held out."""
-    from affect.engine.runtime.vision.detect import HUMAN
+    from affect.engine.runtime.vision.subject import detects_people
     from affect.shards.errors import InputError
     from affect.shards.sources.frames import chosen
     from affect.shards.sources.pain import PainSource
 
-    if crop.partition(":")[0] in HUMAN:
+    if detects_people(crop):
         raise InputError(f"--crop {crop}: finds human faces, and these are cattle; expected onnx:FILE.onnx")
     clip = chosen(0 if rate_hz or all_frames else frames, rate_hz, all_frames, start_s, end_s)
     source = _cropped(PainSource(labels, root, splits, clip, fps), crop, crop_margin)
@@ -207,7 +207,7 @@ def _cropped(source: Source, crop: str, margin: float) -> Source:
     """The source, or its clips cut to the subject that a detector finds."""
     if not crop:
         return source
-    from affect.engine.runtime.vision.detect import finder
+    from affect.engine.runtime.vision.subject import finder
     from affect.shards.sources.parts import Cropped
 
     return Cropped(source, finder(crop), crop, margin)

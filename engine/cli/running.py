@@ -14,11 +14,12 @@ from affect.shards.errors import InputError
 if TYPE_CHECKING:
     from affect.engine.runtime.clip_engine import ClipEngine
     from affect.engine.runtime.engine import Engine
+    from affect.engine.runtime.session import Session
     from affect.engine.runtime.sources.stream import Source
-    from affect.engine.runtime.vision.prepare import Search
+    from affect.engine.runtime.vision.subject import Search
 
 SUBJECT = (
-    "who is looked for: human_face, yunet:FILE.onnx, full (each picture is one face, cropped already), boxes:FILE.csv, "
+    "face detector: human_face, yunet:FILE.onnx, full (none: each picture is one face, cropped already), boxes:FILE.csv, "
     "onnx:FILE.onnx; default: human_face in a video or a camera where all packages read people, else full"
 )
 
@@ -37,17 +38,18 @@ def run(
     package: Annotated[
         list[str] | None,
         typer.Option(
-            help="a package folder, an exported run, one of our .onnx files, or a model that comes along, which is the default: "
-            "emotion; may be given several times"
+            help="a package folder, an exported run, one of our .onnx files, or the built-in model, the default: emotion; "
+            "may be given several times"
         ),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="a folder for the tables, the timeline and the summary; of several sources one in it for each")
     ] = Path("predictions"),
     subject: Annotated[str | None, typer.Option(help=SUBJECT)] = None,
-    detect_every: Annotated[int, typer.Option(help="look for faces in every so many frames, follow them between")] = 1,
+    detect_every: Annotated[int, typer.Option(help="run the face detector in one of so many frames, track faces between")] = 1,
     detect_width: Annotated[
-        int, typer.Option(help="pixels at which wider pictures are searched: more finds smaller faces, and takes longer")
+        int,
+        typer.Option(help="pixels to which the face detector reduces wider pictures: more finds smaller faces, and takes longer"),
     ] = 320,
     align: Annotated[
         bool | None, typer.Option("--align/--no-align", help="turn faces upright by YuNet's five points; default: as trained")
@@ -69,7 +71,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="of clips: a window every so many frames of it, as a live source has; default: "
+            help="clip models: step between two windows, in frames that the model sees, as in a live source; default: "
             "a recording's clips as in training",
         ),
     ] = None,
@@ -85,26 +87,26 @@ def run(
         bool, typer.Option(help="write annotated.mp4 with its sound, or annotated/*.png; else no frame is stored")
     ] = False,
     anonymize: Annotated[bool, typer.Option("--anonymize", help="blur the faces in what --video writes")] = False,
-    backend: Annotated[str, typer.Option(help="what computes; auto: the fastest here")] = "auto",
+    backend: Annotated[str, typer.Option(help="inference backend; auto: the fastest on this machine")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="of the graph, and of OpenCV; 0: as many as there are cores")] = 0,
     cores: Annotated[str | None, typer.Option(help="keep everything on these cores, such as 0-3 or 0,2")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
-    """AnnotatedFrame for every frame of a source, and each face in it."""
+    """Read the faces in every frame of a source; write tables, a timeline and a summary."""
     from affect.engine.package.builtin import DEFAULT_MODEL
     from affect.engine.runtime.clip_engine import ClipEngine
     from affect.engine.runtime.engine import Engine
     from affect.engine.runtime.side_signals import shares
     from affect.engine.runtime.smoothing import OFF, Smoothing
     from affect.engine.runtime.sources.open_source import open_source
-    from affect.engine.runtime.vision.prepare import Search
+    from affect.engine.runtime.vision.subject import Search
     from affect.engine.system.log import say
 
     Search(subject or "full", detect_every, margin, detect_width=detect_width)  # before anything is loaded
     signals = _signals(side or [])
     if not package:
-        say(f"run: package {DEFAULT_MODEL}, which comes along; --package names another")
+        say(f"run: package {DEFAULT_MODEL}, which is built in; --package names another")
     options: dict[str, Any] = {
         "backend": backend,
         "device": device,
@@ -113,21 +115,23 @@ def run(
         "threads": threads,
         "cores": cores,
     }
-    engines = [Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package or [DEFAULT_MODEL]]
+    engines: list[Session] = [
+        Engine.load(path, smoothing=Smoothing() if smoothing else OFF, **options) for path in package or [DEFAULT_MODEL]
+    ]
     opened = [open_source(source, rate) for source in sources]
-    of_clips = [engine for engine in engines if isinstance(engine, ClipEngine)]
-    of_frames = [engine for engine in engines if not isinstance(engine, ClipEngine)]
+    clip_engines = [engine for engine in engines if isinstance(engine, ClipEngine)]
+    frame_engines = [engine for engine in engines if isinstance(engine, Engine)]
     shares([engine.package for engine in engines], signals)  # before anything is written
     for source, folder in zip(opened, _folders(sources, out), strict=True):
-        found: dict[str, Any] = {"out": str(folder)}
-        if of_frames:
-            search = Search(subject or _subject(of_frames, source), detect_every, margin, align, detect_width)
-            found |= _run_frames(of_frames, source, folder, search, video, anonymize)
-        if of_clips:
+        summary: dict[str, Any] = {"out": str(folder)}
+        if frame_engines:
+            search = Search(subject or _subject(frame_engines, source), detect_every, margin, align, detect_width)
+            summary |= _run_frames(frame_engines, source, folder, search, video, anonymize)
+        if clip_engines:
             search = Search(subject or "full", detect_every, margin, align, detect_width)
-            found["clips"] = _run_clips(of_clips, source, folder, hop, search, signals)
+            summary["clips"] = _run_clips(clip_engines, source, folder, hop, search, signals)
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(summary))
 
 
 def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search, video: bool, anonymize: bool) -> dict[str, Any]:
@@ -135,15 +139,16 @@ def _run_frames(engines: list[Engine], source: Source, out: Path, search: Search
     from affect.engine.system.progress import Progress
 
     with Progress("run", None, "frames") as progress:
-        found = run_source(engines, source, out, search=search, video=video, anonymize=anonymize, advance=progress.advance)
-    dropped = f", {found['dropped']:,} dropped" if found["dropped"] else ""
+        summary = run_source(engines, source, out, search=search, video=video, anonymize=anonymize, advance=progress.advance)
+    dropped = f", {summary['dropped']:,} dropped" if summary["dropped"] else ""
     print(
-        f"{out / 'predictions.csv'}: {found['frames']:,} frames{dropped}, {found['faces']:,} faces, {found['fps']:,.0f} frames/s"
+        f"{out / 'predictions.csv'}: {summary['frames']:,} frames{dropped}, {summary['faces']:,} faces, "
+        f"{summary['fps']:,.0f} frames/s"
     )
-    for name, of in found["packages"].items():
-        labels = ", ".join(f"{label or 'none'} {count:,}" for label, count in of["labels"].items())
-        print(f"{name}: {labels or 'no label'}; {of['flips_per_minute']:g} changes a minute")
-    return found
+    for name, package in summary["packages"].items():
+        labels = ", ".join(f"{label or 'none'} {count:,}" for label, count in package["labels"].items())
+        print(f"{name}: {labels or 'no label'}; {package['flips_per_minute']:g} changes a minute")
+    return summary
 
 
 def _run_clips(
@@ -159,24 +164,24 @@ def _run_clips(
 
 
 def _signals(texts: list[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    signals: dict[str, float] = {}
     for text in texts:
         name, _, value = text.partition("=")
         try:
             number = float(value)
         except ValueError:
             raise InputError(f"--side {text}: expected NAME=NUMBER, as in --side heart_rate=512") from None
-        if name in found:
-            raise InputError(f"--side {text}: {name} was given before ({found[name]:g}); give it once")
-        found[name] = number
-    return found
+        if name in signals:
+            raise InputError(f"--side {text}: {name} was given before ({signals[name]:g}); give it once")
+        signals[name] = number
+    return signals
 
 
 def _subject(engines: list[Engine], source: Source) -> str:
-    from affect.engine.runtime.writers.result_folder import default_subject
+    from affect.engine.runtime.vision.subject import default_subject
     from affect.engine.system.log import say
 
-    chosen, why = default_subject(engines, source)
+    chosen, why = default_subject([engine.manifest for engine in engines], source.moving)
     say(f"{source.name}: subject {chosen}, for {why}; --subject names another")
     return chosen
 

@@ -11,8 +11,7 @@ from rich.table import Table
 from affect.engine.package.builtin import DEFAULT_MODEL
 from affect.engine.runtime.engine import Engine
 from affect.engine.runtime.sources.open_source import open_source
-from affect.engine.runtime.vision.detect import HUMAN
-from affect.engine.runtime.vision.prepare import Search
+from affect.engine.runtime.vision.subject import HUMAN, Search
 from affect.engine.runtime.writers.result_folder import run_source
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress

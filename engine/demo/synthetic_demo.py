@@ -23,7 +23,7 @@ from affect.engine.runs.folder import read_history
 from affect.engine.runtime.engine import Engine
 from affect.engine.runtime.smoothing import OFF
 from affect.engine.runtime.sources.open_source import open_source
-from affect.engine.runtime.vision.prepare import Search
+from affect.engine.runtime.vision.subject import Search
 from affect.engine.runtime.writers.result_folder import run_source
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress

@@ -1,4 +1,4 @@
-"""Packages of clips over one stream: frames are decoded, searched and followed once, and encoded once by each package."""
+"""Clip models over one stream: detection and tracking are shared, and each package encodes a frame once."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
 from affect.engine.runtime.backends.base import Backend
 from affect.engine.runtime.backends.open_backend import open_parts
 from affect.engine.runtime.clip_stream import ClipStream
-from affect.engine.runtime.frame_reader import check
-from affect.engine.runtime.results import outputs_of
+from affect.engine.runtime.results import Clip, outputs_of
+from affect.engine.runtime.session import Session, check_together
 from affect.engine.runtime.side_signals import Side, row_of, shares
 from affect.engine.runtime.sources.stream import Source, Stream, VideoFrame
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box
-from affect.engine.runtime.vision.prepare import FULL, Preparer, Search
+from affect.engine.runtime.vision.prepare import Preparer
+from affect.engine.runtime.vision.subject import FULL, Search
 from affect.shards.errors import InputError
-
-if TYPE_CHECKING:
-    from affect.engine.runtime.clip_engine import Clip, ClipEngine
 
 
 class ClipReader:
-    """One pass of packages of clips over a source: a Clip of each package and subject whenever its window is full.
+    """One pass of clip models over a source: a Clip of each package and subject whenever its window is full.
 
         with ClipReader([pain], open_source("rtsp://..."), hop=8) as reader:
             for clip in reader: ...
@@ -38,21 +36,21 @@ class ClipReader:
     """
 
     def __init__(
-        self, engines: Sequence[ClipEngine], source: Source, search: Search = FULL, hop: int = 1, side: Side | None = None
+        self, engines: Sequence[Session], source: Source, search: Search = FULL, hop: int = 1, side: Side | None = None
     ) -> None:
         """side: signals beside the recording, by name; each package takes those that it knows."""
-        check(engines, search, clips=True)
+        check_together(engines, search, clips=True)
         packages = [engine.package for engine in engines]
         self._side = [row_of(*of) for of in zip(packages, shares(packages, side), strict=True)]
         self.engines, self.source, self.hop = tuple(engines), source, hop
         self._preparer = Preparer(search, (), Stages())
         self._files = ExitStack()
-        self._parts = [self._opened(engine) for engine in self.engines]
+        self._parts = [self._open(engine) for engine in self.engines]
         self._streams: dict[int, list[ClipStream]] = {}
         self._stream = self._files.enter_context(Stream(source))
         self._clips = self._read()
 
-    def _opened(self, engine: ClipEngine) -> tuple[Backend, Backend]:
+    def _open(self, engine: Session) -> tuple[Backend, Backend]:
         parts = open_parts(engine.package, engine.backend, engine.device, engine.threads or None)
         for part in parts:
             self._files.enter_context(closing(part))
@@ -67,37 +65,35 @@ class ClipReader:
         return self._clips
 
     def _read(self) -> Iterator[Clip]:
-        for shot in self._stream:
-            if shot.time_s is None:
+        for frame in self._stream:
+            if frame.time_s is None:
                 raise InputError(f"{self.source.name}: its frames have no times; say how many come in a second: --rate, rate_hz")
-            prepared = self._preparer(shot)
+            prepared = self._preparer(frame)
             for track in prepared.ended:
                 self._streams.pop(track, None)
-            for found in prepared.found:
-                assert found.track is not None
-                yield from self._seen(prepared, shot.time_s, found.track, found.box)
+            for subject in prepared.subjects:
+                assert subject.track is not None
+                yield from self._push(prepared, frame.time_s, subject.track, subject.box)
 
-    def _seen(self, shot: VideoFrame, time_s: float, track: int, box: Box) -> Iterator[Clip]:
-        from affect.engine.runtime.clip_engine import Clip
-
+    def _push(self, frame: VideoFrame, time_s: float, track: int, box: Box) -> Iterator[Clip]:
         if track not in self._streams:
-            self._streams[track] = [self._started(*of) for of in zip(self.engines, self._parts, self._side, strict=True)]
+            self._streams[track] = [self._start(*of) for of in zip(self.engines, self._parts, self._side, strict=True)]
         for engine, stream in zip(self.engines, self._streams[track], strict=True):
-            window = stream.push(time_s, partial(self._view, engine, shot.image, box))
+            window = stream.push(time_s, partial(self._view, engine, frame.image, box))
             if window:
                 outputs = outputs_of(engine.package, window.values, engine.sure)
                 yield Clip(window.start_s, window.end_s, {engine.name: outputs}, track)
 
-    def _started(self, engine: ClipEngine, parts: tuple[Backend, Backend], side: np.ndarray | None) -> ClipStream:
+    def _start(self, engine: Session, parts: tuple[Backend, Backend], side: np.ndarray | None) -> ClipStream:
         view, rate = engine.package.clip, (engine.manifest.clip or {})["rate_hz"]
         assert view
         if not rate:
             raise InputError(f"{engine.name}: its training clips have no times, so windows of a stream cannot be cut")
         return ClipStream(*parts, view.frames, rate, self.hop, side)
 
-    def _view(self, engine: ClipEngine, image: np.ndarray, box: Box) -> np.ndarray:
+    def _view(self, engine: Session, image: np.ndarray, box: Box) -> np.ndarray:
         preprocess = engine.package.preprocess
-        return preprocess(self._preparer.cut(image, box, *self._preparer.search.way(preprocess)))
+        return preprocess(self._preparer.crop(image, box, *self._preparer.search.crop_settings(preprocess)))
 
     def close(self) -> None:
         """End the thread, free the sessions; may be called twice."""

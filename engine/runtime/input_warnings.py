@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.runtime.results import Face, Frame
+from affect.engine.runtime.session import Session
 from affect.engine.runtime.sources.container import video_of
 from affect.engine.runtime.sources.stream import Source
-from affect.engine.runtime.vision.boxes import Detector
-from affect.engine.runtime.vision.detect import HUMAN, Full
-from affect.engine.runtime.vision.prepare import Search
+from affect.engine.runtime.vision.detectors import Full
+from affect.engine.runtime.vision.subject import Search, detects_people
 from affect.engine.system.log import say
-
-if TYPE_CHECKING:
-    from affect.engine.runtime.engine import Engine
 
 SMALL = 0.5  # of the smallest usual face of the training, below which a face is small
 SLOW = 0.9  # of the frames a second that a package of clips sees
@@ -28,7 +24,7 @@ SLOW = 0.9  # of the frames a second that a package of clips sees
 class Outside:
     """Of one pass. notes: what was said. small: package -> how many faces were smaller than SMALL of what it was trained on."""
 
-    def __init__(self, engines: Sequence[Engine], source: Source, search: Search) -> None:
+    def __init__(self, engines: Sequence[Session], source: Source, search: Search) -> None:
         self.engines, self.search = tuple(engines), search
         self.notes: list[str] = []
         self.small: Counter[str] = Counter()
@@ -59,23 +55,19 @@ def seen_px(face: Face, search: Search, preprocess: Preprocess) -> float:
     _, _, width, height = face.box
     if search.subject == "full" or isinstance(search.subject, Full):
         return min(width, height)
-    return max(width, height) * (1 + 2 * search.way(preprocess)[0])
+    return max(width, height) * (1 + 2 * search.crop_settings(preprocess)[0])
 
 
-def _other_species(engines: Sequence[Engine], search: Search) -> Iterator[str]:
+def _other_species(engines: Sequence[Session], search: Search) -> Iterator[str]:
     known = {engine.manifest.species: engine.name for engine in engines if engine.manifest.species}
     if len(known) > 1:
         yield f"{', '.join(f'{name} reads {species}' for species, name in known.items())}: one source shows one of them"
     unknown = [engine.name for engine in engines if not engine.manifest.species]
-    if unknown and _finds_people(search.subject):
+    if unknown and detects_people(search.subject):
         yield f"{unknown[0]}: does not say whose faces it reads, and {search.subject} finds those of people"
 
 
-def _finds_people(subject: str | Detector) -> bool:
-    return isinstance(subject, str) and subject.partition(":")[0] in HUMAN
-
-
-def _sets_of_a_video(engines: Sequence[Engine], source: Source) -> Iterator[str]:
+def _sets_of_a_video(engines: Sequence[Session], source: Source) -> Iterator[str]:
     some = [engine for engine in engines if engine.conformal]
     if some and source.moving:
         yield (
@@ -84,7 +76,7 @@ def _sets_of_a_video(engines: Sequence[Engine], source: Source) -> Iterator[str]
         )
 
 
-def warn_if_slow(engines: Sequence[Engine], source: Source) -> list[str]:
+def warn_if_slow(engines: Sequence[Session], source: Source) -> list[str]:
     """What is said of a video with fewer frames a second than a package of clips sees; of one that cannot be read, nothing."""
     rate = _rate_hz(Path(source.name)) if source.moving and not source.live else None
     notes = []

@@ -89,6 +89,19 @@ class Frame:
     packages: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Clip:
+    """The outputs of a stretch of a recording. start_s, end_s: seconds of the first and the last frame that the model saw.
+
+    outputs: package -> output name -> FaceOutput. track: of the subject, in a stream; None of a recording that is read whole.
+    """
+
+    start_s: float
+    end_s: float
+    outputs: dict[str, dict[str, FaceOutput]]
+    track: int | None = None
+
+
 class Frames(list[Frame]):
     """Frames, which are also a table."""
 

@@ -92,8 +92,8 @@ def _files(files: list[Path], channel: Channel, rate_hz: float | None) -> Iterat
     for position, path in enumerate(files):
         try:
             if path.suffix.lower() in VIDEOS:
-                for shot in _video(path, channel):
-                    yield VideoFrame(path.name, number, shot.time_s, shot.image)
+                for frame in _video(path, channel):
+                    yield VideoFrame(path.name, number, frame.time_s, frame.image)
                     number += 1
             else:
                 yield VideoFrame(path.name, number, position / rate_hz if rate_hz else None, _picture(path))
@@ -117,12 +117,12 @@ def _picture(path: Path) -> np.ndarray:
 def _arrays(images: Iterable[Picture], rate_hz: float | None) -> Source:
     """In the caller's own thread: there is nothing to decode, and an iterator may wait for ever."""
 
-    def shots(channel: Channel) -> Iterator[VideoFrame]:
+    def frames(channel: Channel) -> Iterator[VideoFrame]:
         for number, given in enumerate(images):
             time_s, image = given if isinstance(given, tuple) else (number / rate_hz if rate_hz else None, given)
             yield VideoFrame("array", number, time_s, _rgb(image, number))
 
-    return Source("array", shots, threaded=False)
+    return Source("array", frames, threaded=False)
 
 
 def _rgb(image: Any, number: int) -> np.ndarray:

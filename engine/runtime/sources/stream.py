@@ -49,14 +49,14 @@ class Channel:
         self._closed = self._ended = False
         self._error: BaseException | None = None
 
-    def put(self, shot: VideoFrame) -> bool:
+    def put(self, frame: VideoFrame) -> bool:
         """False once nobody reads any more."""
         with self._changed:
             if self.newest and len(self._waiting) >= self.depth:
                 self._waiting.popleft()
                 self.dropped += 1
             self._changed.wait_for(lambda: self._closed or len(self._waiting) < self.depth)
-            self._waiting.append(shot)
+            self._waiting.append(frame)
             self._changed.notify_all()
             return not self._closed
 
@@ -70,9 +70,9 @@ class Channel:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended or self._closed)
             if self._waiting and not self._closed:
-                shot = self._waiting.popleft()
+                frame = self._waiting.popleft()
                 self._changed.notify_all()
-                return shot
+                return frame
             error, self._error = self._error, None
         if error is not None and not self._closed:
             raise error
@@ -99,13 +99,13 @@ class Channel:
 class Source:
     """Where frames come from.
 
-    shots: gives them one by one, within the stream's thread. live: frames that come too fast are dropped, not kept.
+    frames: generates them, within the stream's thread. live: frames that come too fast are dropped, not kept.
     threaded: there is something to decode. sound: the file whose sound belongs to the frames. moving: a video or a camera, not
     pictures.
     """
 
     name: str
-    shots: Callable[[Channel], Iterator[VideoFrame]]
+    frames: Callable[[Channel], Iterator[VideoFrame]]
     live: bool = False
     threaded: bool = True
     sound: Path | None = None
@@ -116,7 +116,7 @@ class Stream:
     """The frames of a source, in order.
 
         with Stream(open_source("clip.mp4")) as stream:
-            for shot in stream: ...
+            for frame in stream: ...
 
     It ends, and its thread with it, at the end of the source, at `close`, or when nobody holds it any more. Errors of the
     source are raised by the iteration, after the frames before them. Threads do not survive a fork: open it afterwards.
@@ -125,13 +125,13 @@ class Stream:
     def __init__(self, source: Source, ahead: int = AHEAD) -> None:
         self.source = source
         self.channel = Channel(1 if source.live else ahead, source.live)
-        self._shots: Iterator[VideoFrame] | None = None
+        self._frames: Iterator[VideoFrame] | None = None
         thread: threading.Thread | None = None
         if source.threaded or source.live:
             thread = threading.Thread(target=_decode, args=(source, self.channel), name=f"decode {source.name}", daemon=True)
             thread.start()
         else:
-            self._shots = source.shots(self.channel)
+            self._frames = source.frames(self.channel)
         self._finish = weakref.finalize(self, _finish, self.channel, thread)
 
     @property
@@ -150,11 +150,11 @@ class Stream:
     def __next__(self) -> VideoFrame:
         if not self._finish.alive:
             raise StopIteration
-        shot = next(self._shots, None) if self._shots is not None else self.channel.get()
-        if shot is None:
+        frame = next(self._frames, None) if self._frames is not None else self.channel.get()
+        if frame is None:
             self.close()
             raise StopIteration
-        return shot
+        return frame
 
     def close(self) -> None:
         """End the thread; frames still waiting are given up. May be called twice."""
@@ -170,13 +170,13 @@ class Stream:
 def _decode(source: Source, channel: Channel) -> None:
     error: BaseException | None = None
     try:
-        shots = source.shots(channel)
+        frames = source.frames(channel)
         try:
-            for shot in shots:
-                if not channel.put(shot):
+            for frame in frames:
+                if not channel.put(frame):
                     break
         finally:
-            if close := getattr(shots, "close", None):
+            if close := getattr(frames, "close", None):
                 close()
     except BaseException as raised:
         error = raised

@@ -16,7 +16,7 @@ import numpy as np
 
 from affect.engine.runtime.sources.stream import VideoFrame
 from affect.engine.runtime.vision.boxes import Box, Detector, Listed
-from affect.engine.runtime.vision.detect import Full, narrowed
+from affect.engine.runtime.vision.detectors import Full, narrowed
 
 LOST_S = 0.5  # a track survives without a detection for less than this
 SAME = 0.2  # IoU from which a detection continues a track
@@ -64,8 +64,8 @@ class Tracker:
     """Detection in every `every`th frame, flow between; one for each source.
 
         tracker = Tracker(subject_of("human_face"), every=5)
-        for shot in stream:
-            for found in tracker.step(shot): ...
+        for frame in stream:
+            for found in tracker.step(frame): ...
 
     A cut, a jump back in time and a frame of another size end all tracks, and are detected in at once.
     """
@@ -79,23 +79,23 @@ class Tracker:
         self._next = self._wait = 0
         self._before: _Look | None = None
 
-    def step(self, shot: VideoFrame) -> list[TrackedBox]:
+    def step(self, frame: VideoFrame) -> list[TrackedBox]:
         """The subjects of the next frame."""
-        if shot.time_s is None:
-            return [TrackedBox(None, box) for box in self.detector.detect(shot.image, shot.number)]
+        if frame.time_s is None:
+            return [TrackedBox(None, box) for box in self.detector.detect(frame.image, frame.number)]
         alive = {track.track for track in self._tracks}
-        look = _Look.of(shot)
+        look = _Look.of(frame)
         if self._before is not None and look.cut_from(self._before):
             self._tracks, self._wait, self.cuts = [], 0, self.cuts + 1
         detects = self._wait <= 0
-        boxes = self.detector.detect(shot.image, shot.number) if detects else None
+        boxes = self.detector.detect(frame.image, frame.number) if detects else None
         if self._tracks and self._before is not None and self._needs_flow(detects):
             now = moved(self._before.gray, look.gray, [track.box for track in self._tracks], look.scale)
             self._tracks = [replace(track, box=box) for track, box in zip(self._tracks, now, strict=True)]
         if boxes is not None:
-            self._match(boxes, shot.time_s)
+            self._match(boxes, frame.time_s)
         self._wait = self.every - 1 if detects else self._wait - 1
-        self._drop(shot)
+        self._drop(frame)
         self._before = look
         self.ended = sorted(alive - {track.track for track in self._tracks})
         return [TrackedBox(track.track, track.box, track.seen) for track in self._tracks]
@@ -117,9 +117,9 @@ class Tracker:
             self._next += 1
         self._tracks = tracks
 
-    def _drop(self, shot: VideoFrame) -> None:
+    def _drop(self, frame: VideoFrame) -> None:
         """Those missed for too long, and those whose centre has left the picture."""
-        now, (height, width) = shot.time_s or 0.0, shot.image.shape[:2]
+        now, (height, width) = frame.time_s or 0.0, frame.image.shape[:2]
         self._tracks = [
             track
             for track in self._tracks
@@ -142,12 +142,12 @@ class _Look:
     thumbnail: np.ndarray
 
     @classmethod
-    def of(cls, shot: VideoFrame) -> _Look:
-        assert shot.time_s is not None
-        small, scale = narrowed(shot.image, GRAY_WIDTH)
+    def of(cls, frame: VideoFrame) -> _Look:
+        assert frame.time_s is not None
+        small, scale = narrowed(frame.image, GRAY_WIDTH)
         gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         thumbnail = cv2.resize(cv2.resize(gray, HALFWAY), THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
-        return cls(shot.time_s, shot.image.shape, gray, scale, thumbnail)
+        return cls(frame.time_s, frame.image.shape, gray, scale, thumbnail)
 
     def cut_from(self, before: _Look) -> bool:
         if self.time_s < before.time_s or self.shape != before.shape:

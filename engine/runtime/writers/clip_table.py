@@ -6,12 +6,12 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from affect.engine.runtime.clip_engine import Clip, ClipEngine
+from affect.engine.runtime.clip_engine import ClipEngine
 from affect.engine.runtime.clip_reader import ClipReader
-from affect.engine.runtime.results import columns_of, named, values_of
+from affect.engine.runtime.results import Clip, columns_of, named, values_of
 from affect.engine.runtime.side_signals import Side, shares
 from affect.engine.runtime.sources.stream import Source
-from affect.engine.runtime.vision.prepare import FULL, Search
+from affect.engine.runtime.vision.subject import FULL, Search
 from affect.engine.runtime.writers.prediction_table import ended, kept, made, opened
 from affect.shards.errors import InputError
 

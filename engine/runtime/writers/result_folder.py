@@ -15,15 +15,14 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from affect.engine.runtime.engine import Engine
-from affect.engine.runtime.frame_reader import AnnotatedFrame, Reader, check
+from affect.engine.runtime.frame_reader import AnnotatedFrame, Reader
 from affect.engine.runtime.input_warnings import Outside
 from affect.engine.runtime.results import Face, FaceOutput, columns_of, named, rows_of, set_column
+from affect.engine.runtime.session import Session, check_together
 from affect.engine.runtime.smoothing import Events, Smoothing
 from affect.engine.runtime.sources.stream import Source
 from affect.engine.runtime.vision.boxes import Box
-from affect.engine.runtime.vision.detect import HUMAN
-from affect.engine.runtime.vision.prepare import FULL, Search
+from affect.engine.runtime.vision.subject import FULL, Search
 from affect.engine.runtime.writers.mp4 import Mp4
 from affect.engine.runtime.writers.overlay import Mark, annotated, anonymised
 from affect.engine.runtime.writers.prediction_table import EventTable, Predictions, put
@@ -34,20 +33,8 @@ SUMMARY, TIMELINE, ANNOTATED = "summary.json", "timeline.png", "annotated.mp4"
 STILLS = "annotated"  # the folder of annotated pictures
 
 
-def default_subject(engines: Sequence[Engine], source: Source) -> tuple[str, str]:
-    """Who is looked for when nobody says, and why: a video shows more than a face, a picture may be one that was cut out."""
-    if {engine.manifest.subject for engine in engines} == {HUMAN[0]}:
-        return HUMAN[0], "the package says so"
-    if not source.moving:
-        return "full", "pictures are taken as cropped already"
-    others = [engine for engine in engines if engine.manifest.species != "human"]
-    if others:
-        return "full", f"{others[0].name} reads {others[0].manifest.species or 'nobody knows whom'}"
-    return HUMAN[0], "it is a video or a camera, and the package reads people"
-
-
 def run_source(
-    engines: Sequence[Engine],
+    engines: Sequence[Session],
     source: Source,
     out: Path,
     *,
@@ -66,7 +53,7 @@ def run_source(
     """
     if anonymize and not video:
         raise InputError("anonymize: blurs faces in the annotated video, and none is asked for; add --video, or leave it out")
-    check(engines, search)
+    check_together(engines, search)
     if Path(source.name).is_dir() and out.resolve() == Path(source.name).resolve():
         raise InputError(
             f"{out}: holds the pictures that are read, and the next run would read its timeline; name another folder"
@@ -88,7 +75,7 @@ class Record:
     """The files of one pass; they are complete whatever ends the block."""
 
     def __init__(
-        self, engines: Sequence[Engine], source: Source, out: Path, video: bool, anonymize: bool, reader: Reader
+        self, engines: Sequence[Session], source: Source, out: Path, video: bool, anonymize: bool, reader: Reader
     ) -> None:
         self.source, self.out, self.anonymize, self.reader = source, out, anonymize, reader
         self.frames = self.faces = self.without = 0

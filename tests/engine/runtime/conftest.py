@@ -74,14 +74,9 @@ def decoding():
 
 
 @pytest.fixture(scope="session")
-def videos(real):
-    return real / "videos"
-
-
-@pytest.fixture(scope="session")
 def yunet(real):
     """A factory: a detector serves one thread."""
-    from affect.engine.runtime.vision.detect import subject_of
+    from affect.engine.runtime.vision.subject import subject_of
 
     return lambda: subject_of(f"yunet:{real}/weights/yunet_n_320_320.onnx")
 
@@ -118,7 +113,7 @@ def backends(monkeypatch):
         opened.append(Brightness())
         return opened[-1]
 
-    monkeypatch.setattr("affect.engine.runtime.engine.open_backend", open_backend)
+    monkeypatch.setattr("affect.engine.runtime.session.open_backend", open_backend)
     return opened
 
 

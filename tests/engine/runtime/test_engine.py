@@ -10,7 +10,7 @@ import pytest
 
 from affect.engine import OFF, Engine, Reader, Search, Smoothing, open_source
 from affect.engine.config.preprocess import Preprocess
-from affect.engine.runtime.engine import WARM
+from affect.engine.runtime.session import WARM
 from affect.engine.runtime.sources.stream import VideoFrame
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box, Listed

@@ -13,9 +13,10 @@ from affect.engine import Reader, Search, open_source
 from affect.engine.runtime.sources.stream import Stream
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box, Listed
+from affect.engine.runtime.vision.subject import default_subject
 from affect.engine.runtime.writers.clip_table import run_clips
 from affect.engine.runtime.writers.prediction_table import FIXED
-from affect.engine.runtime.writers.result_folder import default_subject, run_source
+from affect.engine.runtime.writers.result_folder import run_source
 from affect.shards.errors import InputError
 
 FACE = Box(20, 20, 30, 30, 0.9)
@@ -155,7 +156,7 @@ def test_pictures_have_rows_and_no_timeline(bright, picture, tmp_path):
     for i in range(3):
         cv2.imwrite(str(tmp_path / f"{i}.png"), picture(40, 50, i))
     source = open_source(tmp_path)
-    assert default_subject([bright()], source)[0] == "full"
+    assert default_subject([bright().manifest], source.moving)[0] == "full"
     run_source([bright()], source, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/predictions.csv")
     assert table["source"].tolist() == ["0.png", "1.png", "2.png"] and table["time_s"].isna().all()
@@ -167,7 +168,7 @@ def test_pictures_have_rows_and_no_timeline(bright, picture, tmp_path):
 )
 def test_faces_are_looked_for_in_videos_of_people(tasks, want, bright, write, tmp_path):
     source = open_source(write(tmp_path / "x.mp4", changing(1)))
-    assert default_subject([bright(task, task) for task in tasks], source)[0] == want
+    assert default_subject([bright(task, task).manifest for task in tasks], source.moving)[0] == want
 
 
 CLIP = {"view": {"frames": 4, "choice": "window"}, "rate_hz": 10.0, "window_s": 0.3, "stored": None}
@@ -178,8 +179,8 @@ def test_a_package_may_say_whom_it_looks_for(bright, write, tmp_path):
     cv2.imwrite(str(picture), np.zeros((32, 32, 3), np.uint8))
     people, cropped = bright("a", subject="human_face"), bright("b")
     for source in map(open_source, (picture, video)):
-        assert default_subject([people], source)[0] == "human_face"
-    assert default_subject([people, cropped], open_source(picture))[0] == "full"
+        assert default_subject([people.manifest], source.moving)[0] == "human_face"
+    assert default_subject([people.manifest, cropped.manifest], open_source(picture).moving)[0] == "full"
 
 
 def test_annotated_pictures_are_pictures(bright, picture, tmp_path):

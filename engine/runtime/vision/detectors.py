@@ -1,27 +1,20 @@
-"""Who is in the picture: the subject that a package or the command names, as a detector."""
+"""The detectors that come with the engine: the whole picture, Haar features, YuNet."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from affect.engine.runtime.vision.boxes import Box, Detector, Listed, read_boxes
-from affect.engine.runtime.vision.yolo import Yolo
+from affect.engine.runtime.vision.boxes import Box
 from affect.engine.system.quiet import opencv_quiet
-from affect.shards.errors import InputError, nearest
-
-__all__ = ["Box", "Detector", "Full", "Haar", "Listed", "YuNet", "check_species", "finder", "subject_of"]
+from affect.shards.errors import InputError
 
 WIDTH = 320  # pixels; a wider picture is searched at this width
 HAAR_SMALLEST = 24  # pixels at that width
 YUNET_SMALLEST = 16  # pixels a side; a smaller picture shows no face
-HUMAN = ("human_face", "yunet")
-SEARCHING = ("human_face", "yunet", "onnx")  # those that look at the picture
 
 
 class Full:
@@ -70,7 +63,7 @@ class YuNet:
                 self.net = cv2.FaceDetectorYN.create(str(path), "", self.size, score, 0.3, 1000)
                 self.detect(np.zeros((WIDTH, WIDTH, 3), np.uint8))
         except cv2.error as error:
-            raise InputError(f"{path}: not a YuNet that OpenCV {cv2.__version__} reads ({_said(error)})") from error
+            raise InputError(f"{path}: not a YuNet that OpenCV {cv2.__version__} reads ({_reason(error)})") from error
 
     def detect(self, image: np.ndarray, number: int = 0) -> list[Box]:
         small, _ = narrowed(image, self.width)
@@ -99,64 +92,5 @@ def narrowed(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
     return (image if size == (image.shape[1], image.shape[0]) else cv2.resize(image, size)), scale
 
 
-def _file(text: str) -> Path:
-    return Path(text).expanduser()
-
-
-SUBJECTS: dict[str, tuple[str, Callable[[str, int], Detector]]] = {  # name -> what stands behind the colon, and what makes it
-    "human_face": ("", lambda rest, width: Haar(width)),
-    "yunet": ("FILE.onnx", lambda rest, width: YuNet(_file(rest), width)),
-    "full": ("", lambda rest, width: Full()),
-    "boxes": ("FILE.csv", lambda rest, width: read_boxes(_file(rest))),
-    "onnx": ("FILE.onnx", lambda rest, width: Yolo(_file(rest))),
-}
-
-
-def subject_of(text: str, width: int = WIDTH) -> Detector:
-    """`human_face` (Haar), `yunet:FILE.onnx`, `full`, `boxes:FILE.csv` or `onnx:FILE.onnx` as a detector.
-
-    width: pixels at which Haar and YuNet search a wider picture.
-    """
-    name, _, rest = text.partition(":")
-    known = [f"{key}:{behind}" if behind else key for key, (behind, _) in SUBJECTS.items()]
-    if name not in SUBJECTS:
-        raise InputError(f"subject {text!r}: unknown{nearest(name, SUBJECTS)}; expected {', '.join(known)}")
-    behind, make = SUBJECTS[name]
-    if bool(rest) != bool(behind):
-        raise InputError(f"subject {text!r}: expected {name}{f':{behind}' if behind else ', nothing behind it'}")
-    return make(rest, width)
-
-
-def finder(text: str) -> Callable[[np.ndarray], tuple[float, float, float, float] | None]:
-    """The best subject of a picture as top, left, bottom, right in pixels, None where there is none; for any number of threads.
-
-    Raises: InputError where `text` is no detector that looks at pictures.
-    """
-    if text.partition(":")[0] not in SEARCHING:
-        raise InputError(f"subject {text!r}: finds nothing by itself; expected human_face, yunet:FILE.onnx or onnx:FILE.onnx")
-    own = threading.local()
-    own.detector = subject_of(text)  # at once: what is wrong with it is said now
-
-    def find(image: np.ndarray) -> tuple[float, float, float, float] | None:
-        if not hasattr(own, "detector"):
-            own.detector = subject_of(text)
-        found = own.detector.detect(image)
-        return (found[0].y, found[0].x, found[0].y + found[0].h, found[0].x + found[0].w) if found else None
-
-    return find
-
-
-def check_species(asked: str, species: str, package: str) -> None:
-    """Raises InputError where a detector of human faces is asked for with a package about animals.
-
-    species: of the package, `human` or another; empty where it does not say. package: its name, for the message.
-    """
-    if asked.partition(":")[0] in HUMAN and species not in ("human", ""):
-        raise InputError(
-            f"subject {asked!r}: finds human faces, {package} reads {species}; pass full for pictures already cropped, "
-            "boxes:FILE.csv or onnx:FILE.onnx"
-        )
-
-
-def _said(error: cv2.error) -> str:
+def _reason(error: cv2.error) -> str:
     return " ".join(str(error.err or error).split())[:120]

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from affect.engine.runtime.vision.boxes import Box, Listed, read_boxes
 from affect.engine.runtime.vision.crop import FIVE_POINTS, crop, sharpness
-from affect.engine.runtime.vision.detect import Full, Haar, check_species, finder, subject_of
-from affect.engine.runtime.vision.prepare import Search
+from affect.engine.runtime.vision.detectors import Full, Haar
+from affect.engine.runtime.vision.subject import Search, check_species, finder, subject_of
 from affect.engine.runtime.vision.yolo import Yolo
 from affect.shards.errors import InputError
 
@@ -34,7 +34,7 @@ def test_faces_of_real_pictures(videos, yunet):
 def test_forty_faces(videos, yunet):
     small = cv2.resize(read(videos / "single_face.jpg"), (160, 160))
     wall = np.tile(small, (5, 8, 1))
-    from affect.engine.runtime.vision.detect import YuNet
+    from affect.engine.runtime.vision.detectors import YuNet
 
     found = YuNet(yunet().path, width=wall.shape[1]).detect(wall)
     assert len(found) == 40 == len(Search("human_face", detect_width=640).detector().detect(wall))
