@@ -46,7 +46,7 @@ class RunConfig(Section):
     name: str = ""  # of the run's folder, as in RN18_resnet18_seed1337_stageA_img224; empty: the config's own
     stage: str = "A"
     seed: int = Field(1337, ge=0)
-    species: str = ""  # whose faces, for the package: human, cattle, mouse; empty: by the task's name
+    species: str = ""  # whose faces, for the package: human, cattle, mouse; empty: the task's
     subject: Literal["full", "human_face"] = "full"  # who a package looks for: human_face, or full, each picture is one face
     view: str = ""  # from where they are seen, for the package: frontal, from the side
     chosen_on: dict[str, str] = Field(default_factory=dict)  # sets by which these settings were chosen: marked in every table

@@ -62,3 +62,10 @@ def coverage(dataset: Dataset, split: str, epochs: int, batch: int, seed: int) -
         times, samples = np.unique(came, return_counts=True)
         found.append(dict(zip(times.tolist(), samples.tolist(), strict=True)))
     return found
+
+
+def rows_by_source(dataset: Dataset, rows: np.ndarray) -> dict[str, int]:
+    """Source -> how many of these rows are from it, where any is."""
+    codes, names = dataset.coded("source")
+    counts = np.bincount(codes[rows] + 1, minlength=len(names) + 1)[1:]
+    return {name: int(count) for name, count in sorted(zip(names, counts, strict=True)) if count}

@@ -16,13 +16,13 @@ from affect.engine.calibration.calibration import Calibration
 from affect.engine.calibration.temperature import FEW_ROWS, fit_temperature
 from affect.engine.config.run import Precision
 from affect.engine.data.selection import largest_share, open_dataset
+from affect.engine.data.statistics import rows_by_source
 from affect.engine.distill.members import Member, infer, open_members
 from affect.engine.distill.mixture import Mode, combine, fit_weights
 from affect.engine.distill.softlabels import ALIGNMENT, ENSEMBLE, Scale, refuse_existing, write_softlabels
 from affect.engine.metrics.classification import reliability
 from affect.engine.runs.files import BEST
 from affect.engine.system.log import say
-from affect.engine.training.data_report import by_source
 from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
@@ -265,6 +265,6 @@ def _alignment(members: list[Member], rows: _Rows, data: list[Path]) -> dict[str
         "manifest_sha256": dataset.info.fingerprint,
         "label_protocol": dataset.info.label_protocol,
         "rows": {"total": dataset.info.num_samples, "labelled": int((~np.isnan(rows.target).any(1)).sum())},
-        "splits": {split: by_source(dataset, of) for split, of in splits.items()},
+        "splits": {split: rows_by_source(dataset, of) for split, of in splits.items()},
         "members": [of(member) for member in members],
     }

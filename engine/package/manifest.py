@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from affect.engine.config.preprocess import Preprocess
+from affect.engine.tasks import TASKS
 from affect.shards.errors import InputError
 from affect.shards.schema import TargetLayout
 
@@ -16,20 +17,13 @@ INTENDED_USE = (
     "inferring emotions at work or in education is prohibited in the EU (AI Act, article 5)."
 )
 
-SPECIES = {"emotion": "human", "pain_clip": "cattle", "mouse": "mouse"}  # what a task's name begins with -> whose faces
-
-
-def species_of(task: str) -> str:
-    """Empty where the name does not say."""
-    return next((species for start, species in SPECIES.items() if task.startswith(start)), "")
-
 
 @dataclass(frozen=True)
 class Manifest:
     """name: of the run. layout: outputs and their names, in column order. input: of the graph, `images`.
 
     subject: what the pictures show: `full`, a picture already cropped to the face.
-    species: whose faces: human, cattle, mouse, or empty where nobody has said; without it by the task's name.
+    species: whose faces: human, cattle, mouse, or empty where nobody has said; by default the task's.
     view: from where they are seen, in words of whoever trained it. face_px: of most faces that it was trained on the shorter
         side, from and to, as they were packed.
     clip: of a model of clips: `view`, which frames it sees (ClipConfig); window_s, the time that they span; rate_hz, frames a
@@ -58,8 +52,8 @@ class Manifest:
     side: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        if not self.species:
-            object.__setattr__(self, "species", species_of(self.task))
+        if not self.species and self.task in TASKS:
+            object.__setattr__(self, "species", TASKS[self.task].species)
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self) | {"layout": [asdict(output) for output in self.layout.outputs]}

@@ -1,8 +1,8 @@
-"""Every task by its name; a new one is a file here and a line below."""
+"""Every task by its name; a new one is a file here, whose TaskSpec values are found by listing this folder."""
 
-from affect.engine.tasks.cattle_pain import PAIN_CLIP, SCORE_CLIP
-from affect.engine.tasks.emotion import EMOTION_STUDENT, EMOTION_TEACHER
-from affect.engine.tasks.emotion_au import EMOTION_AU
-from affect.engine.tasks.mouse_expression import MOUSE_CLIP, MOUSE_SET
+from affect.engine.system.submodules import import_submodules
+from affect.engine.tasks.spec import TaskSpec
 
-TASKS = {task.name: task for task in (EMOTION_STUDENT, EMOTION_TEACHER, EMOTION_AU, PAIN_CLIP, SCORE_CLIP, MOUSE_SET, MOUSE_CLIP)}
+TASKS = {
+    task.name: task for module in import_submodules(__name__) for task in vars(module).values() if isinstance(task, TaskSpec)
+}

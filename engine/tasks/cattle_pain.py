@@ -1,4 +1,4 @@
-"""Pain of cattle from clips, on the 7-item bovine facial scale, after seed 002."""
+"""Pain of cattle from clips, on the 7-item bovine facial scale, after the reference recipe: docs/recipes/cattle_pain.md."""
 
 from affect.engine.tasks.spec import TaskSpec, Term
 
@@ -13,6 +13,7 @@ PAIN_CLIP = TaskSpec(
         Term("sum_consistency", 1.0, on="pain"),
     ),
     select_by="total_mae",
+    species="cattle",
 )
 SCORE_CLIP = TaskSpec(
     name="score_clip",

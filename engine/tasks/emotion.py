@@ -1,4 +1,4 @@
-"""Emotion from one face."""
+"""Emotion from one face: docs/recipes/student.md and docs/recipes/teacher.md."""
 
 from affect.engine.tasks.spec import TaskSpec, Term
 
@@ -9,6 +9,7 @@ EMOTION_STUDENT = TaskSpec(
     head="linear",
     terms=(Term("cross_entropy", 1.0, on="emotion"),),
     select_by="macro_f1",
+    species="human",
 )
 EMOTION_TEACHER = TaskSpec(
     name="emotion_teacher",
@@ -17,4 +18,5 @@ EMOTION_TEACHER = TaskSpec(
     head="arcface",
     terms=(Term("arcface_ce", 1.0, on="emotion"),),
     select_by="macro_f1",
+    species="human",
 )

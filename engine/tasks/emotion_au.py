@@ -1,4 +1,4 @@
-"""Emotion and action units of one face, after seed 004."""
+"""Emotion and action units of one face, after the reference recipe: docs/recipes/action_units.md."""
 
 from affect.engine.tasks.spec import Criterion, TaskSpec, Term
 
@@ -9,6 +9,7 @@ EMOTION_AU = TaskSpec(
     head="shared",
     terms=(Term("cross_entropy", 1.0, on="emotion"), Term("au_bce", 1.0, on="au")),
     select_by="macro_f1",
+    species="human",
     watch_gap=True,
     criteria=(
         Criterion("validation accuracy", "way.acc", "0.5199", low=0.55),

@@ -1,4 +1,4 @@
-"""Expression of mice under stress from clips, after seed 003: sets of frames, or frames in their order."""
+"""Expression of mice under stress from clips, as sets of frames or in their order, after docs/recipes/mouse.md."""
 
 from dataclasses import replace
 
@@ -11,5 +11,6 @@ MOUSE_SET = TaskSpec(
     head="mean",
     terms=(Term("cross_entropy", 1.0, on="stress"), Term("ordered_ce", 1.0, on="level")),
     select_by="accuracy",
+    species="mouse",
 )
 MOUSE_CLIP = replace(MOUSE_SET, name="mouse_clip", head="transformer")

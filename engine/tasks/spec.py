@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Term:
-    """A loss term on one output, with its weight; named as it is declared in engine/losses, by `@loss_term(name)`."""
+    """A loss term on one output, with its weight; `name` is that of `@loss_term(name)` in engine/losses."""
 
     name: str
     weight: float = 1.0
@@ -17,9 +17,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a figure of a finished run should be: at least `low`, at most `high`.
+    """A bound on a figure of a finished run: at least `low`, at most `high`.
 
-    metric: path into metrics.json. before: what the recipe reported before it was mended.
+    metric: path into metrics.json. before: what the reference recipe reported before its faults were mended.
     """
 
     name: str
@@ -39,23 +39,26 @@ class Criterion:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """outputs: names of the dataset's outputs that are learned, the first of them being the one that metrics are read from.
+    """outputs: names of the dataset's outputs that are learned; metrics are read from the first.
 
-    The names of classes, units and scalars belong to the dataset; a task only selects.
-    select_by: a figure of `engine/metrics/output_metrics.py`, of other outputs than the first with its name before it.
-    watch_gap: each epoch's figures are taken of training rows, too, in the view of validation.
+    The names of classes, units and scalars belong to the dataset; a task only selects outputs.
+    head: a key of engine/models/heads.py: HEADS.
+    select_by: a figure of engine/evaluation/output_metrics.py; of another output than the first, prefixed by its name.
+    species: whose faces, for the package: human, cattle, mouse; empty where the task does not decide it.
+    watch_gap: each epoch, figures of training rows are computed as well, in the view of validation.
     """
 
     name: str
     input: Literal["frame", "clip"]
     outputs: tuple[str, ...]
-    head: str  # engine/models/heads.py: HEADS
+    head: str
     terms: tuple[Term, ...]
     select_by: str
+    species: str = ""
     watch_gap: bool = False
     criteria: tuple[Criterion, ...] = ()
 
     def limited_to(self, outputs: tuple[str, ...]) -> TaskSpec:
-        """The task without the outputs that are not among these, and without their terms."""
-        kept = tuple(name for name in self.outputs if name in outputs)
-        return replace(self, outputs=kept, terms=tuple(term for term in self.terms if term.on in kept))
+        """The task with only those of its outputs that are among these, and with their terms."""
+        names = tuple(name for name in self.outputs if name in outputs)
+        return replace(self, outputs=names, terms=tuple(term for term in self.terms if term.on in names))

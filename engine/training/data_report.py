@@ -9,6 +9,7 @@ import numpy as np
 
 from affect.engine.config.run import RunConfig
 from affect.engine.data.selection import train_selection, val_selection
+from affect.engine.data.statistics import rows_by_source
 from affect.shards.dataset import Dataset
 from affect.shards.selection import Selection
 
@@ -45,10 +46,4 @@ def _side(dataset: Dataset, selection: Selection, rows: np.ndarray) -> dict[str,
     """`packed`: the rows of the split as it was packed; `used`: after every filter, folds included."""
     split, splits = dataset.coded("split")
     packed = np.flatnonzero(split == splits.index(selection.split)) if selection.split in splits else rows[:0]
-    return {"filters": asdict(selection), "packed": by_source(dataset, packed), "used": by_source(dataset, rows)}
-
-
-def by_source(dataset: Dataset, rows: np.ndarray) -> dict[str, int]:
-    codes, names = dataset.coded("source")
-    counts = np.bincount(codes[rows] + 1, minlength=len(names) + 1)[1:]
-    return {name: int(count) for name, count in sorted(zip(names, counts, strict=True)) if count}
+    return {"filters": asdict(selection), "packed": rows_by_source(dataset, packed), "used": rows_by_source(dataset, rows)}
