@@ -1,1 +1,1 @@
-"""Every fold trained, what each says of the rows it held out, and ways of training them compared."""
+"""Cross-validation: every fold trained, its held-out rows predicted, and strategies of training compared."""

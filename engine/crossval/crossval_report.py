@@ -17,14 +17,14 @@ REPORT, TEXT, FIGURES = "report", "crossval.md", "crossval.json"
 
 def report(out: Path) -> tuple[str, dict[str, Any]]:
     """Write STRATEGY/answers.npz and OUT/report; return what is printed, and the figures."""
-    found = collect(out)
+    results = collect(out)
     folder = out / REPORT
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = next(iter(found.held.values())).outputs
-    said, figures = pain_report(found, folder) if is_pain(outputs) else pooled_report(found)
-    missing = sorted(set(found.folds) - {fold for own in found.runs.values() for fold in own})
+    outputs = next(iter(results.held_out.values())).outputs
+    text, figures = pain_report(results, folder) if is_pain(outputs) else pooled_report(results)
+    missing = sorted(set(results.folds) - {fold for folders in results.runs.values() for fold in folders})
     if missing:
-        said += f"\nFolds {', '.join(map(str, missing))} are not there yet: these are figures of a part of the rows.\n"
-    (folder / TEXT).write_text(said, encoding="utf-8")
+        text += f"\nFolds {', '.join(map(str, missing))} are not there yet: these are figures of a part of the rows.\n"
+    (folder / TEXT).write_text(text, encoding="utf-8")
     write_json(folder / FIGURES, plain(figures))
-    return said, figures
+    return text, figures

@@ -1,4 +1,4 @@
-"""`affect evaluate CROSSVAL --fold 7`: one fold's model on the test animals, and what seed 002 would decide."""
+"""`affect evaluate CROSSVAL --fold 7`: one fold's model on the test animals, and the decision of the reference recipe."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.crossval.fold_results import TEST, general_data, told_of
-from affect.engine.crossval.held_out import kept
-from affect.engine.crossval.pain_rows import is_pain, pain_answers
+from affect.engine.crossval.fold_results import TEST, fold_info, general_data
+from affect.engine.crossval.held_out import cached_predictions
+from affect.engine.crossval.pain_rows import is_pain, pain_predictions
 from affect.engine.crossval.plan import ALL
 from affect.engine.crossval.run_folds import read_note, runs_in
 from affect.engine.data.selection import open_dataset, train_rows
 from affect.engine.report.pain.decision import decide, decision_text
 from affect.engine.report.pain.state import cut_off
-from affect.engine.report.pain.state import is_pain as holds
+from affect.engine.report.pain.state import is_pain as has_pain
 from affect.engine.report.pain.texts import plain
 from affect.engine.runs.files import CROSSVAL, EVALUATED
 from affect.engine.runs.folder import write_json
@@ -27,8 +27,9 @@ DECISION = "decision"
 
 
 def decide_fold(model: Path, fold: int, out: Path | None = None) -> tuple[str, dict[str, Any]]:
-    """The decision in words, and its figures, which are also written; pain is said from the total that tells the fold's own
-    training clips best.
+    """Decide on a fold's model; return the decision in words and its figures, and write both.
+
+    The cut-off from which a total counts as pain is the best one of the fold's own training clips.
 
     model: the folder of a cross-validation, or of one of its strategies. Raises InputError where it is none, the fold is not
     finished, or the dataset has no test animals.
@@ -37,25 +38,25 @@ def decide_fold(model: Path, fold: int, out: Path | None = None) -> tuple[str, d
     read_note(folder)
     runs = runs_in(folder)
     if fold not in runs.get(strategy, {}):
-        there = "; ".join(f"{name}: {', '.join(map(str, own))}" for name, own in runs.items()) or "none"
+        there = "; ".join(f"{name}: {', '.join(map(str, folders))}" for name, folders in runs.items()) or "none"
         raise InputError(f"{folder}: fold {fold} of {strategy} is not there or not finished; finished folds: {there}")
     data = general_data(runs).model_copy(update={"fold": fold})
     dataset = open_dataset(data.dataset)
     if not dataset.info.counts.get("test"):
         raise InputError(f"{dataset.folder}: has no split test; pack it with test animals, which no fold is trained on")
     run, train = runs[strategy][fold], {fold: train_rows(data, dataset, silent)}
-    tested = kept(run, TEST, fold, dataset, dataset.rows("test"))
+    tested = cached_predictions(run, TEST, fold, dataset, dataset.rows("test"))
     if not is_pain(tested.outputs):
         raise InputError(
             f"{folder}: --fold is for pain; evaluate {run} instead: affect evaluate {run} --data DATASET --split test"
         )
-    own = pain_answers(kept(run, TRAINED, fold, dataset, train[fold]), dataset, train)
-    cut = cut_off(own.target[:, -1], own.said[:, -1], holds(own))
-    decision = decide(pain_answers(tested, dataset, train), cut.at if cut else np.nan, told_of(run)["epochs"])
+    trained = pain_predictions(cached_predictions(run, TRAINED, fold, dataset, train[fold]), dataset, train)
+    cut = cut_off(trained.target[:, -1], trained.predicted[:, -1], has_pain(trained))
+    decision = decide(pain_predictions(tested, dataset, train), cut.at if cut else np.nan, fold_info(run)["epochs"])
     where = out or run / EVALUATED / DECISION
     where.mkdir(parents=True, exist_ok=True)
     figures = {"model": str(run), "dataset": str(data.dataset), "split": "test", "verdict": decision.verdict, **decision.figures}
     write_json(where / "decision.json", plain(figures))
-    said = decision_text(decision)
-    (where / "decision.md").write_text(said, encoding="utf-8")
-    return f"{strategy}, fold {fold}, on the test animals of {dataset.folder}\n{said}", plain(figures) | {"out": str(where)}
+    text = decision_text(decision)
+    (where / "decision.md").write_text(text, encoding="utf-8")
+    return f"{strategy}, fold {fold}, on the test animals of {dataset.folder}\n{text}", plain(figures) | {"out": str(where)}

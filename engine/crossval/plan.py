@@ -1,12 +1,12 @@
-"""What a cross-validation is: the folds of one dataset, and the runs that each strategy makes of them.
+"""The plan of a cross-validation: the folds of one dataset, and the runs that each strategy makes of them.
 
 OUT/
   crossval.json                     its folds, and where the run of each is, by strategy
   all/fold0 ...                     a run each, trained anew
-  continue/fold2 ...                those of `all`, here or elsewhere, that the settings would not have ended, gone on with
+  continue/fold2 ...                those of `all`, here or elsewhere, that the settings would not have ended, trained on
   finetune/fold7                    the best of `all`, at a low rate on its own rows
   specialist/fold0 ...              of another configuration
-  STRATEGY/answers.npz              what each fold's best model says of the rows that it held out
+  STRATEGY/answers.npz              the predictions of each fold's best model of its held-out rows
   report/
 """
 
@@ -34,7 +34,7 @@ MOMENTS = {"M2": 3.5, "M3": 1.5}  # of a fine-tuning whose configuration weights
 
 @dataclass(frozen=True)
 class FoldRun:
-    """A fold's run. trained: False where it is another strategy's and stays as it is. why: said before it begins."""
+    """A fold's run. trained: False where it is another strategy's and stays as it is. why: printed before it begins."""
 
     fold: int
     run: RunConfig
@@ -49,7 +49,7 @@ class FoldRun:
 class CrossPlan:
     """config: of all folds. value: the same before it was validated, to be changed. folds: all there are; wanted: those to run.
 
-    source: the cross-validation whose folds are gone on with or fine-tuned. specialist: a configuration, as text and value.
+    source: the cross-validation whose folds are continued or fine-tuned. specialist: a configuration, as text and value.
     """
 
     name: str
@@ -63,7 +63,7 @@ class CrossPlan:
     specialist: dict[str, object] | None = None
 
     def runs(self, strategy: str) -> list[FoldRun]:
-        """Of the wanted folds. Raises InputError where the strategy needs folds that are not there."""
+        """Return the runs of the wanted folds. Raises InputError where the strategy needs folds that are not there."""
         return {ALL: _anew, CONTINUE: _gone_on, FINETUNE: _fine_tuned, SPECIALIST: _specialists}[strategy](self)
 
 
@@ -71,7 +71,7 @@ def plan(
     name: str, settings: list[str], out: Path | None = None, *, folds: str = "", strategies: Sequence[str] = (ALL,),
     source: Path | None = None, specialist: str = "",
 ) -> CrossPlan:  # fmt: skip
-    """Raises InputError with every problem of the configuration, and where there are no such folds."""
+    """Read a configuration and plan its folds. Raises InputError with every problem, and where there are no such folds."""
     path = find_config(name)
     value = read_yaml(path)
     _set(value, settings)
@@ -90,7 +90,7 @@ def plan(
 
 
 def chosen_folds(text: str, there: Sequence[int]) -> tuple[int, ...]:
-    """`0,3` as numbers; all where it is empty."""
+    """Return `0,3` as numbers; all folds where it is empty."""
     parts = [part.strip() for part in text.split(",")] if text.strip() else list(map(str, there))
     unknown = [part for part in parts if part not in set(map(str, there))]
     if unknown:
@@ -124,7 +124,7 @@ def _gone_on(plan: CrossPlan) -> list[FoldRun]:
 
 
 def goes_on(folder: Path, run: RunConfig) -> str:
-    """Why a finished run would go on under these settings; empty where they would have ended it."""
+    """Return why a finished run would go on under these settings; empty where they would have ended it."""
     history, rule = read_history(folder), run.optim.early_stopping
     epochs = len(history)
     if epochs >= run.optim.epochs:
@@ -139,16 +139,16 @@ def goes_on(folder: Path, run: RunConfig) -> str:
 
 def _fine_tuned(plan: CrossPlan) -> list[FoldRun]:
     folders = {k: _finished(plan, k, FINETUNE) for k in plan.wanted}
-    figure, found = select_by(plan.config), dict[int, float]()
+    figure, reached = select_by(plan.config), dict[int, float]()
     for k, folder in folders.items():
         history = read_history(folder)
-        found[k] = history[best_epoch(history, figure, plan.config.optim.keep)]["val"][figure]
-    best = max(found, key=lambda k: merit(figure, found[k]))
+        reached[k] = history[best_epoch(history, figure, plan.config.optim.keep)]["val"][figure]
+    best = max(reached, key=lambda k: merit(figure, reached[k]))
     settings: dict[str, object] = {**GENTLE, "data.fold": best}
     if not plan.config.loss.scalars.moments and plan.config.task == "pain_clip":
         settings["loss.scalars.moments"] = MOMENTS
     run = _with(plan.value, settings)
-    why = f"the best of {len(found)} folds by its own validation, {figure} {found[best]:.4f}"
+    why = f"the best of {len(reached)} folds by its own validation, {figure} {reached[best]:.4f}"
     return [FoldRun(best, run, folder_of(plan.out, FINETUNE, best), init_from=folders[best], why=why)]
 
 
@@ -158,7 +158,7 @@ def _specialists(plan: CrossPlan) -> list[FoldRun]:
 
 
 def _finished(plan: CrossPlan, fold: int, strategy: str) -> Path:
-    """The run of a fold that another strategy starts from."""
+    """Return the folder of the fold that another strategy starts from."""
     folder = folder_of(plan.source, ALL, fold)
     state = state_of(folder)
     if state != "finished":
@@ -171,7 +171,7 @@ def _finished(plan: CrossPlan, fold: int, strategy: str) -> Path:
 
 
 def _specialist(config: RunConfig, name: str, settings: list[str]) -> dict[str, object]:
-    """Of the same dataset and folds as the general configuration, the settings of the command line included."""
+    """Return the specialist's settings, with the dataset and folds of the general configuration and those of --set."""
     name = name or SPECIALISTS.get(config.task, "")
     if not name:
         raise InputError(f"--strategy {SPECIALIST}: {config.task} has no configuration for it; name one: --specialist CONFIG")
@@ -179,9 +179,9 @@ def _specialist(config: RunConfig, name: str, settings: list[str]) -> dict[str, 
     value = read_yaml(path)
     _set(value, settings)
     for key in ("dataset", "folds"):
-        found = config.data.model_dump(mode="json")[key]
-        if found is not None:
-            put(value, f"data.{key}", found)
+        general = config.data.model_dump(mode="json")[key]
+        if general is not None:
+            put(value, f"data.{key}", general)
     other = _validated(value, str(path))
     if other.task != config.task or other.data.fold is not None:
         raise InputError(f"{path}: expected task {config.task} and no data.fold; found {other.task}, {other.data.fold}")
@@ -195,13 +195,13 @@ def _set(value: dict[str, object], settings: list[str]) -> None:
 
 def _with(value: dict[str, object], settings: dict[str, object]) -> RunConfig:
     changed = copy.deepcopy(value)
-    for key, found in settings.items():
-        put(changed, key, copy.deepcopy(found))
-    return _validated(changed, ", ".join(f"{key}={found}" for key, found in settings.items()))
+    for key, new in settings.items():
+        put(changed, key, copy.deepcopy(new))
+    return _validated(changed, ", ".join(f"{key}={new}" for key, new in settings.items()))
 
 
 def _validated(value: dict[str, object], where: str) -> RunConfig:
-    found = attempt(RunConfig, value)
-    if isinstance(found, list):
-        raise InputError("\n".join(f"{where}: {problem}" for problem in found))
-    return found
+    config = attempt(RunConfig, value)
+    if isinstance(config, list):
+        raise InputError("\n".join(f"{where}: {problem}" for problem in config))
+    return config

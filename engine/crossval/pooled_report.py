@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from affect.engine.crossval.fold_results import ANSWERS, FoldResults, epochs_note
-from affect.engine.crossval.held_out import HeldOut, means
+from affect.engine.crossval.held_out import HeldOut, training_means
 from affect.engine.metrics.output_metrics import all_figures, further_metrics
 from affect.engine.report.pain.texts import text
 from affect.engine.report.render import NONE, Table, markdown
@@ -17,31 +17,31 @@ from affect.shards.schema import Output
 TRAIN_MEAN = "training mean"
 
 
-def pooled_report(found: FoldResults) -> tuple[str, dict[str, Any]]:
-    """Of outputs of any kind: the figures of epochs, here of all folds' held-out rows together, and each fold's mean."""
+def pooled_report(results: FoldResults) -> tuple[str, dict[str, Any]]:
+    """Report outputs of any kind: the figures of epochs, here of all folds' held-out rows together, and each fold's mean."""
     figures: dict[str, Any] = {}
-    for name, held in found.held.items():
-        held.save(found.out / name / ANSWERS)
-        naive = {output.name: _naive(found, held, output) for output in held.outputs}
+    for name, held_out in results.held_out.items():
+        held_out.save(results.out / name / ANSWERS)
+        naive = {output.name: _naive(results, held_out, output) for output in held_out.outputs}
         figures[name] = {
-            "rows": len(held.sample), "folds": sorted(found.runs[name]),
-            "pooled": all_figures(held.outputs, held.values, held.targets),
-            TRAIN_MEAN: all_figures(held.outputs, naive, held.targets),
-            "each": {fold: _of_fold(held, fold) for fold in sorted(found.runs[name])},
-            "outputs": further_metrics(held.outputs, held.values, held.targets),
-            "told": found.told(name), "epochs": epochs_note(found.runs[name]),
+            "rows": len(held_out.sample), "folds": sorted(results.runs[name]),
+            "pooled": all_figures(held_out.outputs, held_out.values, held_out.targets),
+            TRAIN_MEAN: all_figures(held_out.outputs, naive, held_out.targets),
+            "each": {fold: _of_fold(held_out, fold) for fold in sorted(results.runs[name])},
+            "outputs": further_metrics(held_out.outputs, held_out.values, held_out.targets),
+            "told": results.folds_info(name), "epochs": epochs_note(results.runs[name]),
         }  # fmt: skip
     return markdown(_pooled_table(figures)), figures
 
 
-def _of_fold(held: HeldOut, fold: int) -> dict[str, float]:
-    here = held.fold == fold
-    pick = [{name: values[here] for name, values in part.items()} for part in (held.values, held.targets)]
-    return all_figures(held.outputs, *pick)
+def _of_fold(held_out: HeldOut, fold: int) -> dict[str, float]:
+    here = held_out.fold == fold
+    pick = [{name: values[here] for name, values in part.items()} for part in (held_out.values, held_out.targets)]
+    return all_figures(held_out.outputs, *pick)
 
 
-def _naive(found: FoldResults, held: HeldOut, output: Output) -> np.ndarray:
-    mean = means(found.dataset, output.name, found.train, held.fold)
+def _naive(results: FoldResults, held_out: HeldOut, output: Output) -> np.ndarray:
+    mean = training_means(results.dataset, output.name, results.train, held_out.fold)
     return np.log(np.maximum(mean, 1e-6)) if output.kind == "classes" else mean
 
 
@@ -55,11 +55,11 @@ def _pooled_table(figures: Mapping[str, Any]) -> Table:
             ["  folds, mean ± deviation", "", "", *(_spread(values) for values in each)],
             [f"  {TRAIN_MEAN}", "", "", *(text(of[TRAIN_MEAN].get(name)) for name in names)],
         ]
-    said = "Held-out rows of all folds together, each said by the model that was not trained on it."
-    caption = [said, *sorted({of["epochs"] for of in figures.values()})]
+    whose = "Held-out rows of all folds together, each predicted by the model that was not trained on it."
+    caption = [whose, *sorted({of["epochs"] for of in figures.values()})]
     return Table(["strategy", "folds", "rows", *names], cells, set(), caption)
 
 
 def _spread(values: list[float]) -> str:
-    held = np.array(values)[np.isfinite(values)]
-    return NONE if not len(held) else f"{held.mean():.3f} ± {held.std(ddof=1) if len(held) > 1 else 0:.3f}"
+    held_out = np.array(values)[np.isfinite(values)]
+    return NONE if not len(held_out) else f"{held_out.mean():.3f} ± {held_out.std(ddof=1) if len(held_out) > 1 else 0:.3f}"

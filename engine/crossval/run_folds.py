@@ -47,7 +47,7 @@ def train_folds(plan: CrossPlan) -> list[str]:
 
 
 def _sweep_away(*folders: Path) -> None:
-    """Those that are empty."""
+    """Remove the folders that are empty."""
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -92,19 +92,19 @@ def _same_rows(plan: CrossPlan) -> None:
 
 
 def _note(plan: CrossPlan, strategy: str, runs: list[FoldRun]) -> None:
-    """In crossval.json, beside what is there of other strategies and folds."""
+    """Record these runs in crossval.json, beside those of other strategies and folds."""
     before = read_note(plan.out) if (plan.out / CROSSVAL).is_file() else {}
-    held = before.get("runs", {})
-    own = {str(one.fold): _place(one.folder, plan.out) for one in runs}
-    kept = {} if strategy == FINETUNE else held.get(strategy, {})  # there is one best fold
-    found = {**held, strategy: dict(sorted({**kept, **own}.items(), key=lambda pair: int(pair[0])))}
+    recorded = before.get("runs", {})
+    folders = {str(one.fold): _place(one.folder, plan.out) for one in runs}
+    others = {} if strategy == FINETUNE else recorded.get(strategy, {})  # there is one best fold
+    merged = {**recorded, strategy: dict(sorted({**others, **folders}.items(), key=lambda pair: int(pair[0])))}
     plan.out.mkdir(parents=True, exist_ok=True)
-    ordered = {name: found[name] for name in STRATEGIES if name in found}
+    ordered = {name: merged[name] for name in STRATEGIES if name in merged}
     write_json(plan.out / CROSSVAL, {"config": before.get("config", plan.name), **_what(plan), "runs": ordered})
 
 
 def _place(folder: Path, out: Path) -> str:
-    """Below `out` relative to it, so that it can be moved as a whole."""
+    """Return the folder relative to `out` where it lies below, so that `out` can be moved as a whole."""
     return str(folder.relative_to(out) if folder.is_relative_to(out) else folder.resolve())
 
 
@@ -124,7 +124,9 @@ def read_note(out: Path) -> dict[str, Any]:
 
 
 def runs_in(out: Path) -> dict[str, dict[int, Path]]:
-    """Strategy -> fold -> the folder of its run, of those that are finished."""
-    runs = {name: {int(fold): out / place for fold, place in own.items()} for name, own in read_note(out)["runs"].items()}
-    ended = {name: {fold: path for fold, path in own.items() if state_of(path) == "finished"} for name, own in runs.items()}
-    return {name: own for name, own in ended.items() if own}
+    """Return strategy -> fold -> the folder of its run, of runs that are finished."""
+    runs = {name: {int(fold): out / place for fold, place in places.items()} for name, places in read_note(out)["runs"].items()}
+    ended = {
+        name: {fold: path for fold, path in folders.items() if state_of(path) == "finished"} for name, folders in runs.items()
+    }
+    return {name: folders for name, folders in ended.items() if folders}

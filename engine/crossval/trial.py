@@ -1,4 +1,4 @@
-"""`--dry-run`: a full-size step of a fold, the memory it takes, and the time that each strategy would take."""
+"""`affect crossval --dry-run`: a full-size step of a fold, its memory, and the time that each strategy would take."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Trial:
 
 
 def try_step(run: RunConfig) -> Trial:
-    """One update and one validation of a fold, as training does them; nothing is kept."""
+    """Time one update and one validation of a fold, as training does them; nothing stays on disk."""
     dataset = open_dataset(run.data.dataset)
     task = task_of(run, dataset)
     run = with_batch_size(run, task, dataset.info.layout, None)
@@ -77,7 +77,7 @@ def try_step(run: RunConfig) -> Trial:
 
 
 def dry_run(plan: CrossPlan) -> Iterator[str]:
-    """Lines to print."""
+    """Yield the lines to print."""
     general = plan.runs("all")[0].run
     yield f"folds: {', '.join(map(str, plan.folds))}; to run: {', '.join(map(str, plan.wanted))}"
     rows = open_dataset(general.data.dataset).rows(val_selection(general.data))
@@ -104,8 +104,8 @@ def _time(runs: list[FoldRun], trial: Trial) -> str:
         most += max(one.run.optim.epochs - done, 0)
         soonest = max(rule.min_epochs, rule.patience + 1) if rule else one.run.optim.epochs
         least += max(min(soonest, one.run.optim.epochs) - done, 0)
-    said = f"{len(ahead)} folds, {least} to {most} epochs, {clock(least * trial.epoch_s)} to {clock(most * trial.epoch_s)}"
-    return said + (f"; {len(runs) - len(ahead)} of {len(runs)} folds are there or stay" if len(ahead) < len(runs) else "")
+    text = f"{len(ahead)} folds, {least} to {most} epochs, {clock(least * trial.epoch_s)} to {clock(most * trial.epoch_s)}"
+    return text + (f"; {len(runs) - len(ahead)} of {len(runs)} folds are there or stay" if len(ahead) < len(runs) else "")
 
 
 def clock(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""What is said of pain from clips: figures, tables and plots of predictions that were made out of fold."""
+"""Pain from clips: figures, tables and plots of out-of-fold predictions."""

@@ -1,4 +1,4 @@
-"""How far raters agree on subjects."""
+"""Agreement between raters: the intraclass correlation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seed 002's decision: is this model acceptable, or is it to be trained again."""
+"""The decision of the reference recipe (docs/recipes/cattle_pain.md): is a model acceptable, or must it be trained again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from affect.engine.report.criteria import criteria_table
 from affect.engine.report.pain.figures import MODEL, MOMENT_MEAN, TRAIN_MEAN, Figures, pooled
-from affect.engine.report.pain.out_of_fold import ACUTE_MOMENT, PainAnswers
+from affect.engine.report.pain.out_of_fold import ACUTE_MOMENT, PainPredictions
 from affect.engine.report.pain.resample import caution
 from affect.engine.report.pain.state import at_cut_off, is_pain
 from affect.engine.report.pain.texts import ranged, text
@@ -28,7 +28,7 @@ DECIDES = (R2, ACUTE_MAE)  # must be measured and met; EPOCHS must be met where 
 
 @dataclass(frozen=True)
 class Decision:
-    """figures: what `CRITERIA` read, with mae, sensitivity, specificity and the baselines. text: some lines."""
+    """figures: what `CRITERIA` read, with mae, sensitivity, specificity and the baselines. text: the reasons, in a few lines."""
 
     verdict: Verdict
     figures: Figures
@@ -39,16 +39,16 @@ class Decision:
         return criteria_table(CRITERIA, self.figures)
 
 
-def decide(answers: PainAnswers, at: float | np.ndarray | None = None, least_epochs: int | None = None) -> Decision:
-    """Of one fold, of test animals, or of all folds pooled.
+def decide(predictions: PainPredictions, at: float | np.ndarray | None = None, least_epochs: int | None = None) -> Decision:
+    """Judge the predictions of one fold, of test animals, or of all folds pooled.
 
-    at: the total from which pain is said, set on other clips than these: one, or each clip's own (N,). least_epochs: of the fold
-    that trained least.
+    at: the total from which a clip counts as pain, set on other clips than these: one, or one a clip (N,).
+    least_epochs: of the fold that trained least.
     """
-    found = pooled(answers.total)
-    figures = found.pop(MODEL) | {"least_epochs": least_epochs, "naive": found}
-    cuts = np.full(len(answers), np.nan) if at is None else np.broadcast_to(np.asarray(at, np.float64), (len(answers),))
-    figures |= at_cut_off(answers.said[:, -1], is_pain(answers), cuts)
+    naive = pooled(predictions.total)
+    figures = naive.pop(MODEL) | {"least_epochs": least_epochs, "naive": naive}
+    cuts = np.full(len(predictions), np.nan) if at is None else np.broadcast_to(np.asarray(at, np.float64), (len(predictions),))
+    figures |= at_cut_off(predictions.predicted[:, -1], is_pain(predictions), cuts)
     figures["cut_off"] = sorted(set(cuts[np.isfinite(cuts)].tolist()))
     verdict = verdict_of(figures)
     return Decision(verdict, figures, "\n".join([*_because(verdict, figures), *_beside(figures), _pain(figures)]))
@@ -79,10 +79,10 @@ def _because(verdict: Verdict, figures: Figures) -> list[str]:
 
 
 def _beside(figures: Figures) -> list[str]:
-    """What keeps the verdict from being read as more than it is."""
+    """Return the caveats that belong to the verdict."""
     lines = [
         f"R2 {ranged(figures['r2'], figures['r2_interval'])} against the training mean, {text(figures['r2_own_mean'])} against "
-        f"the mean of these {figures['rows']} clips of {figures['animals']} animals, as the seed counted; "
+        f"the mean of these {figures['rows']} clips of {figures['animals']} animals, as the reference recipe counts; "
         f"MAE {ranged(figures['mae'], figures['mae_interval'])}."
     ]
     for name in (TRAIN_MEAN, MOMENT_MEAN):
@@ -91,8 +91,8 @@ def _beside(figures: Figures) -> list[str]:
     interval = figures["r2_interval"]
     if interval and R2.low is not None and interval[0] < R2.low <= interval[1]:
         lines.append(f"The interval of R2 has {R2.low:g} within: these animals do not settle on which side of it the model is.")
-    own = figures["r2_own_mean"]
-    if own is not None and figures["r2"] is not None and R2.met_by(figures["r2"]) and not R2.met_by(own):
+    r2_own_mean = figures["r2_own_mean"]
+    if r2_own_mean is not None and figures["r2"] is not None and R2.met_by(figures["r2"]) and not R2.met_by(r2_own_mean):
         lines.append(f"Against the mean of these clips R2 is below {R2.low:g}.")
     return [*lines, *filter(None, [caution(figures["animals"])])]
 

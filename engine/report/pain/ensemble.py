@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from affect.engine.report.pain.out_of_fold import ACUTE, ACUTE_MOMENT, PainAnswers
+from affect.engine.report.pain.out_of_fold import ACUTE, ACUTE_MOMENT, PainPredictions
 from affect.shards.errors import InputError, first
 
 ORACLE = "oracle, uses the true moment"
-TOGETHER = -1  # the fold of an answer that several models gave
+TOGETHER = -1  # the fold of a prediction that several models made together
 
 
 def gated(general: np.ndarray, specialist: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -22,8 +22,8 @@ def gated(general: np.ndarray, specialist: np.ndarray, p: np.ndarray) -> np.ndar
     return np.where(p == 0, general, np.where(p == 1, specialist, (1 - p) * general + p * specialist))
 
 
-def mean_of(members: Sequence[PainAnswers]) -> PainAnswers:
-    """The members' mean answer to the clips of the first, and the mean of the training means that they are held against.
+def mean_of(members: Sequence[PainPredictions]) -> PainPredictions:
+    """Return the members' mean prediction of the clips of the first, and the mean of their training means.
 
     Meant for the folds of one cross-validation on test animals, which none of them was trained on. fold: -1 where they differ.
     """
@@ -32,28 +32,28 @@ def mean_of(members: Sequence[PainAnswers]) -> PainAnswers:
     members = [aligned(member, members[0]) for member in members]
     means = {
         name: np.mean([getattr(member, name) for member in members], axis=0)
-        for name in ("said", "state_probs", "train_mean", "train_moment_mean")
+        for name in ("predicted", "state_probs", "train_mean", "train_moment_mean")
     }
     same = np.all([member.fold == members[0].fold for member in members], axis=0)
     return replace(members[0], **means, fold=np.where(same, members[0].fold, TOGETHER))
 
 
-def with_specialist(general: PainAnswers, specialist: PainAnswers) -> PainAnswers:
-    """Each clip by the probability of acute pain that the general model itself gives it."""
+def with_specialist(general: PainPredictions, specialist: PainPredictions) -> PainPredictions:
+    """Mix both models clip by clip, by the general model's own probability of acute pain."""
     p = general.state_probs[:, ACUTE].astype(np.float64)
     if np.isnan(p).any():
-        raise InputError(f"the general model says no state of {np.isnan(p).sum()} clips: it needs a state head to gate with")
-    return replace(general, said=gated(general.said, aligned(specialist, general).said, p))
+        raise InputError(f"the general model predicts no state of {np.isnan(p).sum()} clips: it needs a state head to gate with")
+    return replace(general, predicted=gated(general.predicted, aligned(specialist, general).predicted, p))
 
 
-def with_true_moment(general: PainAnswers, specialist: PainAnswers) -> PainAnswers:
-    """What a gate that is never wrong would give; to be printed as ORACLE, never as a result."""
+def with_true_moment(general: PainPredictions, specialist: PainPredictions) -> PainPredictions:
+    """Mix both models by the true moment, a gate that is never wrong; to be printed as ORACLE, never as a result."""
     p = (general.moment == ACUTE_MOMENT).astype(np.float64)
-    return replace(general, said=gated(general.said, aligned(specialist, general).said, p))
+    return replace(general, predicted=gated(general.predicted, aligned(specialist, general).predicted, p))
 
 
-def specialist_rows(general: PainAnswers, specialist: PainAnswers) -> dict[str, PainAnswers]:
-    """The general model, with the specialist, and with the oracle's gate: names and answers for `compare`."""
+def specialist_rows(general: PainPredictions, specialist: PainPredictions) -> dict[str, PainPredictions]:
+    """Return the general model alone, with the specialist, and with the oracle's gate: names and predictions for `compare`."""
     both = "general + specialist"
     return {
         "general": general,
@@ -62,16 +62,16 @@ def specialist_rows(general: PainAnswers, specialist: PainAnswers) -> dict[str, 
     }
 
 
-def aligned(answers: PainAnswers, like: PainAnswers) -> PainAnswers:
-    """The rows of `like`, by sample. Raises InputError where one is missing or is labelled otherwise."""
-    place = {sample: row for row, sample in enumerate(answers.sample.tolist())}
+def aligned(predictions: PainPredictions, like: PainPredictions) -> PainPredictions:
+    """Return the rows of `like`, matched by sample. Raises InputError where one is missing or is labelled otherwise."""
+    place = {sample: row for row, sample in enumerate(predictions.sample.tolist())}
     missing = [sample for sample in like.sample.tolist() if sample not in place]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(like)} clips are answered by one model alone: samples\n{first(missing)}\n"
+            f"{len(missing)} of {len(like)} clips are predicted by one model alone: samples\n{first(missing)}\n"
             "evaluate both on the same"
         )
-    found = answers.where(np.array([place[sample] for sample in like.sample.tolist()], np.int64))
-    if found.names != like.names or not np.array_equal(found.target, like.target, equal_nan=True):
+    matched = predictions.where(np.array([place[sample] for sample in like.sample.tolist()], np.int64))
+    if matched.names != like.names or not np.array_equal(matched.target, like.target, equal_nan=True):
         raise InputError("the same samples have other labels: the models were evaluated on different datasets")
-    return found
+    return matched

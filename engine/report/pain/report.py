@@ -1,4 +1,4 @@
-"""pain.md, pain.json and three plots of out-of-fold answers."""
+"""Writes pain.md, pain.json and three plots of out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.report.pain.charts import animals_plot, moments_plot, said_plot
+from affect.engine.report.pain.charts import animals_plot, moments_plot, predicted_plot
 from affect.engine.report.pain.decision import Decision, decide, decision_text
 from affect.engine.report.pain.figures import MODEL, Figures, by_feature, by_fold, by_group, pooled
-from affect.engine.report.pain.out_of_fold import PainAnswers
+from affect.engine.report.pain.out_of_fold import PainPredictions
 from affect.engine.report.pain.state import other_folds_cut_offs, state_figures
 from affect.engine.report.pain.tables import animals_table, features_table, folds_table, moments_table, pooled_table, state_table
 from affect.engine.report.pain.texts import plain
@@ -23,83 +23,86 @@ PLOTS = ("pain_said.png", "pain_moments.png", "pain_animals.png")
 
 
 def report(
-    answers: PainAnswers, folds_info: Mapping[int, Mapping[str, int]], out: Path, cut_offs: Mapping[int, float] | None = None
+    predictions: PainPredictions,
+    folds_info: Mapping[int, Mapping[str, int]],
+    out: Path,
+    cut_offs: Mapping[int, float] | None = None,
 ) -> str:
-    """Write everything that is said of the answers of all folds to the folder `out`; return the text of pain.md.
+    """Write text, figures and plots of all folds' predictions to the folder `out`; return the text of pain.md.
 
-    folds_info: fold -> {epochs, min_epochs, best_epoch}. cut_offs: fold -> the total from which pain is said, set on its training
-    rows; without them each fold's is set on the out-of-fold answers of the other folds.
+    folds_info: fold -> {epochs, min_epochs, best_epoch}. cut_offs: fold -> the total that counts as pain, set on its own training
+    rows; without them each fold's is set on the out-of-fold predictions of the other folds.
     """
     out.mkdir(parents=True, exist_ok=True)
-    at = other_folds_cut_offs(answers)
+    at = other_folds_cut_offs(predictions)
     if cut_offs is not None:
-        at = np.array([cut_offs.get(fold, np.nan) for fold in answers.fold.tolist()], np.float64)
-    found = all_figures(answers, folds_info)
-    epochs = [each["epochs"] for each in found["folds"].values()]
-    decision = decide(answers, at, None if None in epochs or not epochs else min(epochs))
-    found |= {"decision": {"verdict": decision.verdict, **decision.figures}}
-    said = "\n".join(_sections(answers, found, decision, cut_offs is None))
-    (out / TEXT).write_text(said, encoding="utf-8")
-    (out / FIGURES).write_text(json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
-    if len(answers.total):
-        draw(answers, found, out)
-    return said
+        at = np.array([cut_offs.get(fold, np.nan) for fold in predictions.fold.tolist()], np.float64)
+    figures = all_figures(predictions, folds_info)
+    epochs = [each["epochs"] for each in figures["folds"].values()]
+    decision = decide(predictions, at, None if None in epochs or not epochs else min(epochs))
+    figures |= {"decision": {"verdict": decision.verdict, **decision.figures}}
+    text = "\n".join(_sections(predictions, figures, decision, cut_offs is None))
+    (out / TEXT).write_text(text, encoding="utf-8")
+    (out / FIGURES).write_text(json.dumps(plain(figures), indent=1, allow_nan=False) + "\n")
+    if len(predictions.total):
+        draw(predictions, figures, out)
+    return text
 
 
-def all_figures(answers: PainAnswers, folds_info: Mapping[int, Mapping[str, int]]) -> dict[str, Any]:
-    """What pain.json holds, without the decision."""
-    total = answers.total
+def all_figures(predictions: PainPredictions, folds_info: Mapping[int, Mapping[str, int]]) -> dict[str, Any]:
+    """Return what pain.json holds, without the decision."""
+    total = predictions.total
     return {
-        "clips": len(answers),
+        "clips": len(predictions),
         "pooled": pooled(total),
         "moments": by_group(total, total.moment),
-        "features": by_feature(answers),
+        "features": by_feature(predictions),
         "animals": by_group(total, total.animal),
         "folds": by_fold(total, folds_info),
-        "state": state_figures(answers),
+        "state": state_figures(predictions),
     }
 
 
-def draw(answers: PainAnswers, found: Mapping[str, Any], out: Path) -> None:
-    said, moments, animals = (out / name for name in PLOTS)
-    said_plot(answers.total, found["pooled"][MODEL], said)
-    moments_plot(answers.total, moments)
-    animals_plot(found["animals"], animals)
+def draw(predictions: PainPredictions, figures: Mapping[str, Any], out: Path) -> None:
+    totals, moments, animals = (out / name for name in PLOTS)
+    predicted_plot(predictions.total, figures["pooled"][MODEL], totals)
+    moments_plot(predictions.total, moments)
+    animals_plot(figures["animals"], animals)
 
 
-def notes(answers: PainAnswers) -> list[str]:
-    """What of the answers themselves makes the figures less than they seem."""
+def notes(predictions: PainPredictions) -> list[str]:
+    """Return what in the predictions makes the figures less than they seem, a line each."""
     lines = []
-    if unrated := len(answers) - len(answers.total):
-        lines.append(f"{unrated} of {len(answers)} clips have no rated total and are left out of its figures.")
-    for animal in np.unique(answers.animal).tolist():
-        folds = np.unique(answers.fold[answers.animal == animal]).tolist()
+    if unrated := len(predictions) - len(predictions.total):
+        lines.append(f"{unrated} of {len(predictions)} clips have no true total and are left out of its figures.")
+    for animal in np.unique(predictions.animal).tolist():
+        folds = np.unique(predictions.fold[predictions.animal == animal]).tolist()
         if len(folds) > 1:
             lines.append(
-                f"Animal {animal} is answered by folds {', '.join(map(str, folds))}: each may have trained on its other clips."
+                f"Animal {animal} is predicted by folds {', '.join(map(str, folds))}: each may have trained on its other clips."
             )
     return lines
 
 
-def _sections(answers: PainAnswers, found: Mapping[str, Any], decision: Decision, fitted_here: bool) -> list[str]:
-    count = len(answers.names) - 1
+def _sections(predictions: PainPredictions, figures: Mapping[str, Any], decision: Decision, fitted_here: bool) -> list[str]:
+    count = len(predictions.names) - 1
     scale = f"{count}-item bovine facial scale" if count == 7 else f"{count} scalars"
     lines = [f"# Pain from clips: the total of the {scale}, out of fold", ""]
-    lines += [*notes(answers), ""] if notes(answers) else []
-    lines += ["## Pooled", "", markdown(pooled_table(found["pooled"]))]
+    lines += [*notes(predictions), ""] if notes(predictions) else []
+    lines += ["## Pooled", "", markdown(pooled_table(figures["pooled"]))]
     lines += ["## Acceptable or retrain", "", decision_text(decision)]
     if fitted_here and decision.figures["cut_off"]:
-        lines += ["The cut-off of each fold is set on the out-of-fold answers of the other folds.", ""]
+        lines += ["The cut-off of each fold is set on the out-of-fold predictions of the other folds.", ""]
     tables = {"moment": moments_table, "feature": features_table, "animal": animals_table, "fold": folds_table}
     for name, table in tables.items():
-        lines += [f"## By {name}", "", markdown(table(found[f"{name}s"]))]
-    lines += ["## State", "", _state(found["state"])]
-    if len(answers.total):
+        lines += [f"## By {name}", "", markdown(table(figures[f"{name}s"]))]
+    lines += ["## State", "", _state(figures["state"])]
+    if len(predictions.total):
         lines += ["## Plots", "", *(f"![{name}]({name})" for name in PLOTS), ""]
     return lines
 
 
-def _state(found: Figures) -> str:
-    if not found["rows"]:
-        return f"No clip has both a state and its probabilities ({found['unsaid']} are labelled).\n"
-    return markdown(state_table(found))
+def _state(figures: Figures) -> str:
+    if not figures["rows"]:
+        return f"No clip has both a state and its probabilities ({figures['unsaid']} are labelled).\n"
+    return markdown(state_table(figures))

@@ -1,6 +1,6 @@
 """Intervals over animals: clips of one animal are alike, so that it is the animals that are drawn again.
 
-Every figure here is a function of sums over clips; sums of drawn animals are counts times the animals' own sums, and no clip is
+Every figure here is a function of sums over clips; sums of drawn animals are counts times the sums of each animal, and no clip is
 touched again. Axes: N clips, A animals, K sums, R resamples. Source: Efron, Annals of Statistics 1979;
 Field and Welsh, JRSS B 2007, of clusters.
 """
@@ -43,7 +43,7 @@ def percentiles(values: np.ndarray) -> Interval | None:
 
 
 def caution(animals: int) -> str:
-    """What is to be said of an interval over so many; empty where it is as it should be."""
+    """Return a warning about an interval over so few animals; empty where there are enough."""
     if animals < 2:
         return "One animal: there is no interval."
     return f"Only {animals} animals: the intervals are too narrow to be trusted." if animals < FEW else ""

@@ -1,4 +1,4 @@
-"""Numbers as they are printed."""
+"""Numbers as text, and values as plain JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from affect.engine.report.render import NONE
 
 
 def text(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A dash for what is not there."""
+    """Format a number; a dash where there is none."""
     return NONE if value is None or value != value else f"{value:{'+' if sign else ''}.{digits}f}"
 
 
@@ -23,7 +23,7 @@ def ranged(value: float | None, interval: Interval | None, digits: int = 3, sign
 
 
 def plain(value: Any) -> Any:
-    """For JSON: no NaN, no infinity, no tuples or numpy numbers."""
+    """Return the value as JSON has it: no NaN, no infinity, no tuples or numpy numbers."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

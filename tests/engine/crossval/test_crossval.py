@@ -13,7 +13,7 @@ from affect.engine.crossval import run_folds as crossfolds
 from affect.engine.crossval.crossval_report import report
 from affect.engine.crossval.held_out import concat, load
 from affect.engine.crossval.plan import goes_on, plan
-from affect.engine.report.pain import out_of_fold as pain_answers
+from affect.engine.report.pain import out_of_fold
 from affect.engine.runs.folder import read_history
 from affect.engine.training import trainer as training
 from affect.engine.training.early_stopping import best_epoch
@@ -68,26 +68,26 @@ def ran(tiny, quick, tmp_path_factory):
 
 
 def sides(run, dataset):
-    """The animals that a run trained on, and those of its out-of-fold answers."""
-    held = load(run / "out_of_fold.npz")[0]
+    """The animals that a run trained on, and those of its out-of-fold predictions."""
+    held_out = load(run / "out_of_fold.npz")[0]
     rows = json.loads((run / "alignmentreport.json").read_text())["rows"]
-    return set(held.group.tolist()), rows, held
+    return set(held_out.group.tolist()), rows, held_out
 
 
-def test_each_clip_is_answered_once_by_the_fold_that_held_its_animal_out(ran, cattle):
+def test_each_clip_is_predicted_once_by_the_fold_that_held_its_animal_out(ran, cattle):
     out, _, _ = ran
     dataset = Dataset(cattle)
     for strategy in ("all", "continue", "specialist"):
-        found = pain_answers.load(out / strategy / "answers.npz")
+        found = out_of_fold.load(out / strategy / "answers.npz")
         assert sorted(found.sample) == np.flatnonzero(dataset.column("split") == "train").tolist()
         assert (found.fold == dataset.column("meta.fold")[found.sample]).all()
     for fold in FOLDS:
-        animals, rows, held = sides(out / "all" / f"fold{fold}", dataset)
-        assert len(animals) == 1 and rows["train"] == 30 - len(held.sample) == 20 and rows["val"] == 10
+        animals, rows, held_out = sides(out / "all" / f"fold{fold}", dataset)
+        assert len(animals) == 1 and rows["train"] == 30 - len(held_out.sample) == 20 and rows["val"] == 10
 
 
 def test_the_training_mean_is_of_the_other_animals(ran, cattle):
-    found, dataset = pain_answers.load(ran[0] / "all" / "answers.npz"), Dataset(cattle)
+    found, dataset = out_of_fold.load(ran[0] / "all" / "answers.npz"), Dataset(cattle)
     fold, moment, total = dataset.column("meta.fold"), dataset.column("meta.moment"), dataset.targets("pain")[:, -1]
     for i in (0, 11, 29):
         others = ~np.isnan(fold) & (fold != found.fold[i])
@@ -96,13 +96,13 @@ def test_the_training_mean_is_of_the_other_animals(ran, cattle):
 
 
 def best_epochs(strategy):
-    """Fold -> the epoch whose model answers."""
+    """Fold -> the epoch whose model predicts."""
     return {fold: best_epoch(read_history(strategy / f"fold{fold}"), "total_mae") for fold in FOLDS}
 
 
 def test_the_report_compares_all_strategies(ran):
-    out, said, figures = ran
-    for text in (
+    out, text, figures = ran
+    for part in (
         "all",
         "continue",
         "specialist",
@@ -112,14 +112,14 @@ def test_the_report_compares_all_strategies(ran):
         "training mean",
         "MAE of M2",
     ):
-        assert text in said
+        assert part in text
     best = [best_epochs(out / name) for name in ("all", "continue")]
     better = sum(best[0][fold] != best[1][fold] for fold in FOLDS)
-    assert "finetune† |" in said.split("# Criteria")[1] and "specialist: trained on a part of the clips" in said
-    assert f"continue: {better} of 3 folds" in said and ("answer as before" in said) == (better < 3)
-    assert "oracle" not in said.split("# Criteria")[1].split("# Test")[0]
+    assert "finetune† |" in text.split("# Criteria")[1] and "specialist: trained on a part of the clips" in text
+    assert f"continue: {better} of 3 folds" in text and ("predict as before" in text) == (better < 3)
+    assert "oracle" not in text.split("# Criteria")[1].split("# Test")[0]
     assert figures["strategies"]["all"]["least_epochs"] == 2 and figures["strategies"]["continue"]["least_epochs"] == 3
-    assert "mean of 3 folds" in said and "Test animals" in said
+    assert "mean of 3 folds" in text and "Test animals" in text
     assert (out / "report" / "pain.md").is_file() and (out / "report" / "continue" / "pain.md").is_file()
 
 
@@ -143,7 +143,7 @@ def test_fine_tuning_takes_the_best_fold_gently(ran):
 
 def test_what_is_finished_is_not_trained_again(ran, tiny, monkeypatch, capsys):
     monkeypatch.setattr(crossfolds, "train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr("affect.engine.crossval.held_out.said", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr("affect.engine.crossval.held_out.predict", lambda *_: pytest.fail("asked again"))
     assert not crossfolds.train_folds(plan("pain_v1", tiny, ran[0]))
     assert report(ran[0])[0] == ran[1]
     assert capsys.readouterr().err.count("finished: not trained again") == 3
@@ -164,8 +164,8 @@ def test_killed_and_started_again_is_as_never_killed(ran, tiny, quick, tmp_path,
         with pytest.raises(KeyboardInterrupt):
             crossfolds.train_folds(planned)
     before = (tmp_path / "out/all/fold0/best.pt").stat().st_mtime_ns
-    said, _ = report(tmp_path / "out")
-    assert "Folds 1, 2 are not there yet" in said
+    text, _ = report(tmp_path / "out")
+    assert "Folds 1, 2 are not there yet" in text
     assert not crossfolds.train_folds(planned)
     assert (tmp_path / "out/all/fold0/best.pt").stat().st_mtime_ns == before
     a, b = (torch.load(out / "all/fold1/checkpoint_last.pt") for out in (ran[0], tmp_path / "out"))
@@ -323,8 +323,8 @@ def test_the_decision_is_in_words_and_by_training_clips(ran, affect, cattle):
     code, out, _ = affect("evaluate", ran[0], "--fold", "1", "--json")
     assert code == 0 and "retrain" in out and "sensitivity" in out
     found = json.loads(out.splitlines()[-1])
-    held, trained = load(ran[0] / "all/fold1/test.npz")[0], load(ran[0] / "all/fold1/trained.npz")[0]
-    assert set(held.group) == {"cow03"} and not set(trained.group) & (set(held.group) | {"cow01"})
+    held_out, trained = load(ran[0] / "all/fold1/test.npz")[0], load(ran[0] / "all/fold1/trained.npz")[0]
+    assert set(held_out.group) == {"cow03"} and not set(trained.group) & (set(held_out.group) | {"cow01"})
     assert len(found["cut_off"]) == 1 and found["rows"] == 10 and found["least_epochs"] == 2
     assert affect("evaluate", ran[0] / "continue", "--fold", "1")[0] == 0
 
@@ -351,19 +351,21 @@ def test_the_dry_run_tells_memory_and_time_and_keeps_nothing(affect, tiny, ran, 
 def test_outputs_of_any_kind_are_pooled(settings, quick, tmp_path):
     settings = [*settings, "data.folds={count: 2, stratify: emotion}", "optim.epochs=1", "train.track=[]"]
     assert not crossfolds.train_folds(plan("smoke", settings, tmp_path / "out"))
-    said, figures = report(tmp_path / "out")
+    text, figures = report(tmp_path / "out")
     pooled, each = figures["all"]["pooled"], figures["all"]["each"]
-    held, _ = load(tmp_path / "out/all/answers.npz")
-    assert set(held.fold) == {0, 1} and not set(held.group[held.fold == 0]) & set(held.group[held.fold == 1])
-    hits = held.values["emotion"].argmax(1) == held.targets["emotion"].argmax(1)
-    assert pooled["accuracy"] == pytest.approx(hits.mean()) and each[0]["accuracy"] == pytest.approx(hits[held.fold == 0].mean())
-    assert "training mean" in said
+    held_out, _ = load(tmp_path / "out/all/answers.npz")
+    assert set(held_out.fold) == {0, 1} and not set(held_out.group[held_out.fold == 0]) & set(held_out.group[held_out.fold == 1])
+    hits = held_out.values["emotion"].argmax(1) == held_out.targets["emotion"].argmax(1)
+    assert pooled["accuracy"] == pytest.approx(hits.mean()) and each[0]["accuracy"] == pytest.approx(
+        hits[held_out.fold == 0].mean()
+    )
+    assert "training mean" in text
 
 
 def test_a_sample_held_out_twice_is_an_error(ran):
-    held = load(ran[0] / "all/fold0/out_of_fold.npz")[0]
+    held_out = load(ran[0] / "all/fold0/out_of_fold.npz")[0]
     with pytest.raises(InputError, match="10 samples are held out by more than one fold"):
-        concat([held, held])
+        concat([held_out, held_out])
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from affect.engine.config.load import load_config
-from affect.engine.crossval.mouse_predictions import _levels
+from affect.engine.crossval.mouse_predictions import stress_levels
 from affect.engine.data.batch import Batch
 from affect.engine.losses.base import TrainingRows
 from affect.engine.losses.build import LossFunction
@@ -263,19 +263,19 @@ def test_stress_without_levels_is_the_high_level():
     layout = TargetLayout((Output("stress", "classes", ("baseline", "stress")),))
     target = np.array([[1, 0], [0, 1], [np.nan, np.nan]])
     dataset = SimpleNamespace(info=SimpleNamespace(layout=layout), targets=lambda name: target)
-    np.testing.assert_array_equal(_levels(dataset, 3), [0, 3, np.nan])
+    np.testing.assert_array_equal(stress_levels(dataset, 3), [0, 3, np.nan])
 
 
-def test_a_model_of_the_level_alone_says_it_in_levels(monkeypatch, tmp_path):
-    from affect.engine.crossval import mouse_predictions as mouse_answers
+def test_a_model_of_the_level_alone_predicts_in_levels(monkeypatch, tmp_path):
+    from affect.engine.crossval import mouse_predictions
     from affect.engine.crossval.held_out import HeldOut
 
-    said = {"score": np.array([[0.5], [2.0], [4.0]], np.float32)}
-    held = HeldOut((Output("score", "scalars", ("score",)),), np.arange(3), np.zeros(3), np.array(["m"] * 3), said, said)
+    values = {"score": np.array([[0.5], [2.0], [4.0]], np.float32)}
+    held_out = HeldOut((Output("score", "scalars", ("score",)),), np.arange(3), np.zeros(3), np.array(["m"] * 3), values, values)
     dataset = SimpleNamespace(column=lambda name: np.array(["a", "b", "c"]))
-    monkeypatch.setattr(mouse_answers, "collect", lambda out: SimpleNamespace(dataset=dataset, held={"all": held}))
-    clips = mouse_answers.Clips(dataset, ["c", "a", "x"], np.arange(3), Trials(np.array([4, 0, 1]), np.array(["m"] * 3)))
-    score, level = mouse_answers.scores_of(clips, tmp_path, MODEL)
+    monkeypatch.setattr(mouse_predictions, "collect", lambda out: SimpleNamespace(dataset=dataset, held_out={"all": held_out}))
+    clips = mouse_predictions.Clips(dataset, ["c", "a", "x"], np.arange(3), Trials(np.array([4, 0, 1]), np.array(["m"] * 3)))
+    score, level = mouse_predictions.scores_of(clips, tmp_path, MODEL)
     assert level is None and score.in_levels and np.array_equal(score.values, [4, 0.5, np.nan], equal_nan=True)
 
 
