@@ -29,7 +29,7 @@ from affect.engine.models.deployed import Deployed
 from affect.engine.package.graphs import INT8, graph_names
 from affect.engine.pipeline import train
 from affect.engine.runs.trained import trained_model
-from affect.engine.runtime.backends.base import Choice
+from affect.engine.runtime.backends.backend import Choice
 from affect.engine.runtime.backends.open_backend import open_choice
 from affect.engine.runtime.engine import Engine
 from affect.engine.system import openvino as ov

@@ -27,7 +27,7 @@ from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import Tensor
 
 from affect.bench.peers import Files, PeerPicture, files_and_opencv
-from affect.engine.config.run import RunConfig, TrainConfig
+from affect.engine.config.run import RunConfig
 from affect.engine.data.batch import Batch
 from affect.engine.data.batch_plan import Plan
 from affect.engine.data.loader import default_workers
@@ -68,7 +68,7 @@ def levels(device: torch.device, *, compile: bool) -> tuple[list[Level], dict[st
     """Each adds one setting to the one before; and those left out with the reason."""
     plain = Level("eager float32 NCHW")
     found, skipped = [plain, replace(plain, name="channels-last", channels_last=True)], {}
-    dtype, reason = choose_precision(TrainConfig(), device)
+    dtype, reason = choose_precision("auto", device)
     if dtype:
         found.append(replace(found[-1], name="amp", dtype=dtype))
     else:

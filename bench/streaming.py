@@ -31,7 +31,7 @@ from affect.engine.models.temporal import LstmAttention
 from affect.engine.package.graphs import graph_names
 from affect.engine.package.manifest import Manifest
 from affect.engine.runtime.backends.auto import Candidates
-from affect.engine.runtime.backends.base import Backend, Choice
+from affect.engine.runtime.backends.backend import Backend, Choice
 from affect.engine.runtime.backends.open_backend import open_graph
 from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.engine import Engine

@@ -117,7 +117,7 @@ def _pass(
 ) -> tuple[list[np.ndarray], str]:
     run = members[0].run
     device = choose_device(run.train.device)
-    dtype, why = choose_precision(run.train.model_copy(update={"precision": precision}), device)
+    dtype, why = choose_precision(precision, device)
     name = str(dtype or torch.float32).removeprefix("torch.")
     if precision != "off":
         say(f"softlabels: computed in {name} ({why})")

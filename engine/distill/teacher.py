@@ -102,7 +102,7 @@ class Live:
         self.columns = torch.tensor(same_classes(layout, dataset, output, folder), device=device)
         temperature = read_calibration(folder).temperature if config.scale == "calibrated" else (1.0,)
         self.temperature = torch.tensor(temperature, device=device)
-        self.dtype, _ = choose_precision(run.train, device)
+        self.dtype, _ = choose_precision(run.train.precision, device)
         self.made_from = {"teacher": file_sha256(folder / BEST)}
 
     @torch.no_grad()

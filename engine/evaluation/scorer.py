@@ -53,7 +53,7 @@ class Scorer:
         return figures
 
     def _figures(self, model: nn.Module, ranks: Ranks, which: str) -> dict[str, float]:
-        dtype, _ = choose_precision(self.run.train, ranks.device)
+        dtype, _ = choose_precision(self.run.train.precision, ranks.device)
         model.eval()
 
         @torch.inference_mode()

@@ -19,7 +19,7 @@ from affect.engine.export.parity import agreement
 from affect.engine.export.quantize import CLIPS, SAMPLES
 from affect.engine.metrics.output_metrics import all_figures
 from affect.engine.package.graphs import raw_name
-from affect.engine.runtime.backends.base import Backend
+from affect.engine.runtime.backends.backend import Backend
 from affect.engine.runtime.backends.openvino import OpenVino
 from affect.engine.tasks import TASKS
 from affect.engine.training.early_stopping import merit

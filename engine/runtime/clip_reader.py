@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from affect.engine.runtime.backends.base import Backend
+from affect.engine.runtime.backends.backend import Backend
 from affect.engine.runtime.backends.open_backend import open_parts
 from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.results import Clip, outputs_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from affect.engine.runtime.backends.base import Backend
+from affect.engine.runtime.backends.backend import Backend
 from affect.shards.errors import InputError
 
 EARLY = 1e-6  # seconds that a frame may be before its place on the grid: rounding of timestamps

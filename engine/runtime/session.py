@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from affect.engine.package.model_package import ModelPackage
-from affect.engine.runtime.backends.base import Backend
+from affect.engine.runtime.backends.backend import Backend
 from affect.engine.runtime.backends.open_backend import best_device, open_backend
 from affect.engine.runtime.results import SURE
 from affect.engine.runtime.smoothing import STEADY, Smoothing

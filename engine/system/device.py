@@ -1,4 +1,4 @@
-"""Which device and number format, and why."""
+"""The device and the number format that torch computes in, and why."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from affect.engine.config.run import RunConfig, TrainConfig
 from affect.shards.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`: the GPU where there is one."""
+    """Return a device by name; `auto`: the GPU where there is one. Raises InputError where it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -23,12 +22,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(config: TrainConfig, device: torch.device) -> tuple[torch.dtype | None, str]:
-    """(dtype of autocast or None, the reason)."""
-    if config.precision == "off":
+def choose_precision(precision: str, device: torch.device) -> tuple[torch.dtype | None, str]:
+    """Return the dtype of autocast, None for none, and the reason. precision: off, auto, bf16, fp16."""
+    if precision == "off":
         return None, "asked for"
-    if config.precision != "auto":
-        return {"bf16": torch.bfloat16, "fp16": torch.float16}[config.precision], "asked for"
+    if precision != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}[precision], "asked for"
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
         return (torch.bfloat16, "the GPU has it") if fast else (torch.float16, "the GPU has no bf16")
@@ -41,20 +40,7 @@ def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContext
 
 
 def describe(device: torch.device) -> str:
+    """Name the GPU, or the threads and the instruction set of the CPU."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
-
-
-def out_of_memory(run: RunConfig, device: torch.device) -> str:
-    """What was tried, how much it took, and what fits."""
-    pieces, size = run.optim.accumulate, run.model.image_size
-    now = run.data.batch_size // pieces
-    held = ""
-    if device.type == "cuda":
-        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-        held = f" (at most {peak / 2**30:.1f} of {total / 2**30:.1f} GiB were held)"
-    return (
-        f"{describe(device)}: out of memory with {now} pictures of {size} px at once{held}. The same update in smaller parts: "
-        f"--set optim.accumulate={pieces * 2}. Fewer samples per update: --set data.batch_size={max(now // 2, 1)}, or auto"
-    )

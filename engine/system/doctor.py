@@ -1,4 +1,4 @@
-"""What is installed, what works, what will be used."""
+"""`affect doctor`: which libraries are installed and work, and which device and precision would be used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from importlib import metadata
 def _torch() -> str:
     import torch
 
-    from affect.engine.config.run import TrainConfig
     from affect.engine.system.device import choose_device, choose_precision, describe
 
     device = choose_device("auto")
-    dtype, reason = choose_precision(TrainConfig(), device)
+    dtype, reason = choose_precision("auto", device)
     return f"{torch.__version__}; training on {describe(device)} in {dtype or 'float32'} ({reason})"
 
 

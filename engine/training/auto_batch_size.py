@@ -63,7 +63,7 @@ def probe(run: RunConfig, task: TaskSpec, layout: TargetLayout, device: torch.de
         model = model.to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(model.parameters())
         side, frames = run.model.image_size, (run.data.clip.frames,) if run.data.clip else ()
-        with autocast(choose_precision(run.train, device)[0], device):
+        with autocast(choose_precision(run.train.precision, device)[0], device):
             inputs = torch.zeros(size, *frames, side, side, 3, dtype=torch.uint8, device=device)
             signals = [torch.zeros(size, len(run.data.side), device=device)] if run.data.side else []
             _, outputs = model(inputs, *signals)

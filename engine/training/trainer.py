@@ -28,7 +28,7 @@ from affect.engine.models.side_signals import set_scale
 from affect.engine.runs.checkpoint import copy_whole, initialise, save
 from affect.engine.runs.files import BEST, HISTORY, LAST
 from affect.engine.runs.folder import begin, describe_run, fingerprint, locked, taken_over, write_json
-from affect.engine.system.device import autocast, choose_precision, describe, out_of_memory
+from affect.engine.system.device import autocast, choose_precision, describe
 from affect.engine.system.distributed import Ranks, joined
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress
@@ -39,6 +39,7 @@ from affect.engine.training.early_stopping import merit, stale_epochs
 from affect.engine.training.interrupt import Interrupt
 from affect.engine.training.meter import Meter
 from affect.engine.training.optim import build_optimizer, learning_rate, parameters_of
+from affect.engine.training.out_of_memory import out_of_memory
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 
@@ -123,7 +124,7 @@ class Trainer:
         learned = TrainingRows(dataset, self.loader.targets, self.order.rows, self.device)
         self.loss = LossFunction(run, task, learned, self.model.head.width, teacher)
         self.optimizer = build_optimizer([self.model, self.loss], run.optim)
-        self.dtype, reason = choose_precision(run.train, self.device)
+        self.dtype, reason = choose_precision(run.train.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.parallel = ranks.parallel(self.model)
         mode = compile_mode(run, self.device)

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from affect.engine.package.graphs import INT8
-from affect.engine.runtime.backends.base import Backend, Choice, Precision
+from affect.engine.runtime.backends.backend import Backend, Choice, Precision
 from affect.engine.system.log import say
 from affect.shards.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.runtime.backends.base import side_inputs, still_open
+from affect.engine.runtime.backends.backend import side_inputs, still_open
 from affect.engine.system.onnxruntime import session as open_session
 from affect.shards.errors import InputError
 

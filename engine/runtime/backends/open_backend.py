@@ -8,7 +8,7 @@ from pathlib import Path
 from affect.engine.package.graphs import ENCODER, INT8, MODEL, TEMPORAL
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.backends.auto import Candidates
-from affect.engine.runtime.backends.base import Backend, Choice, Precision
+from affect.engine.runtime.backends.backend import Backend, Choice, Precision
 from affect.engine.runtime.backends.onnxruntime import PROVIDERS, OnnxRuntime
 from affect.engine.runtime.backends.openvino import OpenVino
 from affect.engine.runtime.backends.tensorrt import TensorRt

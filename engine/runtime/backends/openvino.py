@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.runtime.backends.base import Precision, side_inputs, still_open
+from affect.engine.runtime.backends.backend import Precision, side_inputs, still_open
 from affect.engine.system import openvino as ov
 from affect.shards.errors import InputError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from affect.engine.runtime.backends.base import side_inputs, still_open
+from affect.engine.runtime.backends.backend import side_inputs, still_open
 from affect.engine.runtime.backends.tensorrt_engine import Facts, Profile, engine_of, library, read, this_gpu
 from affect.shards.errors import InputError
 

@@ -14,7 +14,7 @@ from affect.engine.package.graphs import output_names
 from affect.engine.package.model_package import ModelPackage
 from affect.engine.runs.files import CONFIG
 from affect.engine.runs.trained import trained_model
-from affect.engine.runtime.backends.base import side_inputs, still_open
+from affect.engine.runtime.backends.backend import side_inputs, still_open
 from affect.engine.system.log import say
 from affect.shards.errors import InputError
 

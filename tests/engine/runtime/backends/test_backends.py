@@ -13,7 +13,7 @@ from affect.engine.package.model_package import ModelPackage
 from affect.engine.runtime.backends import auto as choose
 from affect.engine.runtime.backends import open_backend as backends
 from affect.engine.runtime.backends.auto import Candidates, cache_file
-from affect.engine.runtime.backends.base import Choice
+from affect.engine.runtime.backends.backend import Choice
 from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
 from affect.engine.runtime.backends.open_backend import allowed, open_backend
 from affect.engine.runtime.backends.openvino import OpenVino
