@@ -35,7 +35,7 @@ from affect.engine.runtime.engine import Engine
 from affect.engine.system import openvino as ov
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.synthetic.source import SyntheticSource
+from affect.shards.sources.synthetic_faces import SyntheticSource
 
 Call = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> probabilities (N, C)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -23,3 +24,9 @@ def first(items: Iterable[object], most: int = 5) -> str:
     if len(items) > most:
         lines.append(f"  ... and {len(items) - most} more")
     return "\n".join(lines)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raises InputError where a folder that is to be written is there already, and not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is there already and is not an empty folder; name another, or remove it first")

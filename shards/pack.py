@@ -20,7 +20,7 @@ from typing import Any
 
 from affect.shards.clip import encode
 from affect.shards.encoded import BadImage, Encoded, EncodedClip
-from affect.shards.errors import InputError, first
+from affect.shards.errors import InputError, check_new_folder, first
 from affect.shards.images import Storage
 from affect.shards.leaks import HeldOut, OnLeak
 from affect.shards.random_split import falls_into_calib
@@ -56,8 +56,7 @@ def pack(
     say: hears whether an interrupted packing is continued.
     Raises: InputError, with nothing left behind. After anything else the folder `.<name>.packing` stays, to be continued.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is there already and is not an empty folder; name another, or remove it first")
+    check_new_folder(out)
     if calib and not 0 < calib < 1:
         raise InputError(f"--calib {calib:g}: expected a share of val from 0 to below 1")
     check_source(source)

@@ -54,7 +54,7 @@ def videos(real):
 def synthetic(once):
     """400 drawn faces of 20 people, 48 px, packed."""
     from affect.shards.pack import pack
-    from affect.shards.synthetic.source import SyntheticSource
+    from affect.shards.sources.synthetic_faces import SyntheticSource
 
     return once("synthetic", lambda out: pack(SyntheticSource(400, size=48, subjects=20), out, shard_samples=150))
 

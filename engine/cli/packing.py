@@ -1,35 +1,153 @@
-"""What the commands of affect pack have in common."""
+"""affect pack: a command for every `@pack_command` in shards/sources, with the options that all of them have in common."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperGroup
+
+from affect.engine.cli import clip_parts
 
 if TYPE_CHECKING:
     from affect.shards.sample import Source
-
-Out = Annotated[Path, typer.Option("--out", help="the folder of the packed dataset; must not be there yet")]
-OnLeak = Annotated[Literal["error", "drop-train", "keep"], typer.Option(help="the same pixels or one group in two splits")]
-MaxRejects = Annotated[float, typer.Option(min=0, max=1, help="share of unreadable pictures that is accepted")]
-MaxSide = Annotated[int, typer.Option(min=0, help="reduce longer pictures to this many pixels; 0: keep them")]
-Quality = Annotated[int, typer.Option(min=0, max=100, help="JPEG for what cannot keep its bytes, 1 to 100; 0: PNG, no loss")]
-Calib = Annotated[float, typer.Option(min=0, max=1, help="share of val that becomes calib, by group or else by picture")]
-Workers = Annotated[int, typer.Option(min=1, help="threads")]
-Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
+    from affect.shards.sources.pack_command import PackCommand
 
 WORKERS = min(8, os.cpu_count() or 1)
+OPTIONS: dict[str, tuple[Any, Any, Any]] = {  # parameter -> type, option, default
+    "on_leak": (
+        Literal["error", "drop-train", "keep"], typer.Option(help="the same pixels or one group in two splits"), "error",
+    ),
+    "max_rejects": (float, typer.Option(min=0, max=1, help="share of unreadable pictures that is accepted"), 0.001),
+    "calib": (float, typer.Option(min=0, max=1, help="share of val that becomes calib, by group or else by picture"), 0),
+    "max_side": (int, typer.Option(min=0, help="reduce longer pictures to this many pixels; 0: keep them"), 0),
+    "quality": (
+        int, typer.Option(min=0, max=100, help="JPEG for what cannot keep its bytes, 1 to 100; 0: PNG, no loss"), 0,
+    ),
+    "workers": (int, typer.Option(min=1, help="threads"), WORKERS),
+    "as_json": (bool, typer.Option("--json", help="one machine-readable line at the end"), False),
+}  # fmt: skip
+OUT = typer.Option("--out", help="the folder of the packed dataset; must not be there yet")
 
-pack_app = typer.Typer(no_args_is_help=True, help="Pack raw files into tar shards with an index.", rich_markup_mode=None)
+
+class Commands(MutableMapping[str, Any]):
+    """The commands by name, each built when it is asked for: its source's module is imported then."""
+
+    def __init__(self) -> None:
+        self.built = dict[str, Any]()
+
+    @cached_property
+    def names(self) -> list[str]:
+        from affect.shards.sources.pack_command import command_modules
+
+        return list(command_modules())
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self.built:
+            self.built[name] = typer_command(name)
+        return self.built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.names, self.built[name] = list(dict.fromkeys([*self.names, name])), command
+
+    def __delitem__(self, name: str) -> None:
+        self.names.remove(name)
+
+
+class PackGroup(TyperGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Commands()
+
+
+pack_app = typer.Typer(
+    cls=PackGroup, no_args_is_help=True, help="Pack raw files into tar shards with an index.", rich_markup_mode=None
+)
+
+
+def typer_command(name: str) -> Any:
+    """The command that packs what a source's function returns."""
+    from affect.shards.sources.pack_command import load_command
+
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command(name)(packer(load_command(name)))
+    return typer.main.get_command(alone)
+
+
+def packer(declared: PackCommand) -> Callable[..., None]:
+    """A function that packs, whose signature typer reads: the source's own parameters, then those of its parts, then OPTIONS."""
+    own = own_parameters(declared.build)
+    parts = clip_parts.parameters(declared.crop, declared.parts)
+    required = [parameter for parameter in own if parameter.default is inspect.Parameter.empty]
+    optional = [parameter for parameter in own if parameter.default is not inspect.Parameter.empty]
+    everything = [*required, parameter_of("out", Path, OUT), *optional, *parts, *common_parameters(declared)]
+
+    def pack(**values: Any) -> None:
+        part_values = {parameter.name: values.pop(parameter.name) for parameter in parts}
+        own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
+        clip_parts.check(part_values, declared.animals)
+        source = clip_parts.apply(declared.build(**own_values), **part_values)
+        pack_source(source, **values)
+
+    pack.__doc__ = inspect.getdoc(declared.build)
+    pack.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
+    return pack
+
+
+def own_parameters(build: Callable[..., Source]) -> list[inspect.Parameter]:
+    """The parameters of a source's function, their help as typer has it; see shards/sources/pack_command.py."""
+    from affect.shards.sources.pack_command import Argument, Option
+
+    hints, parameters = get_type_hints(build, include_extras=True), list[inspect.Parameter]()
+    for name, parameter in inspect.signature(build).parameters.items():
+        kind, *facts = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
+        fact = facts[0] if facts else Option()
+        if isinstance(fact, Argument):
+            shown: Any = typer.Argument(help=fact.help, metavar=fact.metavar)
+        else:
+            flag = [f"--{name.replace('_', '-')}"] if kind is bool else []  # else typer adds --no-...
+            shown = typer.Option(*flag, help=fact.help, metavar=fact.metavar, min=fact.min, max=fact.max)
+        parameters.append(parameter_of(name, kind, shown, parameter.default))
+    return parameters
+
+
+def common_parameters(declared: PackCommand) -> list[inspect.Parameter]:
+    asked = {name: option for name, option in OPTIONS.items() if declared.checked or name not in ("on_leak", "max_rejects")}
+    defaults = {"quality": declared.quality}
+    return [parameter_of(name, kind, shown, defaults.get(name, default)) for name, (kind, shown, default) in asked.items()]
+
+
+def parameter_of(name: str, kind: Any, shown: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown])
 
 
 def pack_source(
-    source: Source, out: Path, on_leak: OnLeak, max_rejects: float, calib: float, max_side: int, quality: int, workers: int,
+    source: Source,
+    out: Path,
+    *,
+    calib: float,
+    max_side: int,
+    quality: int,
+    workers: int,
     as_json: bool,
-) -> None:  # fmt: skip
+    on_leak: Literal["error", "drop-train", "keep"] = "error",
+    max_rejects: float = 0,
+) -> None:
+    """Pack and print what has been packed."""
     from affect.engine.system.log import say
     from affect.engine.system.progress import Progress
     from affect.shards.images import Storage
@@ -53,7 +171,7 @@ def pack_source(
     left_out = {reason: count for reason, count in info.dropped.items() if count}
     if left_out:
         print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()))
-    for note in (*getattr(source, "notes", ()), *(_clip_notes(out) if info.clip else ())):
+    for note in (*getattr(source, "notes", ()), *(clip_parts.notes(out) if info.clip else ())):
         print(note)
     near = info.near_duplicates
     print(
@@ -64,20 +182,3 @@ def pack_source(
         print(f"{output.name} ({output.kind}): {', '.join(output.names)}")
     if as_json:
         print(json.dumps({"dataset": str(out), "counts": info.counts, "dropped": info.dropped}))
-
-
-def _clip_notes(out: Path) -> list[str]:
-    """What was odd about the recordings."""
-    import numpy as np
-
-    from affect.shards.dataset import Dataset
-
-    dataset = Dataset(out)
-    repeated, gaps, origins = (dataset.column(f"meta.{name}") for name in ("repeated", "gaps", "time_from"))
-    counts = {
-        "clips have fewer frames than were asked for, and repeat some (meta.repeated)": np.count_nonzero(repeated),
-        "clips have gaps in their frame numbers (meta.gaps)": np.count_nonzero(gaps),
-        "clips have no timestamps; times are by the video's frame rate": np.count_nonzero(origins == "rate"),
-        "clips have no frame rate; a time is the number of the frame; name it with --fps": np.count_nonzero(origins == "numbers"),
-    }
-    return [f"{count:,} {what}" for what, count in counts.items() if count]

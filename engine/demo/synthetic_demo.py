@@ -28,8 +28,9 @@ from affect.engine.runtime.writers.result_folder import run_source
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress
 from affect.shards.pack import pack
+from affect.shards.sources.synthetic_faces import SyntheticSource
 from affect.shards.synthetic import faces
-from affect.shards.synthetic.source import SyntheticSource
+from affect.shards.synthetic.expressions import EMOTIONS
 from affect.shards.verify import verify
 
 IMAGES, FPS, SECONDS = 5000, 25, 2
@@ -104,7 +105,7 @@ def _write_video(path: Path) -> dict[int, str]:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=FPS)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 96, "yuv420p", 2_000_000
-        for person, emotion in enumerate(faces.EMOTIONS[1:]):
+        for person, emotion in enumerate(EMOTIONS[1:]):
             pictures, strength = faces.video(7, 1000 + person, emotion, FPS * SECONDS, size=96)
             first = person * FPS * SECONDS
             shown |= {first + int(i): emotion for i in np.flatnonzero(strength > APEX)}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from affect.engine.data.array_file import read_npz
+from affect.shards.checksum import file_sha256
 from affect.shards.errors import InputError
-from affect.shards.tar_writer import file_sha256
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from affect.shards.errors import InputError, nearest
 from affect.shards.random_split import share_of
 from affect.shards.sample import Sample
 from affect.shards.schema import SPLITS, Output, TargetLayout
+from affect.shards.sources.pack_command import Argument, Option, output_name, pack_command, words
 
 SPLIT_FOLDERS = {**{s: s for s in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
 
@@ -19,11 +21,12 @@ class FolderSource:
     """Class names are the folders' names, sorted, or `classes` in that order.
 
     val: where the root has no split folders, this share of the files, chosen by their names, becomes the split `val`.
+    output: the output that the classes are of.
     """
 
     label_protocol = "hard"
 
-    def __init__(self, root: Path, classes: Sequence[str] | None = None, val: float = 0.1) -> None:
+    def __init__(self, root: Path, classes: Sequence[str] | None = None, val: float = 0.1, output: str = "emotion") -> None:
         if not root.is_dir():
             raise InputError(f"{root}: not a folder; expected ROOT/<class>/*.jpg or ROOT/<split>/<class>/*.jpg")
         self.root, self.val, self.filtered = root, val, Counter[str]()
@@ -44,16 +47,16 @@ class FolderSource:
                     )
         if len(known) < 2:
             raise InputError(f"{root}: found {len(known)} class folders, expected at least 2: ROOT/<class>/*.jpg")
-        self.emotion = Output("emotion", "classes", known)
-        self.layout = TargetLayout((self.emotion,))
+        self.output = Output(output, "classes", known)
+        self.layout = TargetLayout((self.output,))
 
     def samples(self) -> Iterator[Sample]:
         for split, folder in sorted((self.splits or {"": self.root}).items()):
-            for name in self.emotion.names:
+            for name in self.output.names:
                 for path in self._files(folder / name):
                     relative = path.relative_to(self.root).as_posix()
                     where = split or ("val" if share_of(relative) < self.val else "train")
-                    yield Sample(path, relative, where, self.emotion.one_hot(name), source=self.root.name)
+                    yield Sample(path, relative, where, self.output.one_hot(name), source=self.root.name)
 
     @staticmethod
     def _files(folder: Path) -> list[Path]:
@@ -72,3 +75,14 @@ class FolderSource:
 
 def _folders(root: Path) -> list[Path]:
     return sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+@pack_command("folder")
+def folder_source(
+    root: Annotated[Path, Argument("ROOT/<class>/*.jpg or ROOT/<split>/<class>/*.jpg")],
+    classes: Annotated[str, Option("class names in order, separated by commas; empty: the folders' names, sorted")] = "",
+    val: Annotated[float, Option("share that becomes val where the root has no split folders", min=0, max=1)] = 0.1,
+    output: Annotated[str, Option("what the classes are called")] = "emotion",
+) -> FolderSource:
+    """Pictures in a folder per class."""
+    return FolderSource(root, words(classes) or None, val, output_name(output))

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap
@@ -21,9 +22,10 @@ from affect.shards.random_split import share_of
 from affect.shards.sample import Box, Recording, Sample
 from affect.shards.schema import SPLITS, ClipFacts, Output, TargetLayout
 from affect.shards.sources import frames
-from affect.shards.sources.frames import FrameFolder
+from affect.shards.sources.frames import AllFrames, EndS, Fps, FrameFolder, Frames, RateHz, StartS, chosen
 from affect.shards.sources.labels import LISTED, Labels
 from affect.shards.sources.manifest import PROBED, SPLIT_NAMES, _nearest_path
+from affect.shards.sources.pack_command import Argument, Option, output_name, pack_command, words
 from affect.shards.sources.table import Row, Table, as_number, header
 from affect.shards.sources.video import VideoFile
 
@@ -272,3 +274,53 @@ def _is_number(text: str) -> bool:
 
 def _cell(text: str, kind: type) -> str | float:
     return float(text) if kind is float else text
+
+
+@pack_command("clips", quality=95, crop=True, parts=True)
+def clips_source(
+    root: Annotated[Path, Argument("where the paths of the CSV start from", metavar="FOLDER")],
+    labels: Annotated[Path, Option("CSV, a row a clip: clip, split, group, label, box_x, ..., numbers")],
+    column: Annotated[
+        list[str] | None,
+        Option("a number that becomes a target: intensity=score, sum=pain.total; repeat", metavar="COLUMN=OUTPUT[.NAME]"),
+    ] = None,
+    frames: Frames = 0,
+    rate_hz: RateHz = 0,
+    all_frames: AllFrames = False,
+    start_s: StartS = None,
+    end_s: EndS = None,
+    fps: Fps = None,
+    output: Annotated[str, Option("what the classes in the label column are called")] = "state",
+    class_map: Annotated[str, Option("what ids in the label column mean: a JSON file")] = "",
+    classes: Annotated[str, Option("class names in order, separated by commas; empty: those of the rows")] = "",
+    clip_column: Annotated[str | None, Option("where it is none of clip, path, video, file, filename")] = None,
+    group_column: Annotated[str | None, Option("where it is none of group, animal, subject, patient, person")] = None,
+    label_column: Annotated[str | None, Option("where it is none of label, label_name, class_name, label_str")] = None,
+    val: Annotated[float, Option("share that becomes val where there is no split, by group", min=0, max=1)] = 0.1,
+    delimiter: Annotated[str, Option("one character, or tab")] = ",",
+) -> ClipsSource:
+    """Clips listed in a CSV: video files, or folders of frames."""
+    return ClipsSource(
+        root,
+        labels,
+        chosen(frames, rate_hz, all_frames, start_s, end_s),
+        _pairs(column or []),
+        output=output_name(output),
+        class_map=ClassMap.load(class_map) if class_map else None,
+        classes=words(classes) or None,
+        clip_column=clip_column,
+        group_column=group_column,
+        label_column=label_column,
+        fps=fps,
+        val=val,
+        delimiter=delimiter,
+    )
+
+
+def _pairs(columns: list[str]) -> dict[str, str]:
+    """`COLUMN=OUTPUT` each."""
+    pairs = [text.partition("=")[::2] for text in columns]
+    for text, (column, output) in zip(columns, pairs, strict=True):
+        if not column or not output:
+            raise InputError(f"--column {text}: expected COLUMN=OUTPUT or COLUMN=OUTPUT.NAME, such as intensity=score")
+    return dict(pairs)

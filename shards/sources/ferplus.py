@@ -10,7 +10,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from affect.shards.errors import InputError
 from affect.shards.sample import Sample
 from affect.shards.schema import Output, TargetLayout
 from affect.shards.sources.npz import FaceArrays
+from affect.shards.sources.pack_command import Argument, Option, pack_command
 
 EMOTION = Output("emotion", "classes", ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"))
 VOTES = (*EMOTION.names, "unknown", "NF")  # NF: not a face
@@ -144,3 +145,12 @@ def votes_of(arrays: FaceArrays) -> np.ndarray:
     if arrays.vote_names not in (None, VOTES):
         raise InputError(f"{path}: vote_names are {', '.join(arrays.vote_names)}; expected the order {', '.join(VOTES)}")
     return votes
+
+
+@pack_command("ferplus")
+def ferplus_source(
+    sources: Annotated[list[str], Argument("npz files, or fer2013new.csv and the folder of its images")],
+    label_protocol: Annotated[Protocol, Option("how votes become a label")] = "votes",
+) -> FerPlusSource:
+    """FER+: ten votes a face."""
+    return FerPlusSource(sources, label_protocol)

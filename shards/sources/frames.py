@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -14,8 +15,15 @@ from affect.shards.errors import InputError
 from affect.shards.images import SUFFIXES
 from affect.shards.sample import Clip, Image, Recording
 from affect.shards.schema import ClipFacts
+from affect.shards.sources.pack_command import Option
 
 MOST_FRAMES = 10_000  # of a clip, which is one sample and is read as one
+Frames = Annotated[int, Option("this many frames a clip, spread evenly over it", min=0)]
+RateHz = Annotated[float, Option("a frame each 1 / RATE seconds", min=0)]
+AllFrames = Annotated[bool, Option("every frame")]
+StartS = Annotated[float | None, Option("only frames from here, in seconds from the first frame")]
+EndS = Annotated[float | None, Option("only frames before this")]
+Fps = Annotated[float | None, Option("frames a second of folders of frames", min=0.001)]
 META: dict[str, type] = {"repeated": float, "gaps": float, "time_from": str}
 """What a recording says of its clip: frames shown again since there were too few; frame numbers that are missing within; where
 times come from: timestamps, rate (the video's mean frame rate), fps (as given), numbers (frame numbers stand for seconds)."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PureWindowsPath
+from typing import Annotated
 
 from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap
@@ -23,6 +24,7 @@ from affect.shards.sample import Box, Sample
 from affect.shards.schema import SPLITS, Output, TargetLayout
 from affect.shards.sources.class_folders import SPLIT_FOLDERS
 from affect.shards.sources.labels import LISTED, Labels
+from affect.shards.sources.pack_command import Argument, Option, output_name, pack_command, words
 from affect.shards.sources.table import BOX, Row, Table, as_number
 
 META = ("neg_label", "orig_image", "face_id")
@@ -41,6 +43,7 @@ class ManifestSource:
     split: of the CSVs without such a column; where that is missing, too, `val` of their rows becomes val, chosen by
         orig_image, so that the faces of one picture stay together, or else by path.
     leave_out: a row whose label is none of the classes is left out and counted, in place of an error.
+    output: the output that the classes are of.
     """
 
     label_protocol = "hard"
@@ -58,6 +61,7 @@ class ManifestSource:
         val: float = 0.1,
         delimiter: str = ",",
         leave_out: bool = False,
+        output: str = "emotion",
     ) -> None:
         if root is not None and not root.is_dir():
             raise InputError(f"{root}: not a folder; --root is the folder that the paths of the CSV start from")
@@ -76,9 +80,9 @@ class ManifestSource:
         self.labels = Labels(class_map, classes, leave_out)
         self.targets: dict[str, dict[str, float]] = {}  # class -> target columns; empty while the classes are gathered
         self._check()
-        self.emotion = Output("emotion", "classes", self.labels.close(self.tables[0].path))
-        self.layout = TargetLayout((self.emotion,))
-        self.targets = {name: self.emotion.one_hot(name) for name in self.emotion.names}
+        self.output = Output(output, "classes", self.labels.close(self.tables[0].path))
+        self.layout = TargetLayout((self.output,))
+        self.targets = {name: self.output.one_hot(name) for name in self.output.names}
 
     def samples(self) -> Iterator[Sample]:
         self.filtered.clear()
@@ -229,3 +233,32 @@ def _nearest_path(missing: Path) -> str:
     if not close:
         return f"{missing.parent} is there, and empty"
     return f"In {missing.parent} there is no {missing.name!r}; nearest: " + ", ".join(str(held[name]) for name in close)
+
+
+@pack_command("manifest")
+def manifest_source(
+    tables: Annotated[list[Path], Argument("image_path, label, split, ...; several are merged", metavar="CSV...")],
+    root: Annotated[Path | None, Option("the folder that relative paths start from; default: the CSV's")] = None,
+    class_map: Annotated[str, Option("what ids mean: fer, fer2013, ferplus, affectnet, rafdb, rafce or a JSON")] = "",
+    classes: Annotated[str, Option("class names in order, separated by commas; empty: the class map's")] = "",
+    output: Annotated[str, Option("what the classes are called")] = "emotion",
+    confidence_min: Annotated[float, Option("leave out the rows below", min=0, max=1)] = 0,
+    margin: Annotated[float, Option("around the face's box, as a share of its longer side", min=0)] = 0,
+    split: Annotated[str | None, Option("of the CSVs without a column split")] = None,
+    val: Annotated[float, Option("share that becomes val where there is no split", min=0, max=1)] = 0.1,
+    delimiter: Annotated[str, Option("one character, or tab")] = ",",
+) -> ManifestSource:
+    """Faces listed in a CSV: paths, labels, boxes, confidences."""
+    ids = ClassMap.load(class_map) if class_map else None
+    return ManifestSource(
+        tables,
+        root,
+        ids,
+        words(classes) or None,
+        confidence_min=confidence_min,
+        margin=margin,
+        split=split,
+        val=val,
+        delimiter=delimiter,
+        output=output_name(output),
+    )

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Annotated, Any
 
 from affect.shards.checksum import file_sha256
 from affect.shards.encoded import BadImage
@@ -23,8 +23,10 @@ from affect.shards.schema import ClipFacts, Output, TargetLayout
 from affect.shards.sources import frames
 from affect.shards.sources.clips import recording
 from affect.shards.sources.fold_files import Folds, read_json
+from affect.shards.sources.frames import AllFrames, EndS, Fps, Frames, RateHz, StartS, chosen
 from affect.shards.sources.labels import LISTED
 from affect.shards.sources.manifest import PROBED, _nearest_path
+from affect.shards.sources.pack_command import Argument, Option, pack_command
 
 FEATURES = (
     "Orbital_tightening", "Tension_above_eyes", "Cheek_tightening", "Ears_frontal", "Ears_lateral", "Lip_jaw_profile",
@@ -203,3 +205,20 @@ def _count(folder: Path) -> int | None:
         return len(frames.listed(folder)[0]) if folder.is_dir() else None
     except BadImage:
         return None
+
+
+@pack_command("pain", quality=95, crop=True, animals="cattle")
+def pain_source(
+    labels: Annotated[Path, Argument("sequence_label_mapping: the sequences and their scores", metavar="JSON")],
+    root: Annotated[Path, Option("the folder that each sequence_path starts from")],
+    splits: Annotated[Path, Option("train_val_test_splits: test_animals and cv_folds")],
+    frames: Frames = 32,
+    rate_hz: RateHz = 0,
+    all_frames: AllFrames = False,
+    start_s: StartS = None,
+    end_s: EndS = None,
+    fps: Fps = None,
+) -> PainSource:
+    """Cattle clips scored with the 7-item bovine facial scale; whole animals held out."""
+    clip = chosen(0 if rate_hz or all_frames else frames, rate_hz, all_frames, start_s, end_s)
+    return PainSource(labels, root, splits, clip, fps)

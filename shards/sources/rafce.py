@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from affect.shards.checksum import file_sha256
 from affect.shards.class_maps import ClassMap
@@ -18,6 +18,7 @@ from affect.shards.errors import InputError, first
 from affect.shards.images import SUFFIXES
 from affect.shards.sample import Sample
 from affect.shards.schema import Output, TargetLayout
+from affect.shards.sources.pack_command import Argument, Option, pack_command
 from affect.shards.sources.rafce_text import LISTED, UNIT, Units, parse_units, rows_of, stem_of
 
 SEED_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 17, 20, 23, 24, 25, 26, 43, 45)
@@ -180,3 +181,18 @@ def _listed(text: str) -> tuple[int, ...]:
     if not words or len(units) < len(words) or len(set(units)) < len(units):
         raise InputError(f"--aus {text}: expected seed, all, or numbers of action units, each once: 1,2,4")
     return units
+
+
+@pack_command("rafce")
+def rafce_source(
+    images: Annotated[Path, Argument("the folder of 0001_aligned.jpg")],
+    au: Annotated[Path, Option("RAFCE_AUlabel.txt")],
+    emotion: Annotated[Path, Option("RAFCE_emolabel.txt")],
+    partition: Annotated[Path, Option("RAFCE_partition.txt")],
+    aus: Annotated[str, Option("action units: seed (18), all of train, or numbers: 1,2,4")] = "seed",
+    min_positives: Annotated[int, Option("leave out units with fewer in train", min=0)] = 0,
+    null: Annotated[Null, Option("what null means: nothing is known, or no unit")] = "unlabelled",
+    max_strays: Annotated[float, Option("share of rows that may hold what is no action unit", min=0, max=1)] = 0.1,
+) -> RafCeSource:
+    """RAF-CE: compound emotions and action units."""
+    return RafCeSource(images, au, emotion, partition, aus=aus, min_positives=min_positives, null=null, max_strays=max_strays)

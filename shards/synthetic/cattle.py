@@ -10,22 +10,21 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-import av
 import cv2
 import numpy as np
 
-from affect.shards.errors import InputError
+from affect.shards.errors import InputError, check_new_folder
 from affect.shards.sources.pain import FEATURES, MOST, NRS, STATES, TOTAL, VAS
+from affect.shards.synthetic.drawing import FPS, Pen, write_jpegs, write_mp4
 
 LABELS, SPLITS, TRUTH = "sequence_label_mapping_v2.json", "train_val_test_splits_v2.json", "truth.json"
 MOMENT_MEANS = dict(zip(STATES, (0.35, 0.45, 1.15, 0.75, 0.55), strict=True))  # of a feature
 BASELINE, CLIP, RATER = 0.15, 0.35, 0.30  # standard deviations: animals, a feature of a clip, a rater
 SWAY = 0.15  # of a feature over the frames of a clip, its mean taken out
-FOLDS, FPS, SHIFT = 9, 25, 4  # SHIFT: bits of a pixel's fraction that OpenCV draws with
+FOLDS = 9
 COATS = ((38, 52, 84), (30, 30, 34), (150, 160, 170), (60, 96, 140), (92, 104, 112))  # BGR
 
 
@@ -67,13 +66,12 @@ def write_cattle(
 
     The clips go through the animals first and the moments then: from 5 * animals clips on every animal has each moment.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already and is not an empty folder; name another, or remove it first")
+    check_new_folder(folder)
     if animals < 4 or clips < animals:
         raise InputError(f"{animals} animals, {clips} clips: expected at least 4 animals, and a clip each")
     names = [f"cow{number:02d}" for number in range(animals)]
     herd = [_animal(seed, number) for number in range(animals)]
-    write = _write_jpegs if form == "jpg" else _write_mp4
+    write = write_jpegs if form == "jpg" else write_mp4
     sequences, latents = [], np.empty((clips, len(FEATURES)))
     for clip in range(clips):
         number, moment = clip % animals, list(STATES)[clip // animals % len(STATES)]
@@ -106,9 +104,10 @@ def _folds(names: list[str]) -> dict[str, object]:
     """The last animals, a tenth of them, for testing; the others in up to nine folds."""
     num_test = max(1, len(names) // 10)
     rest, test = names[:-num_test], names[-num_test:]
-    held = [rest[fold :: min(FOLDS, len(rest))] for fold in range(min(FOLDS, len(rest)))]
+    count = min(FOLDS, len(rest))
     folds = [
-        {"fold": i, "train_animals": [name for name in rest if name not in val], "val_animals": val} for i, val in enumerate(held)
+        {"fold": i, "train_animals": [name for name in rest if name not in rest[i::count]], "val_animals": rest[i::count]}
+        for i in range(count)
     ]
     return {"test_animals": test, "cv_folds": folds}
 
@@ -142,8 +141,8 @@ def _expected(latents: np.ndarray) -> np.ndarray:
     return sum((np.vectorize(math.erf)(z) + 1) / 2 for z in above)
 
 
-def _r2(found: np.ndarray, said: np.ndarray) -> float:
-    return round(float(1 - ((found - said) ** 2).sum() / ((found - found.mean()) ** 2).sum()), 4)
+def _r2(true: np.ndarray, predicted: np.ndarray) -> float:
+    return round(float(1 - ((true - predicted) ** 2).sum() / ((true - true.mean()) ** 2).sum()), 4)
 
 
 def _motion(rng: np.random.Generator, latent: np.ndarray, count: int) -> np.ndarray:
@@ -161,7 +160,7 @@ def _drawn(animal: Animal, features: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) uint8 BGR: one frame. Lengths are shares of the size, from the middle of the head."""
     orbital, brow, cheek, frontal, lateral, lip, nostril, blink, x, y, tilt, light = features
     width, length, apart, ear = animal.proportions * (0.2, 0.31, 0.125, 0.16)
-    pen = _Pen(np.full((size, size, 3), (70, 120, 110), np.uint8), x, y, tilt)
+    pen = Pen(np.full((size, size, 3), (70, 120, 110), np.uint8), x, y, tilt)
     coat, dark = animal.coat, tuple(int(0.55 * value) for value in animal.coat)
     mark = dark if sum(coat) > 240 else tuple(value + 60 for value in coat)  # of what a black face would hide
     for side in (-1, 1):  # lateral: they drop; frontal: they turn their opening forward and look wider
@@ -184,49 +183,3 @@ def _drawn(animal: Animal, features: np.ndarray, size: int) -> np.ndarray:
         pen.oval(side * 0.07, 0.19, 0.016 + 0.01 * nostril, 0.012 + 0.012 * nostril, (40, 35, 60), side * 25)
         pen.line(side * 0.1, 0.27 + 0.025 * (1 - lip), 0, 0.27, 0.012, (50, 45, 70))
     return cv2.convertScaleAbs(pen.picture, alpha=light)
-
-
-class _Pen:
-    """Draws ovals and lines on a head that is moved and tilted."""
-
-    def __init__(self, picture: np.ndarray, x: float, y: float, tilt: float) -> None:
-        self.picture, self.unit = picture, len(picture)
-        self.x, self.y, self.tilt = 0.5 + x, 0.5 + y, tilt
-        self.cos, self.sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
-
-    def oval(self, x: float, y: float, a: float, b: float, colour: tuple[int, ...], angle: float = 0) -> None:
-        axes = self._fixed(max(a, 0)), self._fixed(max(b, 0))
-        cv2.ellipse(self.picture, self._at(x, y), axes, angle + self.tilt, 0, 360, colour, -1, cv2.LINE_AA, SHIFT)
-
-    def line(self, x: float, y: float, to_x: float, to_y: float, width: float, colour: tuple[int, ...]) -> None:
-        """A thin oval: OpenCV's lines are whole pixels wide."""
-        middle, half = ((x + to_x) / 2, (y + to_y) / 2), math.hypot(to_x - x, to_y - y) / 2
-        self.oval(*middle, half, width / 2, colour, math.degrees(math.atan2(to_y - y, to_x - x)))
-
-    def _at(self, x: float, y: float) -> tuple[int, int]:
-        return self._fixed(self.x + x * self.cos - y * self.sin), self._fixed(self.y + x * self.sin + y * self.cos)
-
-    def _fixed(self, value: float) -> int:
-        return round(max(value, -1.0) * self.unit * 2**SHIFT)
-
-
-def _noisy(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return (picture + rng.integers(-7, 8, picture.shape[:2], np.int16)[..., None]).clip(0, 255).astype(np.uint8)
-
-
-def _write_jpegs(path: Path, pictures: list[np.ndarray], rng: np.random.Generator) -> None:
-    path.mkdir(parents=True)
-    for number, picture in enumerate(pictures):
-        data = cv2.imencode(".jpg", _noisy(picture, rng), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        (path / f"frame_{number:04d}.jpg").write_bytes(data.tobytes())
-
-
-def _write_mp4(path: Path, pictures: list[np.ndarray], rng: np.random.Generator) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "18"})
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1  # with more threads the bytes depend on their number
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_noisy(picture, rng), format="bgr24")))
-        container.mux(stream.encode())

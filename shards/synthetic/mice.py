@@ -17,9 +17,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from affect.shards.errors import InputError
+from affect.shards.errors import InputError, check_new_folder
 from affect.shards.sources.mouse_trials import HIGH, TRIALS
-from affect.shards.synthetic.cattle import _Pen, _write_jpegs, _write_mp4
+from affect.shards.synthetic.drawing import Pen, write_jpegs, write_mp4
 
 Cue = Literal["levels", "order", "shortcut"]
 SHOCKS_UA = (0, 50, 150, 300, 500)  # of levels 0 to 4
@@ -64,11 +64,10 @@ def write_mice(
     With a shortcut there are as many animals and clips again in the cohort `external`, split test.
     flip_labels: this share of the training trials gets the other label, of levels one that is drawn from the others.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already and is not an empty folder; name another, or remove it first")
+    check_new_folder(folder)
     if animals < 2 or clips < 2 * animals or frames < 2:
         raise InputError(f"{animals} animals, {clips} clips of {frames} frames: expected at least 2 of each, 2 clips an animal")
-    write = _write_jpegs if form == "jpg" else _write_mp4
+    write = write_jpegs if form == "jpg" else write_mp4
     trials = [trial for cohort in ((HOME, EXTERNAL) if cue == "shortcut" else (HOME,))
               for trial in _trials(cohort, clips, animals, cue, flip_labels, frames, form, seed)]  # fmt: skip
     for number, trial in enumerate(trials):
@@ -101,14 +100,14 @@ def _trials(
         rng = np.random.default_rng((seed, 1, cohort == EXTERNAL, animal))
         name = f"{cohort[0]}{animal:02d}"
         split = "test" if cohort == EXTERNAL else "val" if animal >= animals - held_out else "train"
-        own = [levels[i % len(levels)] for i in range(clips // animals + (animal < clips % animals))]
-        for position, level in enumerate(rng.permutation(own).tolist()):
-            said = level
+        shown = [levels[i % len(levels)] for i in range(clips // animals + (animal < clips % animals))]
+        for position, level in enumerate(rng.permutation(shown).tolist()):
+            label = level
             if split == "train" and rng.random() < flip_labels:
-                said = int(rng.choice([other for other in levels if other != level]))
+                label = int(rng.choice([other for other in levels if other != level]))
             clip = f"{name}/{name}_{position:03d}" + (".mp4" if form == "mp4" else "")
             sex = "FM"[animal % 2]
-            trials.append(Trial(clip, name, sex, cohort, split, said, level, SHOCKS_UA[said], position, frames // 3, FPS))
+            trials.append(Trial(clip, name, sex, cohort, split, label, level, SHOCKS_UA[label], position, frames // 3, FPS))
     return trials
 
 
@@ -158,7 +157,7 @@ def _drawn(mouse: Mouse, moved: np.ndarray, light: float, size: int) -> np.ndarr
     ears, eyes, whiskers, x, y = moved
     head, ear, eye = mouse.sizes
     ground = int(40 + 170 * light)
-    pen = _Pen(np.full((size, size, 3), (ground, ground, ground), np.uint8), float(x), float(y), 0.0)
+    pen = Pen(np.full((size, size, 3), (ground, ground, ground), np.uint8), float(x), float(y), 0.0)
     dark = tuple(int(0.6 * value) for value in mouse.fur)
     angle = -60 + 100 * (ears + mouse.rest)  # degrees: upright, then back
     reach = math.radians(angle)

@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 
 from affect.shards.class_maps import ClassMap
-from affect.shards.errors import InputError
+from affect.shards.errors import InputError, check_new_folder
 from affect.shards.synthetic import faces
+from affect.shards.synthetic.expressions import DRAWN, Expression
 
 # fmt: off
 COMPOUNDS: dict[str, dict[int, float]] = {  # the most frequent first: unit -> share of the faces that show it
@@ -42,7 +43,7 @@ INTENSITY = (0.75, 1.0)
 SIDED = {12: "LR", 14: "LR", 23: "BT"}  # L: the left of the person, which is on the right of the picture
 SIDED_CHANCE = 0.12
 STRAYS = ("?", "12?", "AU", "2x")
-UNITS = tuple(sorted(int(name.removeprefix("AU")) for name in faces.DRAWN))
+UNITS = tuple(sorted(int(name.removeprefix("AU")) for name in DRAWN))
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Labels:
     emotion: str
     split: int
     units: str
-    expression: faces.Expression
+    expression: Expression
 
 
 def labels_of(
@@ -104,8 +105,7 @@ def write_rafce(
     label_noise: the chance of each unit of a row to be written where it is not drawn, or not where it is.
     shares: of train, test and val within each emotion.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already and is not an empty folder; name another, or remove it first")
+    check_new_folder(folder)
     rows = labels_of(num_images, seed=seed, rarest=rarest, null=null, strays=strays, label_noise=label_noise, shares=shares)
     ids = ClassMap.load("rafce").ids
     (folder / "aligned").mkdir(parents=True)
@@ -137,7 +137,7 @@ def _splits(count: int, shares: Sequence[float]) -> list[int]:
     return [split for split, n in enumerate([count - sum(counts), *counts]) for _ in range(n)]
 
 
-def _expression(rng: np.random.Generator, emotion: str) -> tuple[faces.Expression, dict[int, str]]:
+def _expression(rng: np.random.Generator, emotion: str) -> tuple[Expression, dict[int, str]]:
     """A face of the emotion, and the letters of the units that are on one side or lip."""
     chances = COMPOUNDS[emotion] | {unit: EXTRA_CHANCE for unit in UNITS if unit not in COMPOUNDS[emotion]}
     shown = [unit for unit, chance in chances.items() if rng.random() < chance]  # those of the emotion first
@@ -153,5 +153,5 @@ def _expression(rng: np.random.Generator, emotion: str) -> tuple[faces.Expressio
         sides[12] = sides[14]
     corner = sides.get(12, sides.get(14, ""))
     reach, lips = (float(corner != "L"), float(corner != "R")), (float(sides.get(23) != "B"), float(sides.get(23) != "T"))
-    au = dict.fromkeys(faces.DRAWN, 0.0) | {f"AU{unit}": rng.uniform(*INTENSITY) for unit in shown}
-    return faces.Expression(au, reach, lips), sides
+    au = dict.fromkeys(DRAWN, 0.0) | {f"AU{unit}": rng.uniform(*INTENSITY) for unit in shown}
+    return Expression(au, reach, lips), sides

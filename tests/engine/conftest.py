@@ -12,7 +12,7 @@ from affect.engine.cli.main import main
 from affect.engine.distill.softlabels import write_softlabels
 from affect.shards.dataset import Dataset
 from affect.shards.pack import pack
-from affect.shards.synthetic.source import SyntheticSource
+from affect.shards.sources.synthetic_faces import SyntheticSource
 
 
 @pytest.fixture(scope="session")

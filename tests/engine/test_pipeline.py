@@ -24,7 +24,7 @@ from affect.engine.system.onnxruntime import metadata_of, session
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.synthetic.source import SyntheticSource
+from affect.shards.sources.synthetic_faces import SyntheticSource
 
 
 @pytest.fixture(scope="module")

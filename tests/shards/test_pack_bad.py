@@ -185,3 +185,20 @@ def test_a_disk_that_is_full_at_any_moment(moment, raw, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="out: cannot be written: No space left on device"):
         pack(FolderSource(raw), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+class Half:
+    """A source without fingerprint and label_protocol."""
+
+    layout, meta, filtered = None, {}, None
+
+    def samples(self):
+        return iter(())
+
+
+def test_a_source_that_lacks_a_member_is_told_so_by_name(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^Half: no label_protocol, no fingerprint; a source has all of layout, label_protocol,"
+    ):
+        pack(Half(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())

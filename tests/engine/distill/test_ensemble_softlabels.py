@@ -24,7 +24,7 @@ from affect.shards.images import decode
 from affect.shards.pack import pack
 from affect.shards.sample import Sample
 from affect.shards.schema import Output, TargetLayout
-from affect.shards.synthetic.source import EMOTION
+from affect.shards.sources.synthetic_faces import EMOTION
 
 from .test_softlabels import HALF_ULP, logits_of, read
 from .test_softlabels import data as data

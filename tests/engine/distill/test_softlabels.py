@@ -19,7 +19,7 @@ from affect.engine.runs.trained import trained_model
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.synthetic.source import EMOTION, SyntheticSource
+from affect.shards.sources.synthetic_faces import EMOTION, SyntheticSource
 
 HALF_ULP = 2.0**-11  # of float16, relative: what writing may cost a logit
 

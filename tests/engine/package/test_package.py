@@ -182,11 +182,10 @@ def test_classes_are_matched_by_name(trained, synthetic, tmp_path):
     """A dataset that lists its classes in another order gives the same metrics."""
     from affect.shards.pack import pack
     from affect.shards.schema import TargetLayout
-    from affect.shards.synthetic import faces
-    from affect.shards.synthetic import source as source
+    from affect.shards.sources import synthetic_faces as source
 
     made = source.SyntheticSource(400, size=48, subjects=20)
-    turned = source.Output("emotion", "classes", tuple(reversed(faces.EMOTIONS)))
+    turned = source.Output("emotion", "classes", tuple(reversed(source.EMOTION.names)))
     made.layout = TargetLayout((turned, source.AU))
     pack(made, tmp_path / "turned")
     a, b = evaluate(trained, synthetic, "val", tmp_path / "a"), evaluate(trained, tmp_path / "turned", "val", tmp_path / "b")

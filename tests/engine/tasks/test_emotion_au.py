@@ -28,7 +28,7 @@ from affect.engine.training.task_outputs import task_of
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
 from affect.shards.sources.arrays import NpzSource
-from affect.shards.synthetic.source import SyntheticSource
+from affect.shards.sources.synthetic_faces import SyntheticSource
 
 CPU = torch.device("cpu")
 

@@ -95,7 +95,7 @@ def test_csvs_of_different_class_orders_meet_by_name(write_csv):
     source = ManifestSource(
         [ids, names], class_map=ClassMap.load("affectnet"), classes=["surprise", "happy", "disgust", "neutral"]
     )
-    assert source.emotion.names == ("surprise", "happiness", "disgust", "neutral")
+    assert source.output.names == ("surprise", "happiness", "disgust", "neutral")
     want = ["neutral", "happiness", "disgust", "surprise", "happiness", "neutral"]
     assert [found for _, _, found in seen(source)] == [[f"emotion.{name}"] for name in want]
     assert [s.source for s in source.samples()] == ["ids"] * 3 + ["names"] * 3
@@ -103,7 +103,7 @@ def test_csvs_of_different_class_orders_meet_by_name(write_csv):
 
 
 def test_classes_are_those_of_the_rows_sorted(write_csv):
-    assert ManifestSource([write_csv(table(labels=("sad", "Calm", "calm")))]).emotion.names == ("Calm", "sadness")
+    assert ManifestSource([write_csv(table(labels=("sad", "Calm", "calm")))]).output.names == ("Calm", "sadness")
 
 
 def test_splits_where_the_csv_has_none(write_csv):

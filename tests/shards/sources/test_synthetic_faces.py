@@ -1,11 +1,12 @@
-"""Drawn faces as a source: what is said of a picture is of that picture, and it is drawn once."""
+"""Drawn faces as a source: the labels of a picture are of that picture, and it is drawn once."""
 
 import pytest
 
 from affect.shards.pack import pack
 from affect.shards.resume import stamp
+from affect.shards.sources.synthetic_faces import AU, SyntheticSource
 from affect.shards.synthetic import faces
-from affect.shards.synthetic.source import AU, SyntheticSource
+from affect.shards.synthetic.expressions import EMOTIONS, PRESENT
 
 
 @pytest.fixture
@@ -23,10 +24,10 @@ def drawn(monkeypatch):
 
 def test_the_units_are_those_of_the_picture():
     for i, sample in enumerate(SyntheticSource(80, size=32, seed=5, subjects=4).samples()):
-        image, units = faces.still(5, i // 8 % 4, faces.EMOTIONS[i % 8], i, 32)
+        image, units = faces.still(5, i // 8 % 4, EMOTIONS[i % 8], i, 32)
         assert (sample.image() == image).all()
         assert {sample.targets[f"au.{name}"] for name in AU.names} <= {0, 1}
-        assert [name for name in AU.names if sample.targets[f"au.{name}"]] == [n for n, v in units.items() if v >= faces.PRESENT]
+        assert [name for name in AU.names if sample.targets[f"au.{name}"]] == [n for n, v in units.items() if v >= PRESENT]
 
 
 def test_every_picture_is_drawn_once(drawn, tmp_path):

@@ -6,16 +6,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from affect.shards.sample import Sample
 from affect.shards.schema import Output, TargetLayout
+from affect.shards.sources.pack_command import Option, pack_command
 from affect.shards.synthetic import faces
+from affect.shards.synthetic.expressions import ACTION_UNITS, EMOTIONS, PRESENT, expression_of
+from affect.shards.synthetic.random_streams import STILL, generator
 
-EMOTION = Output("emotion", "classes", faces.EMOTIONS)
-AU = Output("au", "multilabel", faces.ACTION_UNITS)
+EMOTION = Output("emotion", "classes", EMOTIONS)
+AU = Output("au", "multilabel", ACTION_UNITS)
 
 
 class SyntheticSource:
@@ -33,17 +36,16 @@ class SyntheticSource:
         for i in range(self.num_images):
             subject, emotion = i // len(EMOTION.names) % self.subjects, EMOTION.names[i % len(EMOTION.names)]
             units = _units(self.seed, subject, emotion, i)
-            targets = EMOTION.one_hot(emotion) | {f"au.{name}": float(v >= faces.PRESENT) for name, v in units.items()}
+            targets = EMOTION.one_hot(emotion) | {f"au.{name}": float(v >= PRESENT) for name, v in units.items()}
             targets = {f"au.{name}": 0.0 for name in AU.names} | targets
             split = "val" if subject < self.num_val else "train"
             image = partial(_drawn, self.seed, subject, emotion, i, self.size)  # a source is read twice, and drawing is slow
             yield Sample(image, f"synthetic#{i}", split, targets, source="synthetic", group=f"subject{subject:04d}")
 
     def fingerprint(self) -> dict[str, str]:
-        """By the generator's own text and the arguments."""
-        text = Path(faces.__file__).read_bytes()
-        arguments = f"{self.num_images} {self.size} {self.seed} {self.subjects} {self.num_val}"
-        return {"synthetic": hashlib.sha256(text + arguments.encode()).hexdigest()}
+        """Of the version of the drawing and the arguments."""
+        text = f"drawing {faces.DRAWING}: {self.num_images} {self.size} {self.seed} {self.subjects} {self.num_val}"
+        return {"synthetic": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _drawn(seed: int, subject: int, emotion: str, index: int, size: int) -> np.ndarray:
@@ -52,5 +54,16 @@ def _drawn(seed: int, subject: int, emotion: str, index: int, size: int) -> np.n
 
 def _units(seed: int, subject: int, emotion: str, index: int) -> dict[str, float]:
     """The action units that `faces.still` draws, without the drawing: the first thing that it takes from its stream."""
-    stream = faces._generator(seed, subject, faces.STILL, faces.EMOTIONS.index(emotion), index)
-    return faces._expression(stream, emotion).au
+    stream = generator(seed, subject, STILL, EMOTIONS.index(emotion), index)
+    return expression_of(stream, emotion).au
+
+
+@pack_command("synthetic", checked=False)
+def synthetic_source(
+    num_images: Annotated[int, Option(min=16)] = 5000,
+    size: Annotated[int, Option("pixels", min=32, max=512)] = 64,
+    subjects: Annotated[int, Option(min=2)] = 100,
+    seed: int = 1337,
+) -> SyntheticSource:
+    """Drawn faces with emotions and action units; subjects apart in train and val."""
+    return SyntheticSource(num_images, size=size, seed=seed, subjects=subjects)
