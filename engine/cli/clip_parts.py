@@ -40,10 +40,10 @@ def check(values: dict[str, Any], animals: str) -> None:
     crop = values.get("crop", "")
     if not (crop and animals):
         return
-    from affect.engine.runtime.vision.detect import HUMAN
+    from affect.engine.runtime.vision.subject import detects_people
     from affect.shards.errors import InputError
 
-    if crop.partition(":")[0] in HUMAN:
+    if detects_people(crop):
         raise InputError(f"--crop {crop}: finds human faces, and these are {animals}; expected onnx:FILE.onnx")
 
 
@@ -54,7 +54,7 @@ def apply(
     from affect.shards.errors import InputError
 
     if crop:
-        from affect.engine.runtime.vision.detect import finder
+        from affect.engine.runtime.vision.subject import finder
         from affect.shards.sources.parts import Cropped
 
         source = Cropped(source, finder(crop), crop, crop_margin)
