@@ -197,7 +197,7 @@ class Trainer:
         pieces = batch.split(optim.accumulate)
         parts: dict[str, Tensor] = {}
         for i, piece in enumerate(pieces):
-            if run.train.compile != "off":
+            if self.forward is not self.parallel:  # the call imports torch._inductor: seconds
                 torch.compiler.cudagraph_mark_step_begin()
             with self.ranks.quiet(self.parallel, last=i == len(pieces) - 1):
                 with autocast(self.dtype, self.device):
