@@ -20,9 +20,13 @@ def digest_of(value: dict[str, Any]) -> str:
     kept["model"] = dict(kept["model"])
     data, augment = kept["data"], kept["data"]["augment"]
     for section, later in (
-        (data, "clip"), (data, "folds"), (data, "side"), (augment, "stronger"), (kept["model"], "options"),
+        (data, "clip"),
+        (data, "folds"),
+        (data, "side"),
+        (augment, "stronger"),
+        (kept["model"], "options"),
         (kept["model"], "mirror"),
-    ):  # fmt: skip
+    ):
         if not section.get(later):  # a setting that came later: off, a run is what it was before
             section.pop(later, None)
     kept["optim"] = {key: part for key, part in kept["optim"].items() if (key, part) != ("keep", "best")}

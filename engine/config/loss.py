@@ -13,7 +13,7 @@ from pydantic import (
     create_model,
     model_serializer,
     model_validator,
-)  # fmt: skip
+)
 
 from affect.engine.config.loss_terms import FIRST_TERMS, TermConfig, term_settings
 from affect.engine.config.section import YAML_1_1, Section

@@ -41,12 +41,18 @@ def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callabl
         return {"features": model(images)[0].float().cpu().numpy()}
 
     found = Features(
-        features=collect(penultimate, loader, advance)["features"], sample=rows, y=largest_share(target[rows]),
-        target=target[rows], class_names=dataset.info.layout.output(output).names,
-        valence=column_or_nan(dataset, "meta.valence")[rows], arousal=column_or_nan(dataset, "meta.arousal")[rows],
-        dataset_sha256=dataset.index_sha256, checkpoint_sha256=file_sha256(run / BEST),
-        fingerprint=json.dumps(load(run / BEST)["fingerprint"], sort_keys=True), split=split,
-    )  # fmt: skip
+        features=collect(penultimate, loader, advance)["features"],
+        sample=rows,
+        y=largest_share(target[rows]),
+        target=target[rows],
+        class_names=dataset.info.layout.output(output).names,
+        valence=column_or_nan(dataset, "meta.valence")[rows],
+        arousal=column_or_nan(dataset, "meta.arousal")[rows],
+        dataset_sha256=dataset.index_sha256,
+        checkpoint_sha256=file_sha256(run / BEST),
+        fingerprint=json.dumps(load(run / BEST)["fingerprint"], sort_keys=True),
+        split=split,
+    )
     found.write(out)
     return found
 

@@ -84,12 +84,12 @@ def _open(folder: Path, dataset: Dataset) -> Member:
             f"{folder}: a run of {run.task}, trained for {output.name!r} ({output.kind}); {dataset.folder} has the classes of "
             f"{', '.join(has) or 'nothing'}; take a run of those, or pack the data with such labels"
         )
-    trained_on, made_from = None, load(folder / BEST)["fingerprint"]
-    if made_from["index"] == dataset.index_sha256:
+    trained_on, origins = None, load(folder / BEST)["fingerprint"]
+    if origins["index"] == dataset.index_sha256:
         trained_on = np.zeros(dataset.info.num_samples, bool)
         trained_on[dataset.rows(train_selection(run.data))] = True
     columns, calibration = same_classes(layout, dataset, output.name, folder), read_calibration(folder)
-    return Member(folder, run, model, output.name, output.names, columns, calibration, trained_on, "init" in made_from)
+    return Member(folder, run, model, output.name, output.names, columns, calibration, trained_on, "init" in origins)
 
 
 def infer(members: list[Member], dataset: Dataset, precision: Precision, *, flip: bool = False) -> tuple[list[np.ndarray], str]:
@@ -122,9 +122,15 @@ def _pass(
     if precision != "off":
         say(f"softlabels: computed in {name} ({why})")
     loader = eval_loader(
-        dataset, np.arange(dataset.info.num_samples), run.preprocess, (), device,
-        batch=BATCH.get(device.type, 128), kind=run.data.loader, workers=run.data.workers,
-    )  # fmt: skip
+        dataset,
+        np.arange(dataset.info.num_samples),
+        run.preprocess,
+        (),
+        device,
+        batch=BATCH.get(device.type, 128),
+        kind=run.data.loader,
+        workers=run.data.workers,
+    )
     logits = collect(_together(members, dtype, device, flip), loader, advance)
     return [logits[str(i)] for i in range(len(members))], name
 

@@ -45,9 +45,15 @@ def make_prototypes(features: Path, out: Path, anchors: str | None = None, grid:
         raise InputError(f"{features}: no row is labelled, with valence and arousal or with a class; nothing to average")
     vectors, counts, taken_from = cell_means(found.features, placed.point, grid)
     write_npz(
-        out, prototypes=vectors, centers=centers_of(grid), counts=counts, taken_from=taken_from, placed_by=placed.by,
-        anchors=json.dumps(used), features_sha256=found.sha256,
-    )  # fmt: skip
+        out,
+        prototypes=vectors,
+        centers=centers_of(grid),
+        counts=counts,
+        taken_from=taken_from,
+        placed_by=placed.by,
+        anchors=json.dumps(used),
+        features_sha256=found.sha256,
+    )
     return read_prototypes(out), placed
 
 

@@ -42,15 +42,15 @@ def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[tor
     if config.run:
         return lambda device: Live(config, run, dataset, output, device)
     logits = features = None
-    made_from = {}
+    origins = {}
     if config.soft_labels:
         labels = SoftLabels.read(Path(config.soft_labels), dataset, output)
         logits = _whole(labels.table(config.scale, config.standardize), run, dataset, config.soft_labels)
-        made_from["soft_labels"] = labels.sha256
+        origins["soft_labels"] = labels.sha256
     if config.features:
         features = _whole(feature_table(Path(config.features), dataset), run, dataset, config.features)
-        made_from["features"] = file_sha256(Path(config.features))
-    return lambda device: Table(logits, features, made_from, device)
+        origins["features"] = file_sha256(Path(config.features))
+    return lambda device: Table(logits, features, origins, device)
 
 
 def _whole(table: np.ndarray, run: RunConfig, dataset: Dataset, path: str) -> np.ndarray:
@@ -69,9 +69,9 @@ class Table:
     """Logits (N, C) and features (N, D) by sample number; whoever asks gathers."""
 
     def __init__(
-        self, logits: np.ndarray | None, features: np.ndarray | None, made_from: dict[str, str], device: torch.device
+        self, logits: np.ndarray | None, features: np.ndarray | None, origins: dict[str, str], device: torch.device
     ) -> None:
-        self.made_from, self.device = made_from, device
+        self.origins, self.device = origins, device
         self.logits = None if logits is None else torch.from_numpy(logits).to(device)
         self.features = None if features is None else torch.from_numpy(features).to(device)
 
@@ -103,7 +103,7 @@ class Live:
         temperature = read_calibration(folder).temperature if config.scale == "calibrated" else (1.0,)
         self.temperature = torch.tensor(temperature, device=device)
         self.dtype, _ = choose_precision(run.train.precision, device)
-        self.made_from = {"teacher": file_sha256(folder / BEST)}
+        self.origins = {"teacher": file_sha256(folder / BEST)}
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> TeacherOutput:

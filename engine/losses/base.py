@@ -31,17 +31,17 @@ class TrainingRows:
     device: torch.device
 
     def target(self, output: str) -> np.ndarray:
-        """(R, C) float32, NaN where not labelled."""
+        """Return the (R, C) float32 labels of the training rows, NaN where not labelled."""
         return self.targets[output].numpy()[self.rows]
 
     def names(self, output: str) -> tuple[str, ...]:
-        """The names of an output's classes, units or scalars."""
+        """Return the names of an output's classes, units or scalars."""
         return self.dataset.info.layout.output(output).names
 
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What the teacher says of a batch; all constant.
+    """A teacher's prediction of a batch, without gradient.
 
     logits: (B, C), or with `rows` (B,) int64 a table (N, C) of which they are the batch's rows. features: (B, D).
     """
@@ -51,54 +51,54 @@ class TeacherOutput:
     features: Tensor | None = None
 
     def gathered(self) -> Tensor:
-        """(B, C) logits."""
+        """Return the (B, C) logits of the batch."""
         assert self.logits is not None
         return self.logits if self.rows is None else self.logits[self.rows]
 
 
 class Teacher(Protocol):
-    """made_from: what it is, name -> sha256, for the run's fingerprint."""
+    """Predicts each batch for the student. origins: name -> sha256 of the files it is read from, for the run's fingerprint."""
 
-    made_from: dict[str, str]
+    origins: dict[str, str]
 
     def __call__(self, batch: Batch) -> TeacherOutput: ...
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """features: (B, D), outputs: name -> (B, C) logits, both of the model that learns."""
+    """The prediction of the model that learns. features: (B, D). outputs: name -> (B, C) logits."""
 
     features: Tensor
     outputs: dict[str, Tensor]
 
 
 class LossTerm(nn.Module):
-    """A sum over the samples of a batch, and the count by which the sums of a whole update are divided.
+    """Computes a sum over the samples of a batch, and the count that the sums of a whole update are divided by.
 
     Buffers and parameters of a term are saved with the run; its parameters are trained with the model and not exported.
     """
 
-    op = ""  # of kernels, where one does the work
+    op = ""  # the operation of kernels/ that computes the term, if one does
 
     def __init__(self, on: str) -> None:
         super().__init__()
         self.on = on
-        self.made_from: dict[str, str] = {}  # files that it read, name -> sha256
+        self.origins: dict[str, str] = {}  # name -> sha256 of the files that it read
 
     def at_epoch(self, epoch: int) -> dict[str, float]:
-        """Set what changes by epoch, in tensors: a new value recompiles nothing. Return what `history.json` says of it."""
+        """Set what changes by epoch, in tensors: a new value recompiles nothing. Return it as {name: value} for history.json."""
         return {}
 
     def count(self, batch: Batch) -> Tensor:
-        """() float32, from the targets alone; here each sample counts its weight, labelled or not."""
+        """Return () float32, from the targets alone. By default each sample counts its weight, labelled or not."""
         return batch.weight.sum()
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        """() float32."""
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        """Return the sum over the samples, () float32."""
         raise NotImplementedError
 
-    def labelled(self, batch: Batch) -> Tensor:
-        """(B,) the weights of samples with a label, 0 elsewhere."""
+    def labelled_weight(self, batch: Batch) -> Tensor:
+        """Return the (B,) weights of samples with a label, 0 elsewhere."""
         return batch.weight * batch.mask[self.on].amin(1)
 
 

@@ -1,4 +1,4 @@
-"""Named loss terms and their weighted sum. A term is a function of what the model said and the batch.
+"""The loss of a run: the weighted sum of its terms. A term is a function of the model's prediction and the batch.
 
 The gradient of an update is that of one mean over all its samples, however many processes and micro-batches they are spread
 over: a term gives a sum and, from the targets alone and before any forward pass, the count that the sum is divided by.
@@ -21,31 +21,34 @@ from affect.engine.tasks.spec import TaskSpec, Term
 from affect.kernels.dispatch import choose
 
 TINY = torch.finfo(torch.float32).tiny
-OF_TWO = {"cross_entropy": "resup", "ordered_ce": "ordered_resup"}  # with loss.resup, in place of the loss of the networks' mean
+OF_TWO = {
+    "cross_entropy": "resup",
+    "ordered_ce": "ordered_resup",
+}  # with loss.resup, these take the place of the loss of the two networks' mean
 
 
 @dataclass(frozen=True)
 class Losses:
-    """total: () float32, what is descended. parts: term -> () float32, before its weight."""
+    """total: () float32, which training minimises. parts: term -> () float32, before its weight."""
 
     total: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 def terms_of(run: RunConfig, task: TaskSpec) -> list[Term]:
-    """The task's own, and those that the configuration adds to its first output."""
+    """Return the task's own terms, and those that the configuration adds to its first output."""
     factors = {"cross_entropy": run.loss.cross_entropy, "arcface_ce": run.loss.cross_entropy, "au_bce": run.loss.au.weight}
     factors |= {"sum_consistency": run.loss.scalars.sum_weight, "ordered_ce": run.loss.ordered}
     names = OF_TWO if run.loss.resup else {}
-    own = [Term(names.get(term.name, term.name), term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
+    of_task = [Term(names.get(term.name, term.name), term.weight * factors.get(term.name, 1.0), term.on) for term in task.terms]
     added = [Term(name, settings.weight, task.outputs[0]) for name, settings in run.loss.terms.items()]
-    return [term for term in own if term.weight > 0] + added
+    return [term for term in of_task if term.weight > 0] + added
 
 
 class LossFunction(nn.Module):
-    """The terms of a task, made for one run.
+    """The terms of a run and their weights.
 
-    width: of the model's features. teacher: what the distillation terms learn from.
+    width: of the model's features. teacher: whose predictions the distillation terms learn from.
     """
 
     def __init__(self, run: RunConfig, task: TaskSpec, rows: TrainingRows, width: int, teacher: Teacher | None = None) -> None:
@@ -58,30 +61,30 @@ class LossFunction(nn.Module):
         self.register_buffer("weights", torch.tensor([term.weight for term in terms]))
         self.weights: Tensor
         self.to(rows.device)
-        self.teacher = teacher  # no module of this one: it is neither trained nor saved
-        self.made_from = dict(teacher.made_from) if teacher else {}
+        self.teacher = teacher  # not registered as a module: it is neither trained nor saved
+        self.origins = dict(teacher.origins) if teacher else {}
         for term in self._terms():
-            self.made_from |= term.made_from
+            self.origins |= term.origins
 
     def _terms(self) -> list[LossTerm]:
         return cast(list[LossTerm], list(self.terms))
 
     def at_epoch(self, epoch: int) -> dict[str, float]:
-        """Set what the terms change by epoch; return it by name."""
+        """Set what the terms change by epoch; return it as {name: value}."""
         return {name: value for term in self._terms() for name, value in term.at_epoch(epoch).items()}
 
     def implementation(self) -> str:
-        """Which kernels run here and why, for the start-up log."""
+        """Describe which kernels run here and why, for the start-up log."""
         chosen = {term.op: choose(term.op, self.weights, classes=2) for term in self._terms() if term.op}
         return ", ".join(f"{op} by {choice.provider} ({choice.reason})" for op, choice in chosen.items())
 
     def counts(self, batch: Batch) -> Tensor:
-        """(terms,) what each term's sum over these samples is to be divided by."""
+        """Return (terms,) counts: each term's sum over these samples is divided by its own."""
         return torch.stack([term.count(batch) for term in self._terms()])
 
     def forward(self, features: Tensor, outputs: dict[str, Tensor], batch: Batch, counts: Tensor) -> Losses:
-        """counts: of the whole update. A term that counts nothing is 0, with zero gradient."""
-        said, taught = ModelOutput(features, outputs), self.teacher(batch) if self.teacher else None
-        sums = torch.stack([term(said, batch, taught) for term in self.terms])
+        """Return the losses of a batch. counts: of the whole update. A term whose count is 0 is 0, with zero gradient."""
+        prediction, teacher = ModelOutput(features, outputs), self.teacher(batch) if self.teacher else None
+        sums = torch.stack([term(prediction, batch, teacher) for term in self.terms])
         parts = sums / counts.clamp_min(TINY)
         return Losses((parts * self.weights).sum(), dict(zip(self.names, parts.unbind(), strict=True)))

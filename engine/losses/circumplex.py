@@ -15,7 +15,7 @@ from affect.shards.errors import InputError, first, nearest
 
 Anchors = Mapping[str, tuple[float, float]]  # class -> valence, arousal
 
-# Own placement, not measured: the quadrants and their order are those of Russell, A circumplex model of affect, 1980; disgust and
+# Placed by hand, not measured: quadrants and order are those of Russell, A circumplex model of affect, 1980; disgust and
 # contempt are not among his words. Anger and fear are drawn apart so that each class has a cell of a 5x5 grid to itself.
 ANCHORS: Anchors = {
     "neutral": (0.0, 0.0), "happiness": (0.8, 0.4), "surprise": (0.1, 0.8), "sadness": (-0.7, -0.4),
@@ -25,7 +25,10 @@ ANCHOR_FORM = "{happiness: [0.8, 0.4]}: valence and arousal of a class, each fro
 
 
 def read_anchors(source: str) -> Anchors:
-    """`default`: our own placement of FER+'s and AffectNet's classes; else a YAML or JSON file {class: [valence, arousal]}."""
+    """Return where classes lie.
+
+    source: `default`, the places of FER+ and AffectNet classes above; else a YAML or JSON file {class: [valence, arousal]}.
+    """
     if source == "default":
         return ANCHORS
     try:
@@ -54,7 +57,7 @@ def _is_point(value: Any) -> bool:
 
 
 def positions(names: Sequence[str], anchors: Anchors) -> np.ndarray:
-    """(C, 2) float64 valence, arousal of classes, in any spelling. Raises InputError naming one without an anchor."""
+    """Return (C, 2) float64 valence, arousal of classes, in any spelling. Raises InputError naming one without an anchor."""
     for name in names:
         if canonical(name) not in anchors:
             raise InputError(
@@ -67,12 +70,12 @@ def positions(names: Sequence[str], anchors: Anchors) -> np.ndarray:
 def grid_targets(
     names: Sequence[str], centers: np.ndarray, anchors: Anchors, sigma: float = 0.4, softness: float = 5.0
 ) -> np.ndarray:
-    """(C, K) float32, rows sum to 1: where each class lies among the cells, the proto-KD target `grid`.
+    """Return (C, K) float32, rows sum to 1: where each class lies among the cells, the proto-KD target `grid`.
 
         q = softmax(-d^2 / (2 sigma^2) / softness),   d: from the class's anchor to a cell's centre
 
     centers: (K, 2). Of a row with the distribution t over the classes: t @ grid_targets(...).
-    Source: own; the seed's temperature 5.0 is the softness.
+    Source: this project; the softness is the temperature 5.0 of the reference recipe (docs/recipes/student.md).
     """
     apart = positions(names, anchors)[:, None] - np.asarray(centers, np.float64)[None]  # (C, K, 2)
     logits = -(apart**2).sum(2) / (2 * sigma**2) / softness

@@ -18,14 +18,14 @@ from affect.kernels.arcface_ce import arcface_ce
 
 
 def row_counts(target: Tensor, class_weight: Tensor | None, hard: bool) -> Tensor:
-    """(B,) what a row counts in the mean, in torch's semantics: its class's weight under hard labels, 1 under distributions."""
+    """Return (B,) what each row counts in the mean, as in torch: its class's weight under hard labels, 1 under distributions."""
     if class_weight is None or not hard:
         return target.new_ones(len(target))
     return class_weight[target.argmax(1)]
 
 
 def focal(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, class_weight: Tensor | None, smoothing: float) -> Tensor:
-    """Sum over rows of -v_i sum_j w_j q_j (1 - p_j)^gamma log p_j, with q the smoothed target; gamma 0 is the cross-entropy.
+    """Return the sum over rows of -v_i sum_j w_j q_j (1 - p_j)^gamma log p_j, q the smoothed target; gamma 0: cross-entropy.
 
     logits, target: (B, C). weight: (B,) v. class_weight: (C,) w.
     Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, eq. 5; for distributions share by share.
@@ -39,13 +39,13 @@ def focal(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, class_we
 
 
 def neighbourhood(classes: int, sigma: float) -> Tensor:
-    """(C, C) rows of what a label of ordered classes becomes: exp(-(j - k)^2 / 2 sigma^2) over k, scaled to a sum of 1."""
+    """Return (C, C): row j is the distribution exp(-(j - k)^2 / 2 sigma^2) over levels k that the label j becomes, of sum 1."""
     step = torch.arange(classes, dtype=torch.float64)
     return torch.softmax(-((step[:, None] - step) ** 2) / (2 * sigma * sigma), 1).float()
 
 
 def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
-    """(C,) weights (1 - beta) / (1 - beta^n), scaled to a mean of 1 over the classes that occur; 0 for one that does not.
+    """Return (C,) weights (1 - beta) / (1 - beta^n), scaled to a mean of 1 over the classes that occur; 0 for one that does not.
 
     counts: (C,) samples of each class. Source: Cui et al., Class-Balanced Loss, CVPR 2019.
     """
@@ -56,7 +56,7 @@ def balanced_class_weights(counts: np.ndarray, beta: float) -> np.ndarray:
 
 
 def _class_weights(target: np.ndarray, labels: np.ndarray, run: RunConfig, hard: bool) -> Tensor:
-    """Of (N, C) training targets, whose top classes are `labels`, -1 where there is none."""
+    """Return (C,) weights of the classes of (N, C) training targets, whose top classes are `labels`, -1 where there is none."""
     counts = np.bincount(labels[labels >= 0], minlength=target.shape[1])
     weights = torch.from_numpy(balanced_class_weights(counts, run.loss.class_weights_beta)).float()
     if not hard:
@@ -71,7 +71,7 @@ def _class_weights(target: np.ndarray, labels: np.ndarray, run: RunConfig, hard:
 
 @loss_term("cross_entropy")
 class CrossEntropy(LossTerm):
-    """With smoothing and class weights; of cosine logits with the margin of the epoch; focal where gamma > 0.
+    """Cross-entropy with smoothing and class weights, the epoch's ArcFace margin on cosine logits, or focal where gamma > 0.
 
     ordered: the classes are levels; with loss.neighbours a label is a distribution over the levels around it, not smoothed.
     """
@@ -98,7 +98,7 @@ class CrossEntropy(LossTerm):
         self.margin: Tensor
 
     def at_epoch(self, epoch: int) -> dict[str, float]:
-        """Set the epoch's margin; return what `history.json` says of it."""
+        """Set the epoch's margin and return it for history.json."""
         if self.arcface is None:
             return {}
         margin = self.arcface.margin_at(epoch)
@@ -106,31 +106,37 @@ class CrossEntropy(LossTerm):
         return {"margin": margin}
 
     def count(self, batch: Batch) -> Tensor:
-        return (self.labelled(batch) * row_counts(batch.targets[self.on], self.class_weight, self.hard)).sum()
+        return (self.labelled_weight(batch) * row_counts(batch.targets[self.on], self.class_weight, self.hard)).sum()
 
     def target(self, batch: Batch) -> Tensor:
-        """(B, C) what the labels say, before smoothing."""
+        """Return (B, C) distributions over the classes, before smoothing."""
         target = batch.targets[self.on]
         return target if self.around is None else target @ self.around
 
     def rows(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,) the loss of each row, without margin and focus."""
+        """Return (B,) the cross-entropy of each row, without margin and focus."""
         target = self.target(batch)
         q = (1 - self.smoothing) * target + self.smoothing / target.shape[1]
         return -((q if self.class_weight is None else q * self.class_weight) * logits.float().log_softmax(1)).sum(1)
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        logits, scale = said.outputs[self.on], 1.0
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        logits, scale = prediction.outputs[self.on], 1.0
         if self.gamma:
-            target, weight = self.target(batch), self.labelled(batch)
+            target, weight = self.target(batch), self.labelled_weight(batch)
             return focal(logits, target, weight, self.gamma, self.class_weight, self.smoothing)
         if self.arcface is not None:  # of the plain head too, before the margin starts: the scale cancels out
             scale = self.arcface.scale
             logits = logits.float() / scale
         return arcface_ce(
-            logits, self.target(batch), scale=scale, margin=self.margin, class_weight=self.class_weight,
-            sample_weight=self.labelled(batch), label_smoothing=self.smoothing, reduction="sum",
-        )  # fmt: skip
+            logits,
+            self.target(batch),
+            scale=scale,
+            margin=self.margin,
+            class_weight=self.class_weight,
+            sample_weight=self.labelled_weight(batch),
+            label_smoothing=self.smoothing,
+            reduction="sum",
+        )
 
 
 @loss_term("arcface_ce")

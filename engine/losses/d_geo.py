@@ -49,14 +49,14 @@ class DGeoConfig(TermConfig):
 
 @loss_term("d_geo", config=DGeoConfig)
 class DGeo(LossTerm):
-    """Positive classes tight, all classes apart, by the angles between features; of a batch as a whole.
+    """Pulls features of positive classes together and all classes apart, by the angles between them, over a whole batch.
 
         sum_(c positive) mean_(i: y = c) relu(1 - cos(f_i, mu_c) - hard_gate)
           + sum_(c < c') relu(cos(mu_c, mu_c') - (1 - margin)),   classes absent from the batch skipped
 
     mu_c is a moving average of unit features. Its past is constant; the batch's own share of it is not, or the second sum
     would have no gradient. Several processes share one average. The mean over micro-batches and processes is taken.
-    Source: own, after the public description of NeuroGaze.
+    Source: this project, after the public description of NeuroGaze.
     """
 
     def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
@@ -80,16 +80,16 @@ class DGeo(LossTerm):
     def count(self, batch: Batch) -> Tensor:
         return torch.full((), float(self.pieces), device=batch.weight.device)
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        unit = F.normalize(said.features.float())
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        unit = F.normalize(prediction.features.float())
         target = batch.targets[self.on]
-        member = F.one_hot(target.argmax(1), target.shape[1]) * (self.labelled(batch) > 0)[:, None]
+        member = F.one_hot(target.argmax(1), target.shape[1]) * (self.labelled_weight(batch) > 0)[:, None]
         member = member.to(unit.dtype)  # (B, C)
         count = member.sum(0)  # (C,)
         present = count > 0
         mean = (member.t() @ unit) / count.clamp_min(1)[:, None]
-        keep = torch.where(self.seen, self.config.momentum, 0.0)[:, None]
-        mu = torch.where(present[:, None], keep * self.centre + (1 - keep) * mean, self.centre)
+        momentum = torch.where(self.seen, self.config.momentum, 0.0)[:, None]
+        mu = torch.where(present[:, None], momentum * self.centre + (1 - momentum) * mean, self.centre)
         if self.training:
             self._remember(member, unit)
         total = (self._apart(mu) * present[:, None] * present[None, :]).triu(1).sum()
@@ -109,8 +109,8 @@ class DGeo(LossTerm):
             dist.all_reduce(sums)
             dist.all_reduce(count)
         present = count > 0
-        keep = torch.where(self.seen, self.config.momentum, 0.0)[:, None]
-        moved = keep * self.centre + (1 - keep) * sums / count.clamp_min(1)[:, None]
+        momentum = torch.where(self.seen, self.config.momentum, 0.0)[:, None]
+        moved = momentum * self.centre + (1 - momentum) * sums / count.clamp_min(1)[:, None]
         self.centre.copy_(torch.where(present[:, None], moved, self.centre))
         self.seen.logical_or_(present)
 

@@ -37,14 +37,22 @@ class Kd(LossTerm):
         super().__init__(term.on)
         self.config = run.loss.settings(term.name, KdConfig)
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        assert taught is not None and taught.logits is not None
-        student = said.outputs[self.on]
-        anything = torch.zeros(len(student), dtype=torch.int64, device=student.device)  # KL does not look at the label
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        assert teacher is not None and teacher.logits is not None
+        student = prediction.outputs[self.on]
+        ignored = torch.zeros(len(student), dtype=torch.int64, device=student.device)  # KL does not read the label
         return dkd(
-            student, taught.logits, anything, rows=taught.rows, temperature=self.config.temperature, alpha=1.0, beta=None,
-            ce=0.0, sample_weight=batch.weight, reduction="sum",
-        )  # fmt: skip
+            student,
+            teacher.logits,
+            ignored,
+            rows=teacher.rows,
+            temperature=self.config.temperature,
+            alpha=1.0,
+            beta=None,
+            ce=0.0,
+            sample_weight=batch.weight,
+            reduction="sum",
+        )
 
 
 class DkdConfig(TermConfig):
@@ -88,15 +96,23 @@ class DecoupledKd(LossTerm):
         return {"dkd_ramp": ramp}
 
     def count(self, batch: Batch) -> Tensor:
-        return self.labelled(batch).sum()
+        return self.labelled_weight(batch).sum()
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        assert taught is not None and taught.logits is not None
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        assert teacher is not None and teacher.logits is not None
         return dkd(
-            said.outputs[self.on], taught.logits, batch.targets[self.on], rows=taught.rows,
-            temperature=self.config.temperature, alpha=self.config.alpha, beta=self.config.beta, ce=0.0, weight=self.ramp,
-            sample_weight=self.labelled(batch), reduction="sum",
-        )  # fmt: skip
+            prediction.outputs[self.on],
+            teacher.logits,
+            batch.targets[self.on],
+            rows=teacher.rows,
+            temperature=self.config.temperature,
+            alpha=self.config.alpha,
+            beta=self.config.beta,
+            ce=0.0,
+            weight=self.ramp,
+            sample_weight=self.labelled_weight(batch),
+            reduction="sum",
+        )
 
 
 class KdMseConfig(TermConfig):
@@ -118,7 +134,7 @@ class KdMse(LossTerm):
         super().__init__(term.on)
         self.temperature = run.loss.settings(term.name, KdMseConfig).temperature
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        assert taught is not None
-        gap = (said.outputs[self.on].float() - taught.gathered().float()) / self.temperature
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        assert teacher is not None
+        gap = (prediction.outputs[self.on].float() - teacher.gathered().float()) / self.temperature
         return (batch.weight * gap.square().mean(1)).sum()

@@ -1,4 +1,4 @@
-"""Binary cross-entropy of units that hold or do not, each by itself. Axes: B batch, A action units."""
+"""Binary cross-entropy of action units, each present or absent by itself. Axes: B batch, A action units."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from affect.engine.tasks.spec import Term
 
 @loss_term("au_bce")
 class UnitsBce(LossTerm):
-    """Mean over a row's labelled units, summed over rows and divided by all rows, labelled or not.
+    """Binary cross-entropy, the mean over a row's labelled units, summed over rows and divided by all rows, labelled or not.
 
-    That is the mean over labelled rows times their share, the seed's form: a batch of few labels weighs little. The gradient
+    That is the mean over labelled rows times their share, the form of the reference recipe
+    (docs/recipes/action_units.md): a batch of few labels weighs little. The gradient
     of a row without labels is exactly zero.
     """
 
@@ -27,7 +28,7 @@ class UnitsBce(LossTerm):
         self.config = run.loss.au
         targets = rows.target(term.on)
         names = rows.names(term.on)
-        _say_unlearnable(names, targets)
+        _warn_of_unlearnable(names, targets)
         balanced = self.config.pos_weight == "balanced"
         self.register_buffer("pos_weight", positive_weights(targets, self.config.pos_weight_max) if balanced else None)
         self.register_buffer("ramp", torch.ones(()))
@@ -39,17 +40,17 @@ class UnitsBce(LossTerm):
         self.ramp.fill_(ramp)
         return {f"{self.on}_ramp": ramp}
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
         target, mask = batch.targets[self.on], batch.mask[self.on]
         target = (1 - self.config.smoothing) * target + self.config.smoothing / 2
-        logits = said.outputs[self.on].float()
+        logits = prediction.outputs[self.on].float()
         each = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.pos_weight, reduction="none")  # (B, A)
         rows = (each * mask).sum(1) / mask.sum(1).clamp_min(1)
         return self.ramp * (rows * batch.weight).sum()
 
 
 def positive_weights(targets: np.ndarray, most: float) -> Tensor:
-    """(A,) float32 negatives / positives of each unit, from 1 / most to `most`; 1 where it never holds, or always.
+    """Return (A,) float32 negatives / positives of each unit, from 1 / most to `most`; 1 where it is never or always present.
 
     targets: (N, A), NaN where not labelled.
     """
@@ -58,7 +59,7 @@ def positive_weights(targets: np.ndarray, most: float) -> Tensor:
     return torch.from_numpy(ratio.clip(1 / most, most)).float()
 
 
-def _say_unlearnable(names: tuple[str, ...], targets: np.ndarray) -> None:
+def _warn_of_unlearnable(names: tuple[str, ...], targets: np.ndarray) -> None:
     never = [name for name, count in zip(names, np.nansum(targets, 0), strict=True) if not count]
     labelled = int((~np.isnan(targets)).any(1).sum())
     if labelled < len(targets):

@@ -27,16 +27,20 @@ class Prototypes:
 
 
 def read_prototypes(path: Path) -> Prototypes:
-    """Ours or the seed's npz: `prototypes`, or the only 2-D float array beside `centers`; centers and counts may be missing."""
-    held = read_npz(path)
-    name = _which(held, path)
-    vectors = held[name].astype(np.float32)
+    """Read an npz of prototypes.
+
+    They are the array `prototypes`, or in a file of another tool the only 2-D float array beside `centers`; centers and counts
+    may be missing. Raises InputError where there is no such array, or it is not finite.
+    """
+    arrays = read_npz(path)
+    name = _which(arrays, path)
+    vectors = arrays[name].astype(np.float32)
     if len(vectors) < 2 or not vectors.shape[1]:
         raise InputError(f"{path}: {name}: found {vectors.shape}, expected (K, D) with 2 prototypes or more")
     for what, bad in (("not finite", ~np.isfinite(vectors).all(1)), ("zero: it has no direction", ~vectors.any(1))):
         if bad.any():
             raise InputError(f"{path}: {name}: row {bad.argmax()} is {what}; make the prototypes anew: affect prototypes F.npz")
-    centers, counts = held.get("centers"), held.get("counts")
+    centers, counts = arrays.get("centers"), arrays.get("counts")
     if centers is not None and (centers.shape != (len(vectors), 2) or not np.isfinite(centers).all()):
         raise InputError(f"{path}: centers: found {centers.shape}, expected ({len(vectors)}, 2) finite valence, arousal")
     if counts is not None and counts.shape != (len(vectors),):
@@ -49,13 +53,15 @@ def read_prototypes(path: Path) -> Prototypes:
     )
 
 
-def _which(held: dict[str, np.ndarray], path: Path) -> str:
-    """The array that holds the prototypes."""
-    tables = [name for name, values in held.items() if values.ndim == 2 and values.dtype.kind == "f" and name != "centers"]
+def _which(arrays: dict[str, np.ndarray], path: Path) -> str:
+    """Return the name of the array of prototypes."""
+    tables = [name for name, values in arrays.items() if values.ndim == 2 and values.dtype.kind == "f" and name != "centers"]
     if "prototypes" in tables:
         return "prototypes"
-    found = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in held.items()) or "nothing that is not pickled"
-    if len(tables) == 1 and "prototypes" not in held:
+    listed = (
+        ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in arrays.items()) or "nothing that is not pickled"
+    )
+    if len(tables) == 1 and "prototypes" not in arrays:
         return tables[0]
     what = "several 2-D float arrays, none called 'prototypes'" if len(tables) > 1 else "no 2-D float array"
-    raise InputError(f"{path}: {what}; expected prototypes (K, D); found {found}")
+    raise InputError(f"{path}: {what}; expected prototypes (K, D); found {listed}")

@@ -57,9 +57,9 @@ class ProtoKd(LossTerm):
     def __init__(self, term: Term, run: RunConfig, rows: TrainingRows, width: int) -> None:
         super().__init__(term.on)
         self.config = config = run.loss.settings(term.name, ProtoKdConfig)
-        found = read_prototypes(Path(config.prototypes))
-        self.made_from = {"prototypes": found.sha256}
-        self.register_buffer("prototypes", torch.from_numpy(found.vectors).float())
+        stored = read_prototypes(Path(config.prototypes))
+        self.origins = {"prototypes": stored.sha256}
+        self.register_buffer("prototypes", torch.from_numpy(stored.vectors).float())
         self.prototypes: Tensor
         wide = self.prototypes.shape[1]
         self.project = nn.Linear(width, wide, bias=False) if width != wide else nn.Identity()
@@ -67,12 +67,12 @@ class ProtoKd(LossTerm):
         self.register_buffer("grid", None)
         self.grid: Tensor | None
         if config.target == "grid":
-            if found.centers is None:
+            if stored.centers is None:
                 raise InputError(
                     f"{config.prototypes}: has no centers, which target grid needs; take loss.proto_kd.target=teacher"
                 )
             self.grid = torch.from_numpy(
-                grid_targets(names, found.centers, read_anchors(config.anchors), config.sigma, config.temperature)
+                grid_targets(names, stored.centers, read_anchors(config.anchors), config.sigma, config.temperature)
             )
         say(
             f"proto_kd: {len(self.prototypes)} prototypes of {wide} features; at tau {config.tau} the divergence from a target "
@@ -84,16 +84,22 @@ class ProtoKd(LossTerm):
         return self._weight(batch).sum()
 
     def _weight(self, batch: Batch) -> Tensor:
-        return batch.weight if self.grid is None else self.labelled(batch)
+        return batch.weight if self.grid is None else self.labelled_weight(batch)
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        features = self.project(said.features.float())
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        features = self.project(prediction.features.float())
         if self.grid is not None:
-            target, theirs = batch.targets[self.on] @ self.grid, None
+            target, features_of_teacher = batch.targets[self.on] @ self.grid, None
         else:
-            assert taught is not None
-            target, theirs = None, taught.features
+            assert teacher is not None
+            target, features_of_teacher = None, teacher.features
         return proto_kd(
-            features, self.prototypes, target, teacher_features=theirs, temperature=self.config.tau,
-            teacher_temperature=self.config.teacher_tau, sample_weight=self._weight(batch), reduction="sum",
-        )  # fmt: skip
+            features,
+            self.prototypes,
+            target,
+            teacher_features=features_of_teacher,
+            temperature=self.config.tau,
+            teacher_temperature=self.config.teacher_tau,
+            sample_weight=self._weight(batch),
+            reduction="sum",
+        )

@@ -1,4 +1,4 @@
-"""Two networks side by side that trust a label as far as both judge it well. Axes: B batch, C classes."""
+"""Two networks side by side, each trained on a label as far as both find it credible. Axes: B batch, C classes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Resup(CrossEntropy):
 
     Both losses and not their mean: where all is trusted, each network has the gradient that it would have alone.
 
-    r = exp(-|p^a - p^b|_1): how far the networks agree. t^b = p^b_y / max_j p^b_j: what b thinks of the label, 1 where it would
-    give it itself; a is weighted by it, and b by t^a. Both without gradient; they go from 1 to what they are over the
-    first `warmup_epochs`, since what networks think before they have learned anything is noise.
-    Source: r and that decisions are swapped: Zhang et al., ReSup, arXiv 2305.17895, in the form of seed 003's plan. t is this
-    project's own: the plan does not say by what a network judges a label.
+    r = exp(-|p^a - p^b|_1): how far the networks agree. t^b = p^b_y / max_j p^b_j: how credible the label is to b, 1 where b
+    predicts it; a is weighted by it, and b by t^a. Both without gradient; they go from 1 to their values
+    over the first `warmup_epochs`, since predictions of untrained networks are noise.
+    Source: r and that decisions are swapped: Zhang et al., ReSup, arXiv 2305.17895, in the form of the reference
+    recipe (docs/recipes/mouse.md). t is this project's: the recipe does not define how a network judges a label.
     """
 
     op = ""
@@ -39,16 +39,16 @@ class Resup(CrossEntropy):
         self.ramp.fill_(ramp)
         return {"resup_ramp": ramp}
 
-    def forward(self, said: ModelOutput, batch: Batch, taught: TeacherOutput | None) -> Tensor:
-        a, b = (said.outputs[f"{self.on}.{network}"].float() for network in "ab")
+    def forward(self, prediction: ModelOutput, batch: Batch, teacher: TeacherOutput | None) -> Tensor:
+        a, b = (prediction.outputs[f"{self.on}.{network}"].float() for network in "ab")
         by_b, by_a = trust(a, b, batch.targets[self.on])
-        weight = self.labelled(batch)
+        weight = self.labelled_weight(batch)
         of_a, of_b = (1 + self.ramp * (trusted - 1) for trusted in (by_b, by_a))
         return (weight * (of_a * self.rows(a, batch) + of_b * self.rows(b, batch))).sum()
 
 
 def trust(a: Tensor, b: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) each, in (0, 1], without gradient: r t^b, by which a is weighted, and r t^a, by which b is.
+    """Return two (B,) weights in (0, 1], without gradient: r t^b, of network a, and r t^a, of network b.
 
     a, b: (B, C) logits. target: (B, C); the label is its largest share.
     """

@@ -121,12 +121,12 @@ def same_data(out: Path, state: dict[str, Any], run: RunConfig, dataset: Dataset
         raise InputError(f"{file}: is not the file of folds that {out} was trained by; put the old one back, or train anew")
 
 
-def describe_run(out: Path, run: RunConfig, made_from: dict[str, str], device: str) -> None:
+def describe_run(out: Path, run: RunConfig, origins: dict[str, str], device: str) -> None:
     """The files that say what the run is and on what it runs."""
     (out / CONFIG).write_text(run.dump())
-    write_json(out / FINGERPRINT, made_from)
+    write_json(out / FINGERPRINT, origins)
     if run.loss.terms:
-        write_json(out / ABLATION, ablation(run, made_from))
+        write_json(out / ABLATION, ablation(run, origins))
     write_json(out / ENVIRONMENT, environment(device))
     (out / COMMIT).write_text(f"{git_commit()}\n")
     installed = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}

@@ -33,7 +33,7 @@ def named_files(run: RunConfig) -> dict[str, tuple[str, Path]]:
     return found
 
 
-def ablation(run: RunConfig, made_from: dict[str, str]) -> dict[str, Any]:
+def ablation(run: RunConfig, origins: dict[str, str]) -> dict[str, Any]:
     """ablation_fingerprint.json: which of the terms that a configuration can add are on, how, and from what."""
     terms = run.loss.terms
     read = {key: path for settings in terms.values() for key, path in settings.files.items()}
@@ -43,9 +43,9 @@ def ablation(run: RunConfig, made_from: dict[str, str]) -> dict[str, Any]:
         "settings": {name: settings.model_dump(mode="json") for name, settings in terms.items()},
         "teacher": run.loss.teacher.model_dump(mode="json") if run.loss.teacher else None,
         "epochs": run.optim.epochs,
-        "prototypes": {"path": path, "sha256": made_from.get("prototypes")} if (path := read.get("prototypes")) else None,
-        "config": made_from["config"],
-        "git_commit": made_from["git_commit"],
+        "prototypes": {"path": path, "sha256": origins.get("prototypes")} if (path := read.get("prototypes")) else None,
+        "config": origins["config"],
+        "git_commit": origins["git_commit"],
     }
 
 

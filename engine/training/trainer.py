@@ -145,13 +145,13 @@ class Trainer:
     def describe(self) -> None:
         """What a new run is, in its folder."""
         if self.ranks.first:
-            describe_run(self.out, self.run, self.made_from, describe(self.device))
+            describe_run(self.out, self.run, self.origins, describe(self.device))
             write_json(self.out / REPORT, alignment(self.run, self.dataset, self.order.rows, self.lineage))
 
     @property
-    def made_from(self) -> dict[str, str]:
+    def origins(self) -> dict[str, str]:
         lineage = {"init": self.lineage["sha256"]} if self.lineage else {}
-        return fingerprint(self.run, self.dataset) | self.loss.made_from | lineage
+        return fingerprint(self.run, self.dataset) | self.loss.origins | lineage
 
     def run_to_the_end(self) -> None:
         run, state, order = self.run, self.state, self.order
@@ -319,7 +319,7 @@ class Trainer:
             "task": self.task.name,
             "model": (self.scored if name == BEST else self.model).state_dict(),
             "outputs": [asdict(output) for output in self.outputs],
-            "fingerprint": self.made_from,
+            "fingerprint": self.origins,
             "history": self.state.history,
         }
         if name == LAST:
@@ -375,7 +375,7 @@ class Trainer:
             raise InputError(
                 f"{self.out}: was trained by {len(saved['rng'])} processes, now there are {self.ranks.world}; start as many"
             )
-        for name, digest in self.loss.made_from.items():
+        for name, digest in self.loss.origins.items():
             if saved["fingerprint"].get(name) != digest:
                 raise InputError(f"{self.out}: its {name} is another file by now; put the old one back, or train anew")
         self.model.load_state_dict(saved["model"])

@@ -19,15 +19,15 @@ SOFT = "loss.teacher={soft_labels: somewhere}"
 ONLY = "loss.cross_entropy=0"
 
 
-class ModelOutput:
-    """A teacher that always says the same."""
+class FixedTeacher:
+    """A teacher that predicts the same of every batch."""
 
     def __init__(self, logits=None, features=None, rows=None):
-        self.made_from = {"teacher": "0" * 64}
-        self.taught = TeacherOutput(logits, rows, features)
+        self.origins = {"teacher": "0" * 64}
+        self.output = TeacherOutput(logits, rows, features)
 
     def __call__(self, batch):
-        return self.taught
+        return self.output
 
 
 def draw(*shape, seed=0):
@@ -43,7 +43,7 @@ def value(loss, features, logits, batch):
 )
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(term):
     logits = draw(9, 8).requires_grad_()
-    loss = loss_of(draw(9, 8).softmax(1), [SOFT, ONLY, term], teacher=ModelOutput(logits.detach()))
+    loss = loss_of(draw(9, 8).softmax(1), [SOFT, ONLY, term], teacher=FixedTeacher(logits.detach()))
     got = value(loss, logits, logits, batch_of(draw(9, 8).softmax(1)))
     assert abs(got.item()) < 1e-5
     assert torch.autograd.grad(got, logits)[0].abs().max() < 1e-6
@@ -53,7 +53,7 @@ def test_kd_is_torchs_divergence_over_all_samples_labelled_or_not():
     student, teacher, target = draw(9, 8).requires_grad_(), draw(9, 8, seed=1), draw(9, 8, seed=2).softmax(1)
     mask, weight = torch.ones(9, 8), torch.linspace(0, 2, 9)
     mask[3:5] = 0
-    loss = loss_of(target, [SOFT, ONLY, "loss.kd={temperature: 3, weight: .5}"], teacher=ModelOutput(teacher))
+    loss = loss_of(target, [SOFT, ONLY, "loss.kd={temperature: 3, weight: .5}"], teacher=FixedTeacher(teacher))
     got = value(loss, student, student, batch_of(target, mask, weight))
     each = F.kl_div((student / 3).log_softmax(1), (teacher / 3).log_softmax(1), reduction="none", log_target=True).sum(1)
     want = 0.5 * 9 * (weight * each).sum() / weight.sum()
@@ -63,7 +63,7 @@ def test_kd_is_torchs_divergence_over_all_samples_labelled_or_not():
 
 def test_kd_mse_is_the_mean_over_samples_and_classes():
     student, teacher, target = draw(9, 8), draw(9, 8, seed=1), draw(9, 8, seed=2).softmax(1)
-    loss = loss_of(target, [SOFT, ONLY, "loss.kd_mse={temperature: 2}"], teacher=ModelOutput(teacher))
+    loss = loss_of(target, [SOFT, ONLY, "loss.kd_mse={temperature: 2}"], teacher=FixedTeacher(teacher))
     assert value(loss, student, student, batch_of(target)).item() == pytest.approx(
         0.3 * F.mse_loss(student / 2, teacher / 2).item(), rel=1e-5
     )
@@ -73,8 +73,8 @@ def test_a_table_is_gathered_by_sample_number():
     target, student, table = draw(5, 8).softmax(1), draw(5, 8, seed=1), draw(20, 8, seed=2)
     rows = torch.tensor([7, 0, 19, 7, 3])
     settings = [SOFT, "loss.kd={}", "loss.dkd={warmup_epochs: 0}", "loss.kd_mse={}"]
-    gathered = loss_of(target, settings, teacher=ModelOutput(table[rows]))
-    table = loss_of(target, settings, teacher=ModelOutput(table, rows=rows))
+    gathered = loss_of(target, settings, teacher=FixedTeacher(table[rows]))
+    table = loss_of(target, settings, teacher=FixedTeacher(table, rows=rows))
     got, want = (value(loss, student, student, batch_of(target)).item() for loss in (table, gathered))
     assert got == pytest.approx(want, rel=1e-6)
 
@@ -83,7 +83,7 @@ def test_dkd_warms_up():
     assert [DkdConfig().ramp_at(epoch) for epoch in (0, 5, 20, 99)] == [0, 0.25, 1, 1]
     target, student = draw(5, 8).softmax(1), draw(5, 8, seed=1)
     settings = ["loss.dkd={warmup_epochs: 4}", "optim.epochs=9", SOFT, ONLY]
-    loss = loss_of(target, settings, teacher=ModelOutput(draw(5, 8, seed=3)))
+    loss = loss_of(target, settings, teacher=FixedTeacher(draw(5, 8, seed=3)))
     values = {}
     for epoch in (0, 2, 4, 8):
         assert loss.at_epoch(epoch) == {"dkd_ramp": min(epoch / 4, 1)}
@@ -163,13 +163,13 @@ def test_proto_kd_pulls_features_to_the_cells_of_their_class_through_a_projectio
     got = value(loss, features, draw(4, 8), batch_of(target))
     assert got.item() == pytest.approx(want.item(), rel=1e-5)
     assert torch.autograd.grad(got, term.project.weight)[0].abs().max() > 0
-    assert loss.made_from["prototypes"]
+    assert loss.origins["prototypes"]
 
 
 def test_proto_kd_learns_from_the_teachers_features(prototypes):
     settings = [f"loss.proto_kd={{prototypes: {prototypes}, target: teacher}}", "loss.teacher={features: f.npz}", ONLY]
     features = draw(4, 6)
-    loss = loss_of(torch.eye(8), settings, width=6, teacher=ModelOutput(features=features))
+    loss = loss_of(torch.eye(8), settings, width=6, teacher=FixedTeacher(features=features))
     unlabelled = batch_of(torch.eye(8)[:4], mask=torch.zeros(4, 8))
     assert abs(value(loss, features, draw(4, 8), unlabelled).item()) < 1e-6
     assert value(loss, draw(4, 6, seed=9), draw(4, 8), unlabelled).item() > 1e-4
