@@ -51,10 +51,10 @@ class Order:
         samples = np.empty(share, np.int64)
         for e in np.unique(epoch):
             here = epoch == e
-            samples[here] = self._epoch(int(e))[position[here] - e * len(self.rows)]
+            samples[here] = self.rows_of(int(e))[position[here] - e * len(self.rows)]
         return samples, epoch if self.weights is None else position
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def rows_of(self, epoch: int) -> np.ndarray:
         """(N,) the rows in the order of one epoch; the last two are kept."""
         if not self.shuffle and self.weights is None:
             return self.rows

@@ -32,7 +32,7 @@ class StreamOrder(Order):
         turn = self._random(epoch, 0).permutation(int(self.shard.max()) + 1)
         return self.rows[np.argsort(turn[self.shard], kind="stable")]
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def rows_of(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:
             if len(self._epochs) > 1:
                 del self._epochs[min(self._epochs)]
@@ -115,7 +115,7 @@ class StreamReader:
         codes, names = self.dataset.coded("shard")
         epoch, done = divmod(step * self.order.batch, len(self.order.rows))
         while True:
-            skip = set(self.order._epoch(epoch)[:done].tolist())  # handed out before a resumed run began
+            skip = set(self.order.rows_of(epoch)[:done].tolist())  # handed out before a resumed run began
             rows = [row for row in self.order.read_order(epoch).tolist() if row not in skip]
             tar, opened = None, -1
             try:

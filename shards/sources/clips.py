@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,64 +20,25 @@ from affect.shards.random_split import share_of
 from affect.shards.sample import Box, Recording, Sample
 from affect.shards.schema import SPLITS, ClipFacts, Output, TargetLayout
 from affect.shards.sources import frames
+from affect.shards.sources.clip_columns import (
+    CLIPS,
+    LABELS,
+    Columns,
+    box_of,
+    column_pairs,
+    is_number,
+    meta_value,
+    numbers_of,
+    scalar_outputs,
+    target_column,
+)
 from affect.shards.sources.frames import AllFrames, EndS, Fps, FrameFolder, Frames, RateHz, StartS, chosen
 from affect.shards.sources.labels import LISTED, Labels
-from affect.shards.sources.manifest import PROBED, SPLIT_NAMES, _nearest_path
+from affect.shards.sources.manifest import SPLIT_NAMES
+from affect.shards.sources.missing_files import PROBED, none_is_there
 from affect.shards.sources.pack_command import Argument, Option, output_name, pack_command, words
-from affect.shards.sources.table import Row, Table, as_number, header
+from affect.shards.sources.table import Row, Table, header
 from affect.shards.sources.video import VideoFile
-
-CLIPS = ("clip", "path", "video", "file", "filename")  # of each group, the first that is there is read
-GROUPS = ("group", "animal", "subject", "patient", "person")
-LABELS = ("label", "label_name", "class_name", "label_str")
-BOX = ("box_x", "box_y", "box_w", "box_h")
-KNOWN = ("split", "source", "weight", "confidence", *BOX)
-EXACT = 2**24  # whole numbers up to here are the same as float32
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What the columns of a CSV are."""
-
-    clip: str
-    group: str | None
-    label: str | None
-    box: bool
-    targets: dict[str, str]  # column -> target column
-    meta: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, path: Path, found: tuple[str, ...], targets: dict[str, str], clip: str | None, group: str | None, label: str | None
-    ) -> Columns:
-        """clip, group, label: the column's name where it is none of CLIPS, GROUPS, LABELS. Raises InputError."""
-        for option, named in (("--clip-column", clip), ("--group-column", group), ("--label-column", label)):
-            _there(path, found, option, named)
-        for column in targets:
-            _there(path, found, "--column", column)
-        free = [column for column in found if column not in targets]
-        clip, group, label = (
-            named.casefold() if named else next((column for column in names if column in free), None)
-            for named, names in ((clip, CLIPS), (group, GROUPS), (label, LABELS))
-        )
-        if clip is None:
-            raise InputError(
-                f"{path}: no column with the path of the clip; found {', '.join(found)}; expected one of {', '.join(CLIPS)}, or "
-                "name it: --clip-column NAME"
-            )
-        if not targets and label is None:
-            raise InputError(
-                f"{path}: no column {LABELS[0]!r} and no --column, so there is no target; found {', '.join(found)}; a number "
-                "becomes one by --column NAME=OUTPUT, names by --label-column NAME"
-            )
-        lacking = [column for column in BOX if column not in found]
-        if 0 < len(lacking) < len(BOX):
-            raise InputError(f"{path}: no column {lacking[0]!r}; a box has all of {', '.join(BOX)}")
-        meta = tuple(column for column in free if column and column not in (clip, group, label, *KNOWN))
-        taken = [column for column in meta if column in frames.META]
-        if taken:
-            raise InputError(f"{path}: the column {taken[0]!r} has the name of what is noted of each clip; name it otherwise")
-        return cls(clip, group, label, not lacking, targets, meta)
 
 
 class ClipsSource:
@@ -113,7 +72,7 @@ class ClipsSource:
             raise InputError(f"{root}: not a folder; expected the folder that the paths of {labels.name} start from")
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
         found = header(labels, delimiter, (CLIPS[0], "group", LABELS[0]), "clip")
-        asked = {column.casefold(): _target(column, name) for column, name in (targets or {}).items()}
+        asked = {column.casefold(): target_column(column, name) for column, name in (targets or {}).items()}
         self.columns = Columns.of(labels, found, asked, clip_column, group_column, label_column)
         self.table = Table(labels, delimiter, found, self.columns.clip, self.columns.label, None)
         self.root, self.clip, self.fps, self.val, self.filtered = root, clip, fps, val, Counter[str]()
@@ -125,7 +84,7 @@ class ClipsSource:
         self.meta = self._kinds() | frames.META
         if self.labels:
             self.classes = Output(output, "classes", self.labels.close(labels))
-        self.layout = TargetLayout((*_outputs(self.columns.targets.values()), *([self.classes] if self.classes else [])))
+        self.layout = TargetLayout((*scalar_outputs(self.columns.targets.values()), *([self.classes] if self.classes else [])))
         names = [o.name for o in self.layout.outputs]
         if len(set(names)) < len(names):
             raise InputError(f"--column ...={output}: {output!r} is the output of the label column; name another with --output")
@@ -166,8 +125,7 @@ class ClipsSource:
             raise InputError(self.labels.not_covered())
         probed = self.files[:PROBED]
         if not any(path.exists() for path in probed):
-            missing = f"{self.table.path}: none of the first {len(probed)} clips is there:\n{first(probed, 3)}"
-            raise InputError(f"{missing}\n{_nearest_path(probed[0])}\nName the folder that the paths start from")
+            raise InputError(none_is_there(self.table.path, probed, "clips", "Name the folder that the paths start from"))
 
     def _sample(self, row: Row) -> Sample | None:
         """A row as a sample; None, with the reasons in `row.wrong`, where it is not one."""
@@ -177,14 +135,14 @@ class ClipsSource:
         if not path:
             row.wrong.append(f"{columns.clip}: found nothing, expected the path of a clip")
         group = (row.cells[columns.group] or None) if columns.group else None
-        split, box = self._split(row, group or path), _box(row) if columns.box else None
-        targets = _numbers(row, columns.targets) | self._class(row)
+        split, box = self._split(row, group or path), box_of(row) if columns.box else None
+        targets = numbers_of(row, columns.targets) | self._class(row)
         confidence = row.number("confidence", lambda value: 0 <= value <= 1, "a number from 0 to 1 (percents: divide by 100)")
         weight = row.number("weight", lambda value: 0 < value < math.inf, "a number above 0")
         if row.wrong:
             return None
         source = row.cells.get("source") or self.root.resolve().name
-        meta = {name: _cell(row.cells[name], kind) for name, kind in self.meta.items() if row.cells.get(name)}
+        meta = {name: meta_value(row.cells[name], kind) for name, kind in self.meta.items() if row.cells.get(name)}
         image = recording(self._path(row), self.clip, self.fps)
         return Sample(image, path, split, targets, source, group, weight, confidence, meta, box, origin=path)
 
@@ -210,7 +168,7 @@ class ClipsSource:
         kinds: dict[str, type] = dict.fromkeys(self.columns.meta, float)
         for row in self.table.rows():
             for name in self.columns.meta:
-                if kinds[name] is float and row.cells[name] and not _is_number(row.cells[name]):
+                if kinds[name] is float and row.cells[name] and not is_number(row.cells[name]):
                     kinds[name] = str
         return kinds
 
@@ -218,62 +176,6 @@ class ClipsSource:
 def recording(path: Path, facts: ClipFacts, fps: float | None) -> Recording:
     """A folder of frames, or else a video file, which need not be there."""
     return FrameFolder(path, facts, fps) if path.is_dir() else VideoFile(path, facts)
-
-
-def _there(path: Path, found: tuple[str, ...], option: str, named: str | None) -> None:
-    if named and named.casefold() not in found:
-        raise InputError(f"{path}: {option} {named}: no such column{nearest(named.casefold(), found)}; found {', '.join(found)}")
-
-
-def _target(column: str, name: str) -> str:
-    output, dot, scalar = name.partition(".")
-    if not re.fullmatch(r"[\w-]+", output) or (dot and not scalar):
-        raise InputError(f"--column {column}={name}: expected COLUMN=OUTPUT or COLUMN=OUTPUT.NAME")
-    return name if dot else f"{output}.{output}"
-
-
-def _outputs(targets: Iterable[str]) -> list[Output]:
-    names: dict[str, list[str]] = {}
-    for target in targets:
-        output, _, name = target.partition(".")
-        if name in names.setdefault(output, []):
-            raise InputError(f"--column: two columns for {target}; expected one each")
-        names[output].append(name)
-    return [Output(output, "scalars", tuple(held)) for output, held in names.items()]
-
-
-def _numbers(row: Row, targets: Mapping[str, str]) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for column, target in targets.items():
-        value = as_number(row.cells[column]) if row.cells[column] else math.nan
-        if value is None or math.isinf(value):
-            row.wrong.append(f"{column}: found {row.cells[column]!r}, expected a number, or nothing where it is not labelled")
-        else:
-            values[target] = value
-    return values
-
-
-def _box(row: Row) -> Box | None:
-    cells = [row.cells[column] for column in BOX]
-    if not any(cells):
-        return None
-    x, y, width, height = (math.nan if (number := as_number(cell)) is None else number for cell in cells)
-    if not (math.isfinite(x + y) and 0 < width < math.inf and 0 < height < math.inf):
-        found = ", ".join(f"{column} {cell!r}" for column, cell in zip(BOX, cells, strict=True))
-        row.wrong.append(f"found {found}; expected pixels, box_w and box_h above 0")
-    return y, x, y + height, x + width
-
-
-def _is_number(text: str) -> bool:
-    """Whether float32 holds what the cell says; a name of digits, like 007, is a name."""
-    value = as_number(text)
-    if value is None or math.isinf(value) or re.match(r"-?0\d", text):
-        return False
-    return abs(value) <= EXACT or not value.is_integer()
-
-
-def _cell(text: str, kind: type) -> str | float:
-    return float(text) if kind is float else text
 
 
 @pack_command("clips", quality=95, crop=True, parts=True)
@@ -304,7 +206,7 @@ def clips_source(
         root,
         labels,
         chosen(frames, rate_hz, all_frames, start_s, end_s),
-        _pairs(column or []),
+        column_pairs(column or []),
         output=output_name(output),
         class_map=ClassMap.load(class_map) if class_map else None,
         classes=words(classes) or None,
@@ -315,12 +217,3 @@ def clips_source(
         val=val,
         delimiter=delimiter,
     )
-
-
-def _pairs(columns: list[str]) -> dict[str, str]:
-    """`COLUMN=OUTPUT` each."""
-    pairs = [text.partition("=")[::2] for text in columns]
-    for text, (column, output) in zip(columns, pairs, strict=True):
-        if not column or not output:
-            raise InputError(f"--column {text}: expected COLUMN=OUTPUT or COLUMN=OUTPUT.NAME, such as intensity=score")
-    return dict(pairs)

@@ -112,13 +112,13 @@ class FrameFolder(Recording):
         kept: dict[int, Encoded] = {}
         for number in numbers:
             if number not in kept:
-                kept[number] = _kept(paths[number], keep)
+                kept[number] = encoded_frame(paths[number], keep)
         gaps = float(places[-1] - (len(places) - 1))
         meta = {"repeated": float(repeated), "gaps": gaps, "time_from": "numbers" if self.fps is None else "fps"}
         return Clip(tuple(kept[n] for n in numbers), tuple(times[numbers].tolist()), meta)
 
 
-def _kept(path: Path, keep: Callable[[Image], Encoded]) -> Encoded:
+def encoded_frame(path: Path, keep: Callable[[Image], Encoded]) -> Encoded:
     try:
         return keep(path)
     except BadImage as reason:
@@ -139,7 +139,7 @@ def listed(folder: Path) -> tuple[list[Path], np.ndarray]:
         raise BadImage("no pictures in the folder")
     numbered: dict[int, Path] = {}
     for path in sorted(paths):
-        number = _number(path)
+        number = frame_number(path)
         if number is None and len(paths) > 1:
             raise BadImage(f"{path.name} has no frame number; expected names like frame_0012.jpg, and no other pictures")
         twin = numbered.setdefault(number or 0, path)
@@ -150,6 +150,7 @@ def listed(folder: Path) -> tuple[list[Path], np.ndarray]:
     return [numbered[int(n)] for n in numbers], np.floor((numbers - numbers[0]) / step + 1e-9)
 
 
-def _number(path: Path) -> int | None:
-    found = re.findall(r"\d+", path.stem)
-    return int(found[-1]) if found else None
+def frame_number(path: Path) -> int | None:
+    """The last number in a name; None where there is none."""
+    digits = re.findall(r"\d+", path.stem)
+    return int(digits[-1]) if digits else None

@@ -7,12 +7,9 @@ them is said at once; no row is left out in silence.
 
 from __future__ import annotations
 
-import difflib
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Annotated
 
@@ -24,12 +21,12 @@ from affect.shards.sample import Box, Sample
 from affect.shards.schema import SPLITS, Output, TargetLayout
 from affect.shards.sources.class_folders import SPLIT_FOLDERS
 from affect.shards.sources.labels import LISTED, Labels
+from affect.shards.sources.missing_files import PROBED, none_is_there, some_inside
 from affect.shards.sources.pack_command import Argument, Option, output_name, pack_command, words
 from affect.shards.sources.table import BOX, Row, Table, as_number
 
 META = ("neg_label", "orig_image", "face_id")
 SPLIT_NAMES = {**SPLIT_FOLDERS, "testing": "test"}
-PROBED = 20  # pictures that are looked for before packing starts
 
 
 class ManifestSource:
@@ -187,19 +184,17 @@ class ManifestSource:
 
     def _absent(self, table: Table, probed: list[tuple[Path, str]]) -> str:
         """None of these is there: what is near, and what to do."""
-        picture, text = probed[0]
+        text = probed[0][1]
         relative = not Path(text).is_absolute()
         remedy = "Name the folder that the paths start from: --root FOLDER"
         if not relative:
             remedy = "These paths are absolute: make them relative to a folder and name it with --root FOLDER"
         base = (self.root or table.path.parent).resolve()
-        for folder in (*base.parents[:3], *_inside(base)) if relative else ():
+        for folder in (*base.parents[:3], *some_inside(base)) if relative else ():
             if (folder / text).exists():
                 remedy = f"They are there with --root {folder}"
                 break
-        missing = first((path for path, _ in probed), 3)
-        found = f"{table.path}: none of the first {len(probed)} pictures is there:\n{missing}"
-        return f"{found}\n{_nearest_path(picture)}\n{remedy}"
+        return none_is_there(table.path, [path for path, _ in probed], "pictures", remedy)
 
 
 def _origin(row: Row, path: str, box: Box | None) -> str | None:
@@ -213,26 +208,6 @@ def _origin(row: Row, path: str, box: Box | None) -> str | None:
 def _cut_already(image: str, original: str) -> bool:
     """Is the picture a part of `original`, going by its name: that of the original and something more?"""
     return PureWindowsPath(image).stem.startswith(f"{PureWindowsPath(original).stem}_") if original else False
-
-
-def _inside(folder: Path, most: int = 5000) -> list[Path]:
-    """Some of a folder's entries, sorted."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in islice(entries, most))
-    except OSError:
-        return []
-
-
-def _nearest_path(missing: Path) -> str:
-    """The deepest folder above `missing` that is there, and what in it is named most alike."""
-    while not missing.parent.is_dir() and missing.parent != missing:
-        missing = missing.parent
-    held = {path.name: path for path in _inside(missing.parent)}
-    close = difflib.get_close_matches(missing.name, held, n=3, cutoff=0)
-    if not close:
-        return f"{missing.parent} is there, and empty"
-    return f"In {missing.parent} there is no {missing.name!r}; nearest: " + ", ".join(str(held[name]) for name in close)
 
 
 @pack_command("manifest")

@@ -24,8 +24,8 @@ from affect.shards.errors import InputError, first, nearest
 from affect.shards.sample import Box, Clip, Image, Recording, Sample
 from affect.shards.schema import ClipFacts, Output, TargetLayout
 from affect.shards.sources import frames
-from affect.shards.sources.frames import _kept, _number, pick
-from affect.shards.sources.manifest import PROBED, _nearest_path
+from affect.shards.sources.frames import encoded_frame, frame_number, pick
+from affect.shards.sources.missing_files import PROBED, none_is_there
 from affect.shards.sources.mouse_table import BOX, Row, read_folds, read_table
 
 LISTED = 10
@@ -73,7 +73,7 @@ class ListedFrames(Recording):
         step = np.diff(counted).min(initial=np.inf)
         times = counted / (self.fps or 1.0)
         chosen, repeated = pick(times, self.facts)
-        kept = {number: _kept(self.paths[number], keep) for number in dict.fromkeys(chosen)}
+        kept = {number: encoded_frame(self.paths[number], keep) for number in dict.fromkeys(chosen)}
         gaps = math.floor(counted[-1] / step + 1e-9) - (len(counted) - 1) if len(counted) > 1 else 0
         meta = {"repeated": float(repeated), "gaps": float(gaps), "time_from": "fps" if self.fps else "numbers"}
         return Clip(tuple(kept[number] for number in chosen), tuple(times[chosen].tolist()), meta)
@@ -215,8 +215,8 @@ class MouseSource:
     def _some_there(self) -> None:
         probed = [self._path(video.rows[0]) for video in self.videos[:PROBED]]
         if not any(path.exists() for path in probed):
-            missing = f"{self.files[0]}: none of the first {len(probed)} frames is there:\n{first(probed, 3)}"
-            raise InputError(f"{missing}\n{_nearest_path(probed[0])}\nName the folder that the paths start from: --images FOLDER")
+            remedy = "Name the folder that the paths start from: --images FOLDER"
+            raise InputError(none_is_there(self.files[0], probed, "frames", remedy))
 
 
 def _clashes(video: Video) -> list[str]:
@@ -236,7 +236,7 @@ def _clashes(video: Video) -> list[str]:
 
 def _order(video: Video, wrong: list[str]) -> bool:
     """Sort the rows by their frame numbers; whether they stood in another order."""
-    numbered = [(_number(Path(row.cells["image"])), row) for row in video.rows]
+    numbered = [(frame_number(Path(row.cells["image"])), row) for row in video.rows]
     if nameless := [row for number, row in numbered if number is None]:
         wrong.append(f"{nameless[0].where}: image {nameless[0].cells['image']!r} has no frame number; expected frame_0012.jpg")
         return False

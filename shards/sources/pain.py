@@ -25,7 +25,7 @@ from affect.shards.sources.clips import recording
 from affect.shards.sources.fold_files import Folds, read_json
 from affect.shards.sources.frames import AllFrames, EndS, Fps, Frames, RateHz, StartS, chosen
 from affect.shards.sources.labels import LISTED
-from affect.shards.sources.manifest import PROBED, _nearest_path
+from affect.shards.sources.missing_files import PROBED, none_is_there
 from affect.shards.sources.pack_command import Argument, Option, pack_command
 
 FEATURES = (
@@ -98,8 +98,8 @@ class PainSource:
     def _some_there(self) -> None:
         probed = self.paths[:PROBED]
         if not any(path.exists() for path in probed):
-            missing = f"{self.labels}: none of the first {len(probed)} sequences is there:\n{first(probed, 3)}"
-            raise InputError(f"{missing}\n{_nearest_path(probed[0])}\nName the folder that the paths start from: --root FOLDER")
+            remedy = "Name the folder that the paths start from: --root FOLDER"
+            raise InputError(none_is_there(self.labels, probed, "sequences", remedy))
 
     def _notes(self) -> list[str]:
         """What is odd and kept."""
