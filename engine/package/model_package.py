@@ -31,28 +31,28 @@ class ModelPackage:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Unit -> the probability from which it is said to hold; those that are not here hold from .5 on."""
+        """Label of a multilabel output -> the probability from which it holds; .5 for those that are not here."""
         return self.manifest.calibration.get("thresholds", {})
 
     @property
     def conformal(self) -> Conformal | None:
-        """Sets of labels, where they were fitted."""
+        """Conformal sets of labels, where they were fitted."""
         value = self.manifest.calibration.get("conformal")
         return Conformal.from_json(value, self.manifest.name) if value else None
 
     def conformal_at(self, coverage: float) -> Conformal:
         """Raises InputError where the sets were fitted for another coverage, or not at all."""
         checked_coverage(coverage)
-        found, name = self.conformal, self.manifest.name
+        fitted, name = self.conformal, self.manifest.name
         if self.clip:
             raise InputError(f"coverage: {name} sees clips, and conformal sets hold for stills; leave the coverage out")
-        if found is None or abs(found.coverage - coverage) > 1e-9:
-            there = f"for coverage {found.coverage:g} only" if found else "for none"
+        if fitted is None or abs(fitted.coverage - coverage) > 1e-9:
+            there = f"for coverage {fitted.coverage:g} only" if fitted else "for none"
             raise InputError(
                 f"coverage: {coverage:g} asked for, {name} has sets {there}; fit them: affect calibrate RUN "
                 f"--coverage {coverage:g}"
             )
-        return found
+        return fitted
 
     @property
     def clip(self) -> ClipConfig | None:
@@ -69,7 +69,7 @@ class ModelPackage:
 
     @classmethod
     def open(cls, path: Path | str) -> ModelPackage:
-        """A package folder, the run that holds one, one of our .onnx files, or the name of a model that comes along: `emotion`.
+        """Open a package folder, the run that holds one, one of our .onnx files, or the built-in model of that name: `emotion`.
 
         Raises: InputError where there is none, or a byte of it has changed.
         """
@@ -81,7 +81,7 @@ class ModelPackage:
             remedy = (
                 f"export it first: affect export {path}"
                 if (path / "config.yaml").is_file()
-                else f"name a run, its package folder, or a model that comes along: {', '.join(builtin_names())}"
+                else f"name a run, its package folder, or a built-in model: {', '.join(builtin_names())}"
             )
             raise InputError(f"{path}: no package: no {MANIFEST} there; {remedy}")
         try:

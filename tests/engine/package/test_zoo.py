@@ -1,4 +1,4 @@
-"""The model that comes along: there by its name, small, what its card says, and found by who names nothing."""
+"""The built-in model: there by its name, small, as its card says, and the default where no model is named."""
 
 import json
 import shutil
@@ -75,10 +75,10 @@ def test_he_begins_to_smile(engine, videos):
     assert labels[0] == "neutral" and labels[-1] == "happiness"
 
 
-def test_who_names_nothing_gets_it(affect, picture, tmp_path):
+def test_it_is_the_default(affect, picture, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), picture(64, 64))
     code, _, err = affect("run", tmp_path / "a.png", "--subject", "full", "--out", tmp_path / "out")
-    assert code == 0 and "package emotion, which comes along" in err
+    assert code == 0 and "package emotion, which is built in" in err
     assert pd.read_csv(tmp_path / "out/predictions.csv")["label"].notna().all()
 
 
@@ -100,5 +100,5 @@ def test_a_package_of_ones_own_goes_before_the_name(package, tmp_path, monkeypat
     assert model_path("emotion") == FOLDER  # a folder of something else
     shutil.copytree(package, tmp_path / "emotion", dirs_exist_ok=True)
     assert ModelPackage.open("emotion").manifest.name != DEFAULT_MODEL
-    with pytest.raises(InputError, match="emotoin: no package: .* or a model that comes along: emotion"):
+    with pytest.raises(InputError, match="emotoin: no package: .* or a built-in model: emotion"):
         ModelPackage.open("emotoin")
