@@ -15,7 +15,7 @@ from affect.engine.config.load import validated
 from affect.engine.config.run import RunConfig
 from affect.engine.package.graphs import MANIFEST
 from affect.engine.report.run_figures import read_config, read_json
-from affect.engine.runs.files import ABLATION, BEST, CONFIG, FINGERPRINT, XVAL
+from affect.engine.runs.files import ABLATION, ALIGNMENT, BEST, CONFIG, FINGERPRINT, XVAL
 from affect.engine.runs.provenance import ablation, named_files
 from affect.shards.checksum import file_sha256
 from affect.shards.schema import INDEX, INFO
@@ -73,7 +73,7 @@ def _index(expected: str, run: RunConfig) -> Check:
 
 def _init(folder: Path, made_from: dict[str, str]) -> Iterator[Check]:
     """The checkpoint that training started from."""
-    report = folder / "alignmentreport.json"
+    report = folder / ALIGNMENT
     if "init" in made_from and report.is_file():
         yield _file("init", made_from["init"], Path(read_json(report)["init_from"]["path"]))
 

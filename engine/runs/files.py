@@ -9,6 +9,7 @@ WRITTEN_LAST = "last.onnx"  # the last file that engine/pipeline.py writes: the 
 PREDICTIONS = "predictions.npz"
 SOFT_LABELS = "softlabels.npz"  # in a folder of soft labels
 EVALUATED = "evaluated"  # and the name of a set: the folder, in a run, of what `affect evaluate` says of it
+ALIGNMENT = "alignmentreport.json"
 ABLATION, CONDA = "ablation_fingerprint.json", "env_conda.yml"
 CRITERIA = "criteria.md"
 SWEEP, CHOSEN = "sweep.json", "chosen.yaml"

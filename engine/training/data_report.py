@@ -13,13 +13,11 @@ from affect.engine.data.statistics import rows_by_source
 from affect.shards.dataset import Dataset
 from affect.shards.selection import Selection
 
-REPORT = "alignmentreport.json"
-
 
 def alignment(run: RunConfig, dataset: Dataset, train_rows: np.ndarray, init: dict[str, Any] | None) -> dict[str, Any]:
     """Counts by source of each split before and after the filters, the filters, and the settings that shape a sample.
 
-    init: the checkpoint the run starts from, as `initialise` tells it.
+    init: the checkpoint the run starts from, as `initialise` returns it.
     """
     data = run.data
     val_rows = dataset.rows(val_selection(data))
@@ -43,7 +41,7 @@ def alignment(run: RunConfig, dataset: Dataset, train_rows: np.ndarray, init: di
 
 
 def _side(dataset: Dataset, selection: Selection, rows: np.ndarray) -> dict[str, Any]:
-    """`packed`: the rows of the split as it was packed; `used`: after every filter, folds included."""
+    """packed: the rows of the split as it was packed; used: after every filter, folds included."""
     split, splits = dataset.coded("split")
     packed = np.flatnonzero(split == splits.index(selection.split)) if selection.split in splits else rows[:0]
     return {"filters": asdict(selection), "packed": rows_by_source(dataset, packed), "used": rows_by_source(dataset, rows)}
