@@ -1,4 +1,4 @@
-"""`affect softlabels`: what one trained run, or several as one, say of every row of a dataset.
+"""`affect softlabels`: predictions of every row of a dataset by a trained run, or by several as one.
 
 Axes: M runs, N rows of the dataset by sample number, C classes in the dataset's order.
 """
@@ -34,12 +34,14 @@ HALF = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class Options:
-    """weights: one a run; empty: equal, or with `fit_weights` those of the least NLL on the calib rows.
+    """How the runs are combined and their logits are written.
+
+    weights: one a run; empty: equal, or with `fit_weights` those of the least NLL on the calib rows.
 
     scale: `calibrated` divides each run's logits by its own temperature first; None: that for several runs, `raw` for one.
     out_of_fold: a row that runs were trained on gets the logits of the others only.
     flip: each run's logits are the mean over a picture and its mirror image.
-    float32: as which logits are written; float16 is within 2^-11 of each. precision: of the models' arithmetic.
+    float32: logits are written as float32; otherwise as float16, within 2^-11 of each. precision: of the models' arithmetic.
     """
 
     mode: Mode = "logit"
@@ -54,7 +56,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What the dataset says: names (C), target (N, C), and of the scored splits the labelled rows."""
+    """Labels of the dataset. names: (C) classes. target: (N, C). scored: split -> its labelled rows, by sample number."""
 
     dataset: Dataset
     names: tuple[str, ...]
@@ -68,19 +70,20 @@ class _Rows:
         scored = {split: rows[labelled[rows]] for split in SCORED for rows in [_rows(dataset, split)]}
         return cls(dataset, dataset.info.layout.output(output).names, target, scored)
 
-    def figures(self, logits: np.ndarray, keep: np.ndarray | None = None) -> dict[str, dict[str, Any] | None]:
-        """split -> accuracy, macro-F1, NLL, ECE ... of its rows, or those of `keep` (N,); None where there are none."""
-        found: dict[str, dict[str, Any] | None] = {}
+    def figures(self, logits: np.ndarray, chosen: np.ndarray | None = None) -> dict[str, dict[str, Any] | None]:
+        """Return split -> accuracy, macro-F1, NLL, ECE ... of its rows, or of those `chosen` (N,); None where there are none."""
+        figures: dict[str, dict[str, Any] | None] = {}
         for split, rows in self.scored.items():
-            rows = rows if keep is None else rows[keep[rows]]
-            found[split] = reliability(logits[rows], self.target[rows], self.names) if len(rows) else None
-        return found
+            rows = rows if chosen is None else rows[chosen[rows]]
+            figures[split] = reliability(logits[rows], self.target[rows], self.names) if len(rows) else None
+        return figures
 
 
 def soft_labels(runs: Sequence[Path], data: list[Path], out: Path, options: Options | None = None) -> dict[str, Any]:
     """Write the folder `out` that `softlabels.py` describes; return its ensemble_metrics.json.
 
-    Of every row of the dataset, whatever its split, in the evaluation view of each run. Figures are of the numbers as written.
+    Every row of the dataset is predicted, whatever its split, in the evaluation view of each run. Figures are of the logits as
+    written.
     """
     options = options or Options()
     refuse_existing(out)
@@ -93,23 +96,28 @@ def soft_labels(runs: Sequence[Path], data: list[Path], out: Path, options: Opti
     if options.fit_weights and not len(rows.scored["calib"]):
         raise InputError(f"{dataset.folder}: --fit-weights: there are no labelled calib rows to fit on; {CARVE}")
     scale = _choose_scale(options.scale, members)
-    speaks = _speaks(members, dataset) if options.out_of_fold else None
-    if speaks is None:
+    unseen = _unseen(members, dataset) if options.out_of_fold else None
+    if unseen is None:
         _warn_of_learned(members, rows)
-    own, precision = infer(members, dataset, options.precision, flip=options.flip)
-    logits = [member.scaled(z, scale) for member, z in zip(members, own, strict=True)]
+    predictions, precision = infer(members, dataset, options.precision, flip=options.flip)
+    logits = [member.scaled(z, scale) for member, z in zip(members, predictions, strict=True)]
     weights, weights_from = _choose_weights(options, logits, rows)
-    combined = _rounded(combine(logits, _shares(weights, speaks), options.mode), float32=options.float32)
+    combined = _rounded(combine(logits, _shares(weights, unseen), options.mode), float32=options.float32)
     calibration = _temperature(combined, rows)
     metrics = {
         "view": "evaluation and its mirror image" if options.flip else "evaluation",
-        "scale": scale, "mode": options.mode, "weights": weights.tolist(), "weights_from": weights_from,
-        "out_of_fold": options.out_of_fold, "precision": precision, **_figures_of(combined, calibration, rows),
+        "scale": scale,
+        "mode": options.mode,
+        "weights": weights.tolist(),
+        "weights_from": weights_from,
+        "out_of_fold": options.out_of_fold,
+        "precision": precision,
+        **_figures_of(combined, calibration, rows),
         "members": [
-            _said_of(member, weight, rows.figures(z, None if speaks is None else speaks[m]))
+            _member_facts(member, weight, rows.figures(z, None if unseen is None else unseen[m]))
             for m, (member, weight, z) in enumerate(zip(members, weights.tolist(), logits, strict=True))
         ],
-    }  # fmt: skip
+    }
     facts = {ALIGNMENT: _alignment(members, rows, data), ENSEMBLE: metrics}
     write_softlabels(out, dataset, combined, largest_share(rows.target), rows.names, facts)
     return metrics
@@ -129,7 +137,7 @@ def _check(runs: Sequence[Path], options: Options) -> None:
 
 
 def _rows(dataset: Dataset, split: str) -> np.ndarray:
-    """Sample numbers; none where the dataset has no such split."""
+    """Return the sample numbers of a split; none where the dataset has no such split."""
     return dataset.rows(split) if dataset.info.counts.get(split) else np.zeros(0, np.int64)
 
 
@@ -147,26 +155,28 @@ def _choose_scale(asked: Scale | None, members: list[Member]) -> Scale:
     return scale
 
 
-def _speaks(members: list[Member], dataset: Dataset) -> np.ndarray:
-    """(M, N) bool: who was not trained on a row. Raises InputError where that is nobody."""
-    speaks = np.empty((len(members), dataset.info.num_samples), bool)
-    for member, may in zip(members, speaks, strict=True):
+def _unseen(members: list[Member], dataset: Dataset) -> np.ndarray:
+    """Return (M, N) bool: run m was not trained on row n. Raises InputError where every run was trained on a row."""
+    unseen = np.empty((len(members), dataset.info.num_samples), bool)
+    for member, rows in zip(members, unseen, strict=True):
         if member.trained_on is None:
-            raise InputError(f"{member.folder}: --out-of-fold: was trained on another dataset than {dataset.folder}; name that")
-        may[:] = ~member.trained_on
+            raise InputError(
+                f"{member.folder}: --out-of-fold: was trained on another dataset than {dataset.folder}; name that one"
+            )
+        rows[:] = ~member.trained_on
         if member.started:
-            say(f"warning: {member.folder}: began with the weights of another run; the rows which that one learned are not known")
-    uncovered = int((~speaks.any(0)).sum())
+            say(f"warning: {member.folder}: started from the weights of another run, whose training rows are not known")
+    uncovered = int((~unseen.any(0)).sum())
     if uncovered:
         raise InputError(
-            f"--out-of-fold: {uncovered:,} of {speaks.shape[1]:,} rows of {dataset.folder} are not covered: all of these runs "
+            f"--out-of-fold: {uncovered:,} of {unseen.shape[1]:,} rows of {dataset.folder} are not covered: all of these runs "
             "were trained on them; add the runs of the other folds: affect train CONFIG --set data.fold=..."
         )
-    return speaks
+    return unseen
 
 
 def _warn_of_learned(members: list[Member], rows: _Rows) -> None:
-    """What is fitted or measured on rows that a run was trained on is too good."""
+    """Warn of scored rows that a run was trained on: what is fitted or measured there is too good."""
     for member in members:
         for split, of in rows.scored.items():
             learned = 0 if member.trained_on is None else int(member.trained_on[of].sum())
@@ -178,30 +188,30 @@ def _warn_of_learned(members: list[Member], rows: _Rows) -> None:
 
 
 def _choose_weights(options: Options, logits: list[np.ndarray], rows: _Rows) -> tuple[np.ndarray, str]:
-    """(M,) of sum 1, and where they are from."""
+    """Return (M,) weights of sum 1, and how they were chosen."""
     if options.fit_weights:
         calib = rows.scored["calib"]
-        found = fit_weights([z[calib] for z in logits], rows.target[calib], options.mode)
+        fitted = fit_weights([z[calib] for z in logits], rows.target[calib], options.mode)
         how = f"fitted on {len(calib):,} calib rows"
         few = f", fewer than {FEW_ROWS}: they may be far off" if len(calib) < FEW_ROWS else ""
-        say(f"softlabels: weights {_listed(found)}, {how}{few}")
-        return found, how
-    found, how = np.array(options.weights or [1.0] * len(logits)), "given" if options.weights else "equal"
-    found = found / found.sum()
+        say(f"softlabels: weights {_listed(fitted)}, {how}{few}")
+        return fitted, how
+    weights, how = np.array(options.weights or [1.0] * len(logits)), "given" if options.weights else "equal"
+    weights = weights / weights.sum()
     if len(logits) > 1:
-        say(f"softlabels: weights {_listed(found)}, {how}")
-    return found, how
+        say(f"softlabels: weights {_listed(weights)}, {how}")
+    return weights, how
 
 
 def _listed(weights: np.ndarray) -> str:
     return ", ".join(f"{weight:.4g}" for weight in weights)
 
 
-def _shares(weights: np.ndarray, speaks: np.ndarray | None) -> np.ndarray:
-    """(M,), or where only some speak (M, N), of sum 1 over M."""
-    if speaks is None:
+def _shares(weights: np.ndarray, unseen: np.ndarray | None) -> np.ndarray:
+    """Return (M,) weights, or (M, N) where a row is predicted only by runs that have not seen it; of sum 1 over M."""
+    if unseen is None:
         return weights
-    shares = weights[:, None] * speaks
+    shares = weights[:, None] * unseen
     total = shares.sum(0)
     if not total.all():
         raise InputError(f"--out-of-fold: {int((total == 0).sum()):,} rows are covered by runs of weight 0 only; give them more")
@@ -209,7 +219,7 @@ def _shares(weights: np.ndarray, speaks: np.ndarray | None) -> np.ndarray:
 
 
 def _rounded(logits: np.ndarray, *, float32: bool) -> np.ndarray:
-    """As written."""
+    """Round logits to the type in which they are written."""
     largest = float(np.abs(logits).max())
     if not float32 and largest > HALF:
         raise InputError(f"softlabels: a logit of {largest:.3g} does not fit into float16; add --float32")
@@ -219,14 +229,14 @@ def _rounded(logits: np.ndarray, *, float32: bool) -> np.ndarray:
 def _temperature(logits: np.ndarray, rows: _Rows) -> Calibration:
     calib = rows.scored["calib"]
     if not len(calib):
-        found = Calibration.none(f"{rows.dataset.folder} has no labelled calib rows to fit a temperature on; {CARVE}")
-        say(f"softlabels: {found.note}")
-        return found
+        calibration = Calibration.none(f"{rows.dataset.folder} has no labelled calib rows to fit a temperature on; {CARVE}")
+        say(f"softlabels: {calibration.note}")
+        return calibration
     return fit_temperature(logits[calib].astype(np.float32), rows.target[calib], rows.names, "global", split="calib")
 
 
 def _figures_of(logits: np.ndarray, calibration: Calibration, rows: _Rows) -> dict[str, Any]:
-    """Of the combined logits, as they are and with the temperature, if there is one."""
+    """Return figures of the combined logits, as they are and with the temperature, if there is one."""
     logits, fitted = logits.astype(np.float32), calibration.mode != "none"
     return {
         "temperature": calibration.temperature[0] if fitted else None,
@@ -236,16 +246,20 @@ def _figures_of(logits: np.ndarray, calibration: Calibration, rows: _Rows) -> di
     }
 
 
-def _said_of(member: Member, weight: float, figures: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
+def _member_facts(member: Member, weight: float, figures: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
     return {
-        "run": str(member.folder), "name": member.folder.resolve().name, "task": member.run.task,
-        "checkpoint_sha256": file_sha256(member.folder / BEST), "weight": weight,
-        "calibration": member.calibration.to_json(), **figures,
-    }  # fmt: skip
+        "run": str(member.folder),
+        "name": member.folder.resolve().name,
+        "task": member.run.task,
+        "checkpoint_sha256": file_sha256(member.folder / BEST),
+        "weight": weight,
+        "calibration": member.calibration.to_json(),
+        **figures,
+    }
 
 
 def _alignment(members: list[Member], rows: _Rows, data: list[Path]) -> dict[str, Any]:
-    """Rows by split and source, and of each member how its classes map, what it sees and what it was trained on."""
+    """Return rows by split and source, and for each run how its classes map, what it sees and what it was trained on."""
     dataset = rows.dataset
     splits = {split: _rows(dataset, split) for split in dataset.info.counts}
 

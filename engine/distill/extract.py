@@ -1,4 +1,4 @@
-"""From a run to a file of its penultimate features."""
+"""`affect features`: write the penultimate features of a run's model for rows of a dataset."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from affect.shards.errors import InputError
 def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callable[[int], None] = lambda count: None) -> Features:
     """Write the features of the rows of a split, or of `all`, to `out`; return them.
 
-    The evaluation view through the run's best model, in float32 on the GPU where there is one, whose convolutions may round
-    to TF32. Several datasets are read as one.
+    Features are of the evaluation view, by the run's best model, in float32; a GPU's convolutions may round to TF32. Several
+    datasets are read as one.
     """
     refuse_existing(out)
     dataset = open_dataset(data)
@@ -40,7 +40,7 @@ def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callabl
     def penultimate(images: torch.Tensor) -> dict[str, np.ndarray]:
         return {"features": model(images)[0].float().cpu().numpy()}
 
-    found = Features(
+    result = Features(
         features=collect(penultimate, loader, advance)["features"],
         sample=rows,
         y=largest_share(target[rows]),
@@ -53,12 +53,12 @@ def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callabl
         fingerprint=json.dumps(load(run / BEST)["fingerprint"], sort_keys=True),
         split=split,
     )
-    found.write(out)
-    return found
+    result.write(out)
+    return result
 
 
 def column_or_nan(dataset: Dataset, column: str) -> np.ndarray:
-    """(N,) float32 of an index column, NaN where there is none."""
+    """Return (N,) float32 of an index column, NaN where the dataset has no such column."""
     if not dataset.has(column):
         return np.full(dataset.info.num_samples, np.nan, np.float32)
     if dataset.is_text(column):

@@ -1,4 +1,4 @@
-"""Penultimate features on disk: what `affect features` writes, and what prototypes and distillation read.
+"""Penultimate features on disk: `affect features` writes them, prototypes and distillation read them.
 
 Needs numpy alone; `extract.py` makes the file. Axes: N rows, D features, C classes.
 """
@@ -22,12 +22,12 @@ ARRAYS = ("features", "sample", "y", "target", "class_names", "valence", "arousa
 
 @dataclass(frozen=True)
 class Features:
-    """What a model makes of rows before its outputs, and what is known of them.
+    """Features of rows, from the layer before a model's outputs, with the labels of the rows.
 
     features: (N, D) float32, as the model's forward gives them, not normalised. sample: (N,) int64, numbers in the dataset.
     y: (N,) int64 the class with the largest share, -1 where not labelled. target: (N, C) float32 of class_names, NaN there.
     valence, arousal: (N,) float32 of the columns meta.valence and meta.arousal, NaN where unknown.
-    fingerprint: the run's, as JSON. sha256: of the file, empty before there is one.
+    fingerprint: the run's, as JSON. sha256: of the file, empty before it is written.
     """
 
     features: np.ndarray
@@ -48,36 +48,36 @@ class Features:
 
 
 def read_features(path: Path) -> Features:
-    """Raises InputError where the file is not one of ours, or a feature is not finite."""
-    held = read_npz(path)
-    missing = [name for name in (*ARRAYS, *TEXTS) if name not in held]
+    """Read a file of features. Raises InputError where the file is no output of `affect features`, or a feature is not finite."""
+    arrays = read_npz(path)
+    missing = [name for name in (*ARRAYS, *TEXTS) if name not in arrays]
     if missing:
         raise InputError(
             f"{path}: no array {missing[0]!r}; expected the output of: affect features RUN --data DATASET --out F.npz; "
-            f"found {', '.join(held)}"
+            f"found {', '.join(arrays)}"
         )
-    bad = ~np.isfinite(held["features"]).all(1)
+    bad = ~np.isfinite(arrays["features"]).all(1)
     if bad.any():
-        sample = held["sample"][bad][0]
+        sample = arrays["sample"][bad][0]
         raise InputError(f"{path}: {bad.sum():,} rows are not finite, first sample {sample}; the model has diverged: train anew")
-    values: dict[str, Any] = {name: held[name] for name in ARRAYS} | {name: str(held[name]) for name in TEXTS}
-    values["class_names"] = tuple(held["class_names"].tolist())
+    values: dict[str, Any] = {name: arrays[name] for name in ARRAYS} | {name: str(arrays[name]) for name in TEXTS}
+    values["class_names"] = tuple(arrays["class_names"].tolist())
     return Features(**values, sha256=file_sha256(path))
 
 
 def feature_table(path: Path, dataset: Dataset) -> np.ndarray:
-    """(N, D) float32 features by sample number, of every sample of the dataset; NaN rows where the file has none.
+    """Return (N, D) float32 features by sample number, of every sample of the dataset; NaN rows where the file has none.
 
     Raises: InputError where the file is of another dataset: sample numbers mean nothing there.
     """
-    found = read_features(path)
-    if found.dataset_sha256 != dataset.index_sha256:
+    stored = read_features(path)
+    if stored.dataset_sha256 != dataset.index_sha256:
         raise InputError(
-            f"{path}: features of another dataset: its index is {found.dataset_sha256[:12]}, that of {dataset.folder} is "
+            f"{path}: features of another dataset: its index is {stored.dataset_sha256[:12]}, that of {dataset.folder} is "
             f"{dataset.index_sha256[:12]}. Make them anew: affect features RUN --data {dataset.folder} --out F.npz"
         )
-    table = np.full((dataset.info.num_samples, found.features.shape[1]), np.nan, np.float32)
-    table[found.sample] = found.features
+    table = np.full((dataset.info.num_samples, stored.features.shape[1]), np.nan, np.float32)
+    table[stored.sample] = stored.features
     return table
 
 

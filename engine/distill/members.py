@@ -1,4 +1,4 @@
-"""Trained runs as members of an ensemble: what each says of every row of a dataset, and which rows it has learned.
+"""Trained runs as members of an ensemble: the logits of each for every row of a dataset, and which rows it was trained on.
 
 Axes: N rows of the dataset by sample number, C classes.
 """
@@ -36,10 +36,10 @@ BATCH = {"cuda": 256}  # pictures at once; 128 elsewhere
 
 @dataclass(frozen=True)
 class Member:
-    """A run that speaks.
+    """A trained run whose predictions are combined with those of others.
 
     names: of its classes. columns: of these, the one for each of the dataset's classes.
-    trained_on: (N,) bool; None where that was another dataset. started: from the weights of another run.
+    trained_on: (N,) bool; None where it was trained on another dataset. started: from the weights of another run.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Member:
     started: bool
 
     def scaled(self, logits: np.ndarray, scale: Scale) -> np.ndarray:
-        """Its own (N, C) in the dataset's order. Raises InputError where they are not finite."""
+        """Return its (N, C) logits in the dataset's order of classes. Raises InputError where they are not finite."""
         bad = ~np.isfinite(logits).all(1)
         if bad.any():
             raise InputError(
@@ -64,7 +64,7 @@ class Member:
 
 
 def open_members(runs: Sequence[Path], dataset: Dataset) -> list[Member]:
-    """Raises InputError where one is no run, or is of another task or of other classes than the dataset's."""
+    """Open the runs. Raises InputError where one is no run, or is of another task or of other classes than the dataset's."""
     members = [_open(folder, dataset) for folder in runs]
     for member in members:
         if member.output != members[0].output:
@@ -93,7 +93,7 @@ def _open(folder: Path, dataset: Dataset) -> Member:
 
 
 def infer(members: list[Member], dataset: Dataset, precision: Precision, *, flip: bool = False) -> tuple[list[np.ndarray], str]:
-    """Each member's own logits (N, C) float32 of its evaluation view, and the arithmetic that made them.
+    """Return each member's logits (N, C) float32 of its evaluation view, and the floating-point types they were computed in.
 
     flip: the mean over the view and its mirror image.
     Members that see the same pictures share a pass over the dataset.
@@ -102,14 +102,14 @@ def infer(members: list[Member], dataset: Dataset, precision: Precision, *, flip
     for i, member in enumerate(members):
         run = member.run
         passes.setdefault((run.preprocess, run.train.device, run.data.loader, run.data.workers), []).append(i)
-    found: dict[int, np.ndarray] = {}
+    of_member: dict[int, np.ndarray] = {}
     dtypes = set()
     with Progress("softlabels", dataset.info.num_samples * len(passes), "images") as progress:
         for group in passes.values():
             logits, dtype = _pass([members[i] for i in group], dataset, precision, flip, progress.advance)
-            found |= dict(zip(group, logits, strict=True))
+            of_member |= dict(zip(group, logits, strict=True))
             dtypes.add(dtype)
-    return [found[i] for i in range(len(members))], "+".join(sorted(dtypes))
+    return [of_member[i] for i in range(len(members))], "+".join(sorted(dtypes))
 
 
 def _pass(
@@ -138,13 +138,13 @@ def _pass(
 def _together(
     members: list[Member], dtype: torch.dtype | None, device: torch.device, flip: bool
 ) -> Callable[[torch.Tensor], dict[str, np.ndarray]]:
-    """The logits of several models, by their places, of the same pictures."""
+    """Return a function of pictures to the logits of several models, by their positions."""
     each = [in_torch(member.model.to(device)) for member in members]
 
     def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
         views = [images, images.flip(2)] if flip else [images]
         with autocast(dtype, device):
-            said = {str(i): [one(view)[members[i].output] for view in views] for i, one in enumerate(each)}
-        return {name: np.mean(of, axis=0) for name, of in said.items()}
+            logits = {str(i): [one(view)[members[i].output] for view in views] for i, one in enumerate(each)}
+        return {name: np.mean(of, axis=0) for name, of in logits.items()}
 
     return predict

@@ -13,7 +13,7 @@ Mode = Literal["logit", "probability"]
 
 
 def combine(logits: Sequence[np.ndarray], weights: np.ndarray, mode: Mode) -> np.ndarray:
-    """(N, C) float64: `logit`: sum_m w_m z_m; `probability`: log sum_m w_m softmax(z_m).
+    """Return (N, C) float64; `logit`: sum_m w_m z_m; `probability`: log sum_m w_m softmax(z_m).
 
     logits: M of (N, C). weights: (M,), or (M, N) where they differ by row; not negative, of sum 1 over M.
     """
@@ -31,10 +31,10 @@ def combine(logits: Sequence[np.ndarray], weights: np.ndarray, mode: Mode) -> np
 
 
 def fit_weights(logits: Sequence[np.ndarray], target: np.ndarray, mode: Mode) -> np.ndarray:
-    """(M,) float64 of sum 1: those with which the NLL of the combined logits is least, at worst the equal ones.
+    """Return (M,) float64 weights of sum 1 with the least NLL of the combined logits, at worst equal ones.
 
-    logits: M of (N, C); target: (N, C) distributions. By LBFGS on a, w = softmax(a), from equal weights on. The NLL is convex
-    in w, so that where it ends does not hang on where it began.
+    logits: M of (N, C); target: (N, C) distributions. By LBFGS on a, w = softmax(a), from equal weights. The NLL is convex
+    in w, so the result does not depend on the start.
     """
     z = torch.tensor(np.stack(logits), dtype=torch.float64)
     z = z if mode == "logit" else z.log_softmax(2)
@@ -49,8 +49,8 @@ def fit_weights(logits: Sequence[np.ndarray], target: np.ndarray, mode: Mode) ->
         return loss
 
     solver.step(closure)
-    equal, found = torch.zeros_like(a), a.detach()
-    ends = [equal, found] if found.isfinite().all() else [equal]
+    equal, fitted = torch.zeros_like(a), a.detach()
+    ends = [equal, fitted] if fitted.isfinite().all() else [equal]
     return min(ends, key=lambda end: _nll(z, wanted, end, mode).item()).softmax(0).numpy()
 
 

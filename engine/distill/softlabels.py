@@ -1,6 +1,6 @@
-"""Soft labels on disk: what teachers say of every row of a dataset, how it is written, how a student reads it.
+"""Soft labels on disk: teachers' logits for every row of a dataset, written once and read by a student.
 
-Needs numpy alone; `ensemble.py` makes them. Axes: N rows of the dataset by sample number, C classes.
+Needs numpy alone; ensemble_softlabels.py computes them. Axes: N rows of the dataset by sample number, C classes.
 
 DIR/
   softlabels.npz          logits (N, C) float16 or float32, y (N,) uint8: the label, 255 where there is none
@@ -63,26 +63,26 @@ class SoftLabels:
 
     @classmethod
     def read(cls, folder: Path, dataset: Dataset, output: str) -> SoftLabels:
-        """For the rows of a dataset. Files of another tool are matched by image_path, and how many are is said.
+        """Read them for the rows of a dataset. Files of another tool are matched by image_path, and how many match is logged.
 
         Raises: InputError where the folder is not whole, of another dataset, or its classes are others.
         """
         manifest = _manifest(folder)
-        theirs, ours = ClassMap.read(folder / CLASSES).names, dataset.info.layout.output(output).names
-        columns = columns_by_name(ours, theirs)
+        stored_names, names = ClassMap.read(folder / CLASSES).names, dataset.info.layout.output(output).names
+        columns = columns_by_name(names, stored_names)
         if columns is None:
             raise InputError(
-                f"{folder / CLASSES}: has the classes {', '.join(theirs)}; {dataset.folder} has {', '.join(ours)}: not the "
-                "same, each once; take teachers of these classes"
+                f"{folder / CLASSES}: has the classes {', '.join(stored_names)}; {dataset.folder} has {', '.join(names)}: "
+                "not the same, each once; take teachers of these classes"
             )
-        found = _logits(folder / SOFT_LABELS, len(theirs))
-        samples, row = _matched(folder, dataset, manifest, len(found))
-        logits = np.full((dataset.info.num_samples, len(ours)), np.nan, np.float32)
-        logits[samples] = found[row][:, columns]
-        return cls(logits, ours, *_recorded(folder / ENSEMBLE), sha256=file_sha256(folder / SOFT_LABELS))
+        stored = _logits(folder / SOFT_LABELS, len(stored_names))
+        samples, row = _matched(folder, dataset, manifest, len(stored))
+        logits = np.full((dataset.info.num_samples, len(names)), np.nan, np.float32)
+        logits[samples] = stored[row][:, columns]
+        return cls(logits, names, *_recorded(folder / ENSEMBLE), sha256=file_sha256(folder / SOFT_LABELS))
 
     def table(self, scale: Scale, standardize: bool) -> np.ndarray:
-        """(N, C) float32 logits: `raw` as they are, `calibrated` divided by the temperature that was fitted to them.
+        """Return (N, C) float32 logits: `raw` as they are, `calibrated` divided by the temperature that was fitted to them.
 
         standardize: each row to mean 0 and deviation 1 (Sun et al., Logit Standardization, CVPR 2024); a flat one to 0.
         """
@@ -98,13 +98,13 @@ class SoftLabels:
 
 
 def standardized(logits: np.ndarray) -> np.ndarray:
-    """(N, C) rows of mean 0 and deviation 1."""
+    """Return (N, C) rows scaled to mean 0 and deviation 1."""
     mean, deviation = logits.mean(1, keepdims=True), logits.std(1, keepdims=True)
     return (logits - mean) / np.maximum(deviation, FLATTEST)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    """hash_manifest.json, None where there is none. Raises InputError where a file is missing or not as it was written."""
+    """Read hash_manifest.json, None where there is none. Raises InputError where a file is missing or not as it was written."""
     for name in (SOFT_LABELS, CLASSES):
         if not (folder / name).is_file():
             what = f"has no {name}" if folder.is_dir() else "is not there"
@@ -131,19 +131,19 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _logits(path: Path, classes: int) -> np.ndarray:
-    """(rows, C) float32; each row finite, or all NaN."""
-    found = read_npz(path).get("logits")
-    if found is None or found.ndim != 2 or found.dtype.kind != "f" or found.shape[1] != classes:
-        what = "none" if found is None else f"{found.dtype} {found.shape}"
+    """Read (rows, C) float32 logits; each row is finite, or all NaN."""
+    logits = read_npz(path).get("logits")
+    if logits is None or logits.ndim != 2 or logits.dtype.kind != "f" or logits.shape[1] != classes:
+        what = "none" if logits is None else f"{logits.dtype} {logits.shape}"
         raise InputError(f"{path}: logits: found {what}, expected floats (N, {classes}), a column for each name of {CLASSES}")
-    bad = ~(np.isfinite(found).all(1) | np.isnan(found).all(1))
+    bad = ~(np.isfinite(logits).all(1) | np.isnan(logits).all(1))
     if bad.any():
         raise InputError(f"{path}: logits: {bad.sum():,} rows are not finite, first {bad.argmax()}; {ANEW}")
-    return found.astype(np.float32)
+    return logits.astype(np.float32)
 
 
 def _recorded(path: Path) -> tuple[float | None, Scale, str]:
-    """Temperature, scale and view."""
+    """Read temperature, scale and view."""
     value = _json(path) if path.is_file() else {}
     temperature, scale = value.get("temperature"), value.get("scale", "raw")
     number = isinstance(temperature, int | float) and math.isfinite(temperature) and temperature > 0
@@ -157,7 +157,7 @@ def _recorded(path: Path) -> tuple[float | None, Scale, str]:
 def _matched(
     folder: Path, dataset: Dataset, manifest: dict[str, Any] | None, rows: int
 ) -> tuple[np.ndarray | slice, np.ndarray | slice]:
-    """(sample numbers, rows of the file) that belong together."""
+    """Return (sample numbers, rows of the file) that belong together."""
     if manifest is None or manifest.get("manifest") != INDEX:
         if manifest and manifest["sha256"] not in dataset.info.fingerprint.values():
             raise InputError(
@@ -177,19 +177,19 @@ def _matched(
 
 
 def _by_path(folder: Path, dataset: Dataset, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """By the path that each picture came from; a path that stands twice, here or there, belongs to none."""
-    theirs = {_path(path): i for path, i in _once(_lines(folder / ROWS, rows))}
-    ours = [_path(path) for path in dataset.column("path").tolist()]
-    times = Counter(ours)
-    pairs = [(sample, theirs[path]) for sample, path in enumerate(ours) if times[path] == 1 and path in theirs]
+    """Match by the path that each picture came from; a path that occurs twice, here or there, matches nothing."""
+    row_of = {_path(path): i for path, i in _once(_lines(folder / ROWS, rows))}
+    paths = [_path(path) for path in dataset.column("path").tolist()]
+    times = Counter(paths)
+    pairs = [(sample, row_of[path]) for sample, path in enumerate(paths) if times[path] == 1 and path in row_of]
     if not pairs:
         raise InputError(
-            f"{folder}: has no {HASHES} of {dataset.folder}, and no image_path is one of its paths; theirs:\n"
-            f"{first(theirs, 2)}\nthe dataset's:\n{first(times, 2)}\nName the dataset it was made for, or {ANEW}"
+            f"{folder}: has no {HASHES} of {dataset.folder}, and no image_path is one of its paths; its own:\n"
+            f"{first(row_of, 2)}\nthe dataset's:\n{first(times, 2)}\nName the dataset it was made for, or {ANEW}"
         )
     say(
         f"{folder}: {len(pairs):,} of {rows:,} rows matched to {dataset.folder} by image_path; "
-        f"{len(ours) - len(pairs):,} of its {len(ours):,} samples have no soft label"
+        f"{len(paths) - len(pairs):,} of its {len(paths):,} samples have no soft label"
     )
     samples, row = np.array(pairs, np.int64).T
     return samples, row
@@ -205,7 +205,7 @@ def _once(pairs: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 
 
 def _lines(path: Path, rows: int) -> list[tuple[str, int]]:
-    """image_path and number of each row."""
+    """Read image_path and number of each row."""
     if not path.is_file():
         raise InputError(f"{path.parent}: has neither {HASHES} nor {path.name}: nothing says which row is which; {ANEW}")
     try:
@@ -223,7 +223,7 @@ def _lines(path: Path, rows: int) -> list[tuple[str, int]]:
 def write_softlabels(
     out: Path, dataset: Dataset, logits: np.ndarray, label: np.ndarray, names: Sequence[str], facts: dict[str, dict[str, Any]]
 ) -> None:
-    """The folder, whole or not at all.
+    """Write the folder, whole or not at all.
 
     logits: (N, C) float16 or float32. label: (N,), -1 where there is none. facts: alignmentreport and ensemble_metrics by name.
     """
@@ -242,7 +242,7 @@ def write_softlabels(
 
 
 def refuse_existing(out: Path) -> None:
-    """Before the work, that it is not in vain."""
+    """Raise InputError, before any work, where the folder cannot be written."""
     if out.exists():
         raise InputError(f"{out}: is there already; name another: --out DIR")
     above = next(path for path in out.absolute().parents if path.exists())
@@ -252,7 +252,7 @@ def refuse_existing(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `out` when all went well; what is there stays."""
+    """Yield a folder to write to, which is renamed to `out` without an error; an existing `out` is left as it is."""
     building = out.with_name(f".{out.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
     try:

@@ -1,4 +1,4 @@
-"""Where a student's teaching comes from: soft labels in a table on the device, or a trained run that is asked in every step.
+"""The teacher of a student: soft labels in a table on the device, or a trained run that predicts every batch.
 
 Axes: B batch, C classes, D features, N samples of the dataset.
 """
@@ -31,8 +31,8 @@ from affect.shards.errors import InputError
 from affect.shards.selection import select
 
 
-def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[torch.device], Table | Live] | None:
-    """What makes the teacher of a run on a device; None where no term learns from one.
+def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[torch.device], StoredTeacher | LiveTeacher] | None:
+    """Return a function that makes the teacher of a run on a device; None where no term learns from one.
 
     Raises: InputError where soft labels or features miss a training row, or are of other data or classes.
     """
@@ -40,7 +40,7 @@ def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[tor
     if not config:
         return None
     if config.run:
-        return lambda device: Live(config, run, dataset, output, device)
+        return lambda device: LiveTeacher(config, run, dataset, output, device)
     logits = features = None
     origins = {}
     if config.soft_labels:
@@ -50,11 +50,11 @@ def open_teacher(run: RunConfig, dataset: Dataset, output: str) -> Callable[[tor
     if config.features:
         features = _whole(feature_table(Path(config.features), dataset), run, dataset, config.features)
         origins["features"] = file_sha256(Path(config.features))
-    return lambda device: Table(logits, features, origins, device)
+    return lambda device: StoredTeacher(logits, features, origins, device)
 
 
 def _whole(table: np.ndarray, run: RunConfig, dataset: Dataset, path: str) -> np.ndarray:
-    """The table, if it has all rows that are trained on."""
+    """Return the table. Raises InputError where it misses a row that is trained on."""
     rows = select(dataset, train_selection(run.data))
     missing = rows[~np.isfinite(table[rows]).all(1)]
     if len(missing):
@@ -65,8 +65,8 @@ def _whole(table: np.ndarray, run: RunConfig, dataset: Dataset, path: str) -> np
     return table
 
 
-class Table:
-    """Logits (N, C) and features (N, D) by sample number; whoever asks gathers."""
+class StoredTeacher:
+    """A teacher read from tables: logits (N, C) and features (N, D) by sample number, gathered for each batch."""
 
     def __init__(
         self, logits: np.ndarray | None, features: np.ndarray | None, origins: dict[str, str], device: torch.device
@@ -80,21 +80,21 @@ class Table:
         return TeacherOutput(self.logits, rows, None if self.features is None else self.features[rows])
 
 
-class Live:
-    """A run that sees the very pictures that the student sees."""
+class LiveTeacher:
+    """A teacher that is a trained run: it predicts the very pictures that the student sees."""
 
     def __init__(self, config: TeacherConfig, run: RunConfig, dataset: Dataset, output: str, device: torch.device) -> None:
         folder = Path(config.run)
-        theirs, model, layout = trained_model(folder)
-        if (theirs.model.image_size, theirs.data.color) != (run.model.image_size, run.data.color):
+        teacher, model, layout = trained_model(folder)
+        if (teacher.model.image_size, teacher.data.color) != (run.model.image_size, run.data.color):
             raise InputError(
-                f"{folder}: sees {theirs.data.color} pictures of {theirs.model.image_size} px, the student "
+                f"{folder}: sees {teacher.data.color} pictures of {teacher.model.image_size} px, the student "
                 f"{run.data.color} ones of {run.model.image_size}; make them alike, or write soft labels: "
                 f"affect softlabels {folder} --data {dataset.folder}"
             )
-        if theirs.preprocess.clahe != run.preprocess.clahe:
+        if teacher.preprocess.clahe != run.preprocess.clahe:
             say(
-                f"warning: {folder} was trained with {theirs.preprocess.clahe}; the student's pictures have "
+                f"warning: {folder} was trained with {teacher.preprocess.clahe}; the student's pictures have "
                 f"{run.preprocess.clahe}"
             )
         self.model: nn.Module = model.to(device).requires_grad_(False)
@@ -114,6 +114,6 @@ class Live:
 
 
 def _standardized(logits: Tensor) -> Tensor:
-    """Each row to mean 0 and deviation 1, as `SoftLabels.table` does."""
+    """Scale each row to mean 0 and deviation 1, as `SoftLabels.table` does."""
     deviation, mean = torch.std_mean(logits, 1, correction=0, keepdim=True)
     return (logits - mean) / deviation.clamp_min(1e-6)

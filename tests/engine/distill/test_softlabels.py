@@ -1,4 +1,4 @@
-"""Files of soft labels are the seeds', and are read by row and by name; what is not whole or of other data is refused."""
+"""Files of soft labels are those of the reference recipe, and are read by row and by name; what is not whole or of other data is refused."""
 
 import json
 import shutil
@@ -171,7 +171,7 @@ DAMAGE = {
     ),
     "other paths": (
         lambda f: rewrite(f, "softlabels_index.jsonl", "".join(f'{{"i": {i}, "image_path": "{i}.png"}}\n' for i in range(160))),
-        r"no image_path is one of its paths; theirs:\n  0.png",
+        r"no image_path is one of its paths; its own:\n  0.png",
     ),
 }  # fmt: skip
 
