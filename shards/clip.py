@@ -19,18 +19,18 @@ def clip_sha256(frames: Iterable[bytes]) -> bytes:
 def encode(content: Content, storage: Storage = Storage(), box: Box | None = None) -> Encoded | EncodedClip:  # noqa: B008
     """A picture as `images.encode` has it; of a clip, every frame so, and all alike in size. Raises BadImage."""
 
-    def keep(frame: Image | Encoded) -> Encoded:
+    def encode_frame(frame: Image | Encoded) -> Encoded:
         return frame if isinstance(frame, Encoded) else images.encode(frame, storage, box)
 
-    made = content.clip(keep) if isinstance(content, Recording) else content() if callable(content) else content
-    if not isinstance(made, Clip):
-        return images.encode(made, storage, box)
-    if not made.frames:
+    result = content.clip(encode_frame) if isinstance(content, Recording) else content() if callable(content) else content
+    if not isinstance(result, Clip):
+        return images.encode(result, storage, box)
+    if not result.frames:
         raise BadImage("no frames")
     frames = list[Encoded]()
-    for number, frame in enumerate(made.frames):
+    for number, frame in enumerate(result.frames):
         try:
-            frames.append(keep(frame))
+            frames.append(encode_frame(frame))
         except BadImage as reason:
             raise BadImage(f"frame {number}: {reason}") from reason
         _same_size(frames[0], frames[-1], number)
@@ -41,12 +41,12 @@ def encode(content: Content, storage: Storage = Storage(), box: Box | None = Non
         frames[0].height,
         clip_sha256(frame.sha256 for frame in frames),
         frames[len(frames) // 2].dhash,
-        tuple(made.times_s),
-        made.meta,
+        tuple(result.times_s),
+        result.meta,
     )
 
 
 def _same_size(first: Encoded, frame: Encoded, number: int) -> None:
     if (frame.width, frame.height) != (first.width, first.height):
-        found = f"{frame.width}x{frame.height}, the first {first.width}x{first.height}"
-        raise BadImage(f"frame {number} is {found}: the frames of a clip have one size")
+        sizes = f"{frame.width}x{frame.height}, the first {first.width}x{first.height}"
+        raise BadImage(f"frame {number} is {sizes}: the frames of a clip have one size")

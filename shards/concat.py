@@ -81,8 +81,8 @@ class Merged(Dataset):
         paths = [part.table(["path"]).column(0) for part in self.parts]
 
         def named(row: int) -> str:
-            which, own = self._place(row)
-            return f"{self.parts[which].folder}: {paths[which][own]}"
+            which, local = self._place(row)
+            return f"{self.parts[which].folder}: {paths[which][local]}"
 
         twins = [("same pixels", pixels[row]) if pixels[row] >= 0 else ("same group", groups[row]) for row in rows[:EXAMPLES]]
         return "\n".join(f"  {named(row)}: {what} as {named(twin)}" for row, (what, twin) in zip(rows, twins, strict=False))
@@ -104,8 +104,8 @@ class Merged(Dataset):
 
     @cached_property
     def _merged_names(self) -> list[str]:
-        own = {column for part in self.parts for column in part.info.layout.columns}
-        names = dict.fromkeys(name for part in self.parts for name in part.names if name not in own)
+        targets = {column for part in self.parts for column in part.info.layout.columns}
+        names = dict.fromkeys(name for part in self.parts for name in part.names if name not in targets)
         return [*names, *self.info.layout.columns]
 
     @property
@@ -164,31 +164,31 @@ class Merged(Dataset):
         columns = {_key(merged, name): i for i, name in enumerate(merged.names)}
         values = np.full((int(self.starts[-1]), len(merged.names)), np.nan, np.float32)
         for part, start in zip(self.parts, self.starts[:-1], strict=True):
-            own = next((o for o in part.info.layout.outputs if o.name == output), None)
-            if own is None:
+            layout = next((o for o in part.info.layout.outputs if o.name == output), None)
+            if layout is None:
                 continue
-            found = part.targets(output)
-            here = values[start : start + len(found)]
+            local_targets = part.targets(output)
+            here = values[start : start + len(local_targets)]
             if merged.kind == "classes":
-                here[~np.isnan(found).any(1)] = 0
-            here[:, [columns[_key(own, name)] for name in own.names]] = found
+                here[~np.isnan(local_targets).any(1)] = 0
+            here[:, [columns[_key(layout, name)] for name in layout.names]] = local_targets
         return values
 
     def image(self, sample: int) -> np.ndarray:
-        which, own = self._place(sample)
-        return self.parts[which].image(own)
+        which, local = self._place(sample)
+        return self.parts[which].image(local)
 
     def frames(self, sample: int, chosen: Sequence[int] | np.ndarray | None = None) -> list[np.ndarray]:
-        which, own = self._place(sample)
-        return self.parts[which].frames(own, chosen)
+        which, local = self._place(sample)
+        return self.parts[which].frames(local, chosen)
 
     def places(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
-        which, own = self._place(sample)
-        return self.parts[which].places(own)
+        which, local = self._place(sample)
+        return self.parts[which].places(local)
 
     def times_s(self, sample: int) -> np.ndarray:
-        which, own = self._place(sample)
-        return self.parts[which].times_s(own)
+        which, local = self._place(sample)
+        return self.parts[which].times_s(local)
 
     def _place(self, sample: int) -> tuple[int, int]:
         """The number of its dataset, and its own number there."""

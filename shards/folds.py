@@ -44,17 +44,17 @@ def fold_numbers(index: Index, rule: FoldRule, divided: np.ndarray) -> np.ndarra
         )
     of_group = np.full(len(names), -1)
     here, place = np.unique(codes[rows], return_inverse=True)
-    own = [names[code] for code in here.tolist()]
+    groups = [names[code] for code in here.tolist()]
     if rule.file:
-        of_group[here] = _from_file(index, rule, own)
+        of_group[here] = _from_file(index, rule, groups)
     else:
         level = _levels(index, rule.stratify)[rows] if rule.stratify else np.zeros(len(rows), np.int64)
         counts = np.zeros((len(here), level.max(initial=0) + 1))
         np.add.at(counts, (place, level), 1)
-        of_group[here] = assigned(counts, own, *_sizes(index, rule, len(here)))
-    found = np.full(len(codes), -1, np.int64)
-    found[rows] = of_group[codes[rows]]
-    return found
+        of_group[here] = assigned(counts, groups, *_sizes(index, rule, len(here)))
+    numbers = np.full(len(codes), -1, np.int64)
+    numbers[rows] = of_group[codes[rows]]
+    return numbers
 
 
 def assigned(counts: np.ndarray, names: list[str], folds: int, most: int) -> np.ndarray:
@@ -64,20 +64,20 @@ def assigned(counts: np.ndarray, names: list[str], folds: int, most: int) -> np.
     Source: scikit-learn's StratifiedGroupKFold, here with a limit and without chance.
     """
     share = counts / np.maximum(counts.sum(0), 1)  # of each level's rows
-    held, sizes, of_group = np.zeros((folds, counts.shape[1])), np.zeros(folds, np.int64), np.full(len(counts), -1)
+    filled, sizes, of_group = np.zeros((folds, counts.shape[1])), np.zeros(folds, np.int64), np.full(len(counts), -1)
     order = sorted(range(len(counts)), key=lambda g: (-counts[g].std(), -counts[g].sum(), names[g]))
     for group in order:
-        uneven = np.array([_uneven(held, fold, share[group]) for fold in range(folds)])
+        uneven = np.array([_uneven(filled, fold, share[group]) for fold in range(folds)])
         uneven[sizes >= most] = np.inf
         best = np.flatnonzero(uneven <= uneven.min() + 1e-12)
-        fold = best[np.lexsort((best, held[best].sum(1), sizes[best]))[0]]
-        of_group[group], held[fold], sizes[fold] = fold, held[fold] + share[group], sizes[fold] + 1
+        fold = best[np.lexsort((best, filled[best].sum(1), sizes[best]))[0]]
+        of_group[group], filled[fold], sizes[fold] = fold, filled[fold] + share[group], sizes[fold] + 1
     return of_group
 
 
-def _uneven(held: np.ndarray, fold: int, share: np.ndarray) -> float:
+def _uneven(filled: np.ndarray, fold: int, share: np.ndarray) -> float:
     """The mean over levels of the deviation between folds, if the fold took a group's shares."""
-    tried = held.copy()
+    tried = filled.copy()
     tried[fold] += share
     return float(tried.std(0).mean())
 
@@ -86,9 +86,9 @@ def _sizes(index: Index, rule: FoldRule, groups: int) -> tuple[int, int]:
     """How many folds, and how many groups the largest may have."""
     folds = rule.count if rule.count else -(-groups // (rule.leave or 1))
     if folds < 2 or folds > groups:
-        given = f"count: {rule.count}" if rule.count else f"leave: {rule.leave}"
+        option = f"count: {rule.count}" if rule.count else f"leave: {rule.leave}"
         raise InputError(
-            f"{index.folder}: data.folds: {given} makes {folds} folds of {groups} values of {rule.by}; "
+            f"{index.folder}: data.folds: {option} makes {folds} folds of {groups} values of {rule.by}; "
             f"expected 2 to {groups} folds"
         )
     return folds, rule.leave or groups
@@ -135,6 +135,6 @@ def _coded(index: Index, column: str) -> tuple[np.ndarray, list[str]]:
         return index.coded(column)
     values = index.column(column).astype(np.float64)
     names, codes = np.unique(values[~np.isnan(values)], return_inverse=True)
-    found = np.full(len(values), -1)
-    found[~np.isnan(values)] = codes
-    return found, [f"{name:g}" for name in names.tolist()]
+    all_codes = np.full(len(values), -1)
+    all_codes[~np.isnan(values)] = codes
+    return all_codes, [f"{name:g}" for name in names.tolist()]

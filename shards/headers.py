@@ -27,8 +27,8 @@ def size_of(data: bytes) -> tuple[int, int] | None:
             return _tiff(data, TIFF[data[:4]])
     except struct.error:  # cut short; the decoder says so
         return None
-    found = re.match(rb"P[1-6]\s+(?:#.*\s+)*(\d{1,9})\s+(?:#.*\s+)*(\d{1,9})\s", data[:4096])
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.match(rb"P[1-6]\s+(?:#.*\s+)*(\d{1,9})\s+(?:#.*\s+)*(\d{1,9})\s", data[:4096])
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def jpeg_frame(data: bytes) -> int:
@@ -60,10 +60,10 @@ def _webp(data: bytes) -> tuple[int, int] | None:
 
 def _tiff(data: bytes, order: str) -> tuple[int, int] | None:
     """Tags 256 (width) and 257 (height) of the first directory; their values are 16 or 32 bits."""
-    directory, held = _whole(data, 4, f"{order}I"), dict[int, int]()
+    directory, tags = _whole(data, 4, f"{order}I"), dict[int, int]()
     for i in range(_whole(data, directory, f"{order}H")):
         at = directory + 2 + 12 * i
         tag, kind = _whole(data, at, f"{order}H"), _whole(data, at + 2, f"{order}H")
         if tag in (256, 257):
-            held[tag] = _whole(data, at + 8, f"{order}H" if kind == 3 else f"{order}I")
-    return (held[256], held[257]) if len(held) == 2 else None
+            tags[tag] = _whole(data, at + 8, f"{order}H" if kind == 3 else f"{order}I")
+    return (tags[256], tags[257]) if len(tags) == 2 else None

@@ -98,8 +98,8 @@ class Index:
     def places(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
         """(T,) int64 offsets in the tar and sizes of the image members, in the order of the frames."""
         starts, offsets = self._lists("offset")
-        own = slice(starts[sample], starts[sample + 1])
-        return offsets[own], self._lists("size")[1][own]
+        frames = slice(starts[sample], starts[sample + 1])
+        return offsets[frames], self._lists("size")[1][frames]
 
     def times_s(self, sample: int) -> np.ndarray:
         """(T,) float32 seconds of each frame in its recording; (0,) of a picture."""

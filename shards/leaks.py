@@ -52,10 +52,10 @@ def held_out_elsewhere(codes: np.ndarray, held_out: np.ndarray, dataset: np.ndar
     codes: (N,) int, equal ones are one picture or one group, -1 is none. held_out: (N,) bool.
     dataset: (N,) the number of each row's dataset, ascending.
     """
-    rows, found = np.flatnonzero(held_out & (codes >= 0)), np.full(len(codes), -1)
+    rows, twins = np.flatnonzero(held_out & (codes >= 0)), np.full(len(codes), -1)
     for order in (rows, rows[::-1]):  # if any row of a code is of another dataset, then its last or its first is
         last = np.full(codes.max(initial=-1) + 2, -1)  # by code; the code -1 finds the end, which stays -1
         last[codes[order]] = order
         twin = last[codes]
-        found = np.where((twin >= 0) & (dataset[twin] != dataset), twin, found)
-    return found
+        twins = np.where((twin >= 0) & (dataset[twin] != dataset), twin, twins)
+    return twins

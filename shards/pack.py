@@ -138,19 +138,19 @@ class _Packing:
 
     def _place(self, result: Result, writer: Writer, tally: Tally, held_out: HeldOut) -> None:
         """Where a sample goes: into a tar, or among the rejected or the duplicates."""
-        sample, made = result.sample, result.encoded
-        if isinstance(made, BadImage):
-            tally.rejected.append((sample.path, str(made)))
+        sample, encoded = result.sample, result.encoded
+        if isinstance(encoded, BadImage):
+            tally.rejected.append((sample.path, str(encoded)))
             return
-        sample = _carved(sample, made.sha256, self.calib, held_out)
-        leak = held_out.check(sample, made.sha256)
+        sample = _carved(sample, encoded.sha256, self.calib, held_out)
+        leak = held_out.check(sample, encoded.sha256)
         if leak:
             tally.leaks.append(leak)
             if leak.dropped:
                 return
         tally.counts[sample.split] += 1
-        tally.hashes["train" if sample.split == "train" else "held out"].append(made.dhash)
-        writer.add(sample, made, result)
+        tally.hashes["train" if sample.split == "train" else "held out"].append(encoded.dhash)
+        writer.add(sample, encoded, result)
 
     def _results(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[Result]:
         """In the order of the samples: first what the journal knows, then what is encoded now."""
@@ -198,7 +198,7 @@ def _encoded(samples: Iterable[Sample], pool: ThreadPoolExecutor, storage: Stora
             return reason
 
     waiting: deque[tuple[Sample, str, int, Future[Encoded | EncodedClip | BadImage]]] = deque()
-    held = 0
+    in_flight = 0
 
     def oldest() -> Result:
         sample, mark, _, future = waiting.popleft()
@@ -206,11 +206,11 @@ def _encoded(samples: Iterable[Sample], pool: ThreadPoolExecutor, storage: Stora
 
     for sample in samples:
         mark, size = stamp(sample)
-        while waiting and (len(waiting) >= most or held + size > IN_FLIGHT_BYTES):
-            held -= waiting[0][2]
+        while waiting and (len(waiting) >= most or in_flight + size > IN_FLIGHT_BYTES):
+            in_flight -= waiting[0][2]
             yield oldest()
         waiting.append((sample, mark, size, pool.submit(attempt, sample)))
-        held += size
+        in_flight += size
     while waiting:
         yield oldest()
 

@@ -93,19 +93,20 @@ class Journal:
         self.valid += len(line)
         if len(record) == 2:
             return Result(sample, BadImage(record[1]), stamp, replayed=True)
-        return Result(sample, _made(*record[1:]), stamp, replayed=True)
+        return Result(sample, _encoded(*record[1:]), stamp, replayed=True)
 
     def add(self, result: Result) -> None:
         """Note a result whose picture has been handed to its tar."""
         if result.replayed:
             return
-        made = result.encoded
-        record: list[Any] = [result.stamp, str(made)]
-        if isinstance(made, Encoded):
-            record = [result.stamp, made.extension, made.width, made.height, made.sha256.hex(), made.dhash, len(made.data)]
-        elif isinstance(made, EncodedClip):
-            record = [result.stamp, made.extensions, made.width, made.height, made.sha256.hex(), made.dhash]
-            record += [[len(data) for data in made.data], made.times_s, dict(made.meta)]
+        encoded = result.encoded
+        record: list[Any] = [result.stamp, str(encoded)]
+        if isinstance(encoded, Encoded):
+            record = [result.stamp, encoded.extension, encoded.width, encoded.height, encoded.sha256.hex(), encoded.dhash]
+            record += [len(encoded.data)]
+        elif isinstance(encoded, EncodedClip):
+            record = [result.stamp, encoded.extensions, encoded.width, encoded.height, encoded.sha256.hex(), encoded.dhash]
+            record += [[len(data) for data in encoded.data], encoded.times_s, dict(encoded.meta)]
         self.waiting.append(json.dumps(record).encode() + b"\n")
         if len(self.waiting) >= COMMIT_SAMPLES or time.monotonic() - self.committed >= COMMIT_S:
             self.commit()
@@ -167,8 +168,8 @@ def stamp(sample: Sample) -> tuple[str, int]:
     for it.
     """
     image = sample.image
-    held = image.frames if isinstance(image, Clip) else image.files if isinstance(image, Recording) else (image,)
-    parts = [_seen(part) for part in held]
+    contents = image.frames if isinstance(image, Clip) else image.files if isinstance(image, Recording) else (image,)
+    parts = [_seen(part) for part in contents]
     size, seen = sum(part[1] for part in parts), " ".join(part[0] for part in parts if part[0])
     known = (sample.path, sample.split, sample.targets, sample.source, sample.group, sample.weight, sample.confidence)
     text = repr((seen, *known, sample.meta, sample.box))
@@ -183,16 +184,16 @@ def _seen(image: object) -> tuple[str, int]:
             names = sorted(entry.name for entry in os.scandir(image)) if S_ISDIR(stat.st_mode) else []
         except OSError as error:
             return str(error.errno), 0
-        own = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-        held = [_seen(image / name) for name in names]
-        return " ".join([own, *(f"{name} {part[0]}" for name, part in zip(names, held, strict=True))]), stat.st_size
+        facts = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        entries = [_seen(image / name) for name in names]
+        return " ".join([facts, *(f"{name} {part[0]}" for name, part in zip(names, entries, strict=True))]), stat.st_size
     if not isinstance(image, bytes | np.ndarray):
         return "", 0
     data = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else np.ascontiguousarray(image)
     return f"{zlib.crc32(data.data)} {data.shape}", data.nbytes
 
 
-def _made(extension: Any, width: int, height: int, sha256: str, dhash: int, size: Any, *clip: Any) -> Encoded | EncodedClip:
+def _encoded(extension: Any, width: int, height: int, sha256: str, dhash: int, size: Any, *clip: Any) -> Encoded | EncodedClip:
     """What a record says of a picture, or of a clip, whose times and meta stand behind."""
     if not clip:
         return Encoded(bytes(size), extension, width, height, bytes.fromhex(sha256), dhash)
@@ -216,7 +217,7 @@ def _record(line: bytes) -> list[Any]:
 def _changed(folder: Path, facts: dict[str, Any]) -> list[str]:
     """What differs from the packing that lies there, in words; empty where it can be continued."""
     try:
-        held = json.loads((folder / FACTS).read_text())
-        return [MEANING[name] for name in facts if held.get(name) != json.loads(json.dumps(facts[name]))]
+        before = json.loads((folder / FACTS).read_text())
+        return [MEANING[name] for name in facts if before.get(name) != json.loads(json.dumps(facts[name]))]
     except (OSError, ValueError, AttributeError):
         return ["journal"]

@@ -45,8 +45,8 @@ class Recording(ABC):
         """What is read: if one of them changes, a packing that was interrupted reads it again."""
 
     @abstractmethod
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
-        """The clip; `keep` makes of a frame what is stored, so that no more than one is in memory as pixels.
+    def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
+        """The clip; `encode_frame` makes of a frame what is stored, so that no more than one is in memory as pixels.
 
         Raises: BadImage with the reason that stands in `rejected.csv`.
         """

@@ -77,8 +77,8 @@ class TargetLayout:
         for output in self.outputs:
             if output.name == name:
                 return output
-        found = ", ".join(o.name for o in self.outputs)
-        raise InputError(f"the dataset has no output {name!r}; it has: {found}. Pack it with such labels, or train another task")
+        names = ", ".join(o.name for o in self.outputs)
+        raise InputError(f"the dataset has no output {name!r}; it has: {names}. Pack it with such labels, or train another task")
 
     @property
     def first_classes(self) -> Output | None:

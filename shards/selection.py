@@ -53,10 +53,10 @@ def select(index: Index, wanted: Selection) -> np.ndarray:
         keep &= index.column("confidence") >= np.float32(wanted.confidence_min)
         _some_left(index, wanted, keep, f"confidence_min {wanted.confidence_min}")
     for column, values in wanted.where.items():
-        found = equals(index, column, values)
-        if not found.any():
+        matches = equals(index, column, values)
+        if not matches.any():
             raise InputError(f"{index.folder}: no row has {_either(column, values)}{_offer(index, column, values)}")
-        keep &= found
+        keep &= matches
         _some_left(index, wanted, keep, _either(column, values))
     return np.flatnonzero(keep)
 
@@ -70,8 +70,8 @@ def equals(index: Index, column: str, values: tuple[Value, ...]) -> np.ndarray:
     for value in values:
         if isinstance(value, str):
             raise InputError(f"{index.folder}: column {column} holds numbers, not {value!r}")
-    found = index.column(column)
-    return np.isin(found, np.array(values, found.dtype))
+    cells = index.column(column)
+    return np.isin(cells, np.array(values, cells.dtype))
 
 
 def present(index: Index, column: str, rows: np.ndarray | None = None) -> list[str]:
@@ -128,15 +128,15 @@ def fold_list(index: Index, rule: FoldRule | None, splits: tuple[str, ...]) -> l
     if rule:
         numbers = fold_numbers(index, rule, divided)
         return np.unique(numbers[numbers >= 0]).tolist()
-    found = [] if not index.has(FOLD) else index.column(FOLD)[divided].tolist()
-    held = {str(value) for value in found if value is not None and value == value}
+    cells = [] if not index.has(FOLD) else index.column(FOLD)[divided].tolist()
+    distinct = {str(value) for value in cells if value is not None and value == value}
     try:
-        whole = sorted({int(float(value)) for value in held if float(value).is_integer()})
+        whole = sorted({int(float(value)) for value in distinct if float(value).is_integer()})
     except ValueError:
         whole = []
-    if len(whole) < 2 or len(whole) < len(held):
+    if len(whole) < 2 or len(whole) < len(distinct):
         raise InputError(
-            f"{index.folder}: {FOLD} holds {', '.join(sorted(held)[:10]) or 'nothing'}; expected two whole numbers or more. "
+            f"{index.folder}: {FOLD} holds {', '.join(sorted(distinct)[:10]) or 'nothing'}; expected two whole numbers or more. "
             "Make folds of groups: --set data.folds.leave=2, or --set data.folds.count=5"
         )
     return whole
@@ -168,6 +168,6 @@ def _offer(index: Index, column: str, values: tuple[Value, ...]) -> str:
     if index.is_text(column):
         names = present(index, column)
         return f"{nearest(str(values[0]), names)}; it has: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}"
-    found = index.column(column)
-    found = np.unique(found[~np.isnan(found)])
-    return f"; it has: {', '.join(f'{value:g}' for value in found[:10])}{' ...' if len(found) > 10 else ''}"
+    numbers = index.column(column)
+    numbers = np.unique(numbers[~np.isnan(numbers)])
+    return f"; it has: {', '.join(f'{value:g}' for value in numbers[:10])}{' ...' if len(numbers) > 10 else ''}"

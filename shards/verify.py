@@ -71,8 +71,8 @@ def _damage(dataset: Dataset, sample: int, tar: np.ndarray, targets: np.ndarray)
             hashes.append(pixel_sha256(decode(tar[offset : offset + size])))
         except BadImage as reason:
             return f"the image of {name} (bytes {offset} to {offset + size}): {reason}"
-    found = hashes[0] if dataset.info.clip is None else clip_sha256(hashes)
-    if found != dataset.column("sha256")[sample]:
+    pixels = hashes[0] if dataset.info.clip is None else clip_sha256(hashes)
+    if pixels != dataset.column("sha256")[sample]:
         return f"the pixels of {key} (bytes {offsets[0]} to {offset + size})"
     at = offset + size + (-size % BLOCK)
     if tar[at : at + BLOCK].tobytes() != header(f"{key}.y.f32", targets.nbytes):

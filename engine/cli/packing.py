@@ -90,15 +90,15 @@ def typer_command(name: str) -> Any:
 
 def packer(declared: PackCommand) -> Callable[..., None]:
     """A function that packs, whose signature typer reads: the source's own parameters, then those of its parts, then OPTIONS."""
-    own = own_parameters(declared.build)
+    own_options = own_parameters(declared.build)
     parts = clip_parts.parameters(declared.crop, declared.parts)
-    required = [parameter for parameter in own if parameter.default is inspect.Parameter.empty]
-    optional = [parameter for parameter in own if parameter.default is not inspect.Parameter.empty]
+    required = [parameter for parameter in own_options if parameter.default is inspect.Parameter.empty]
+    optional = [parameter for parameter in own_options if parameter.default is not inspect.Parameter.empty]
     everything = [*required, parameter_of("out", Path, OUT), *optional, *parts, *common_parameters(declared)]
 
     def pack(**values: Any) -> None:
         part_values = {parameter.name: values.pop(parameter.name) for parameter in parts}
-        own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
+        own_values = {parameter.name: values.pop(parameter.name) for parameter in own_options}
         clip_parts.check(part_values, declared.animals)
         source = clip_parts.apply(declared.build(**own_values), **part_values)
         pack_source(source, **values)

@@ -29,35 +29,35 @@ def stats(
     from affect.shards.dataset import Dataset
 
     packed = Dataset(dataset)
-    found = statistics(packed)
+    counted = statistics(packed)
     title = f"{dataset}: {packed.info.num_samples:,} samples; labels: {packed.info.label_protocol}"
     print(title)
-    _print(packed, found)
+    _print(packed, counted)
     if plot:
-        dataset_plot(found.counts, found.shorter_side, found.splits, title, plot)
+        dataset_plot(counted.counts, counted.shorter_side, counted.splits, title, plot)
         print(plot)
     if order:
         _print_coverage(packed, order)
 
 
-def _print(packed: Dataset, found: Statistics) -> None:
+def _print(packed: Dataset, counted: Statistics) -> None:
     kinds = {output.name: output.kind for output in packed.info.layout.outputs}
     what = {
         "classes": "rows whose largest share it is",
         "multilabel": "rows above 0, of those labelled",
         "scalars": "rows above 0",
     }
-    for panel, names in found.counts.items():
+    for panel, names in counted.counts.items():
         print(f"{panel} ({kinds[panel]}): {what[kinds[panel]]}" if panel in kinds else panel)
-        lines = {**names, "not labelled": found.unlabelled.get(panel, [])}
+        lines = {**names, "not labelled": counted.unlabelled.get(panel, [])}
         labelled = _labelled(packed, panel) if kinds.get(panel) == "multilabel" else {}
         width = max(map(len, lines))
         for name, counts in lines.items():
             if name in names or any(counts):
                 of = [f" of {n:8,}" for n in labelled[name]] if name in labelled else [""] * len(counts)
-                by_split = (f"{n:8,}{m} {split}" for n, m, split in zip(counts, of, found.splits, strict=True))
+                by_split = (f"{n:8,}{m} {split}" for n, m, split in zip(counts, of, counted.splits, strict=True))
                 print(f"  {name:{width}s} " + ", ".join(by_split) + "  no positive" * (name in labelled and not any(counts)))
-    sizes = list(found.sizes.items())
+    sizes = list(counted.sizes.items())
     rest = f", {len(sizes) - 5:,} more" if len(sizes) > 5 else ""
     print("size: " + ", ".join(f"{name} {count:,}" for name, count in sizes[:5]) + rest)
 

@@ -66,10 +66,10 @@ class NpzSource:
             raise self._wrong("ids, which are whole numbers, or names")
         ids = class_map.ids if class_map else {name: i for i, name in enumerate(self.names)}
         by_id = {number: name for name, number in ids.items()}
-        found, place = np.unique(labels, return_inverse=True)
-        meant = [canonical(str(value)) if labels.dtype.kind == "U" else by_id.get(int(value), "") for value in found]
+        values, place = np.unique(labels, return_inverse=True)
+        meant = [canonical(str(value)) if labels.dtype.kind == "U" else by_id.get(int(value), "") for value in values]
         rows: list[np.ndarray | str] = []
-        for value, name, count in zip(found, meant, np.bincount(place).tolist(), strict=True):
+        for value, name, count in zip(values, meant, np.bincount(place).tolist(), strict=True):
             if name not in self.names:
                 self.uncovered[str(value)] += count
             row = np.eye(len(self.names))[self.names.index(name)] if name in self.names else "label not in the class map"
@@ -87,5 +87,7 @@ class NpzSource:
         return [row / row.sum() if row.any() else "no votes" for row in labels.astype(np.float64)]
 
     def _wrong(self, expected: str) -> InputError:
-        held = self.arrays
-        return InputError(f"{held.path}: {held.label}: found {held.labels.shape} {held.labels.dtype}, expected {expected}")
+        arrays = self.arrays
+        return InputError(
+            f"{arrays.path}: {arrays.label}: found {arrays.labels.shape} {arrays.labels.dtype}, expected {expected}"
+        )

@@ -36,9 +36,11 @@ class FolderSource:
         if stray:
             raise InputError(f"{root}: {stray[0]!r} stands beside the split folders {', '.join(self.splits)}; move it out")
         roots = self.splits or {"train": root}
-        found = {split: [d.name for d in _folders(folder)] for split, folder in roots.items()}
-        known = tuple(classes) if classes else tuple(found.get("train") or sorted({n for names in found.values() for n in names}))
-        for split, names in found.items():
+        folders = {split: [d.name for d in _folders(folder)] for split, folder in roots.items()}
+        known = (
+            tuple(classes) if classes else tuple(folders.get("train") or sorted({n for names in folders.values() for n in names}))
+        )
+        for split, names in folders.items():
             for name in names:
                 if name not in known:
                     where = roots[split] / name

@@ -35,29 +35,29 @@ class Columns:
 
     @classmethod
     def of(
-        cls, path: Path, found: tuple[str, ...], targets: dict[str, str], clip: str | None, group: str | None, label: str | None
+        cls, path: Path, columns: tuple[str, ...], targets: dict[str, str], clip: str | None, group: str | None, label: str | None
     ) -> Columns:
         """clip, group, label: the column's name where it is none of CLIPS, GROUPS, LABELS. Raises InputError."""
         for option, named in (("--clip-column", clip), ("--group-column", group), ("--label-column", label)):
-            _there(path, found, option, named)
+            _there(path, columns, option, named)
         for column in targets:
-            _there(path, found, "--column", column)
-        free = [column for column in found if column not in targets]
+            _there(path, columns, "--column", column)
+        free = [column for column in columns if column not in targets]
         clip, group, label = (
             named.casefold() if named else next((column for column in names if column in free), None)
             for named, names in ((clip, CLIPS), (group, GROUPS), (label, LABELS))
         )
         if clip is None:
             raise InputError(
-                f"{path}: no column with the path of the clip; found {', '.join(found)}; expected one of {', '.join(CLIPS)}, or "
-                "name it: --clip-column NAME"
+                f"{path}: no column with the path of the clip; found {', '.join(columns)}; expected one of {', '.join(CLIPS)}, "
+                "or name it: --clip-column NAME"
             )
         if not targets and label is None:
             raise InputError(
-                f"{path}: no column {LABELS[0]!r} and no --column, so there is no target; found {', '.join(found)}; a number "
+                f"{path}: no column {LABELS[0]!r} and no --column, so there is no target; found {', '.join(columns)}; a number "
                 "becomes one by --column NAME=OUTPUT, names by --label-column NAME"
             )
-        lacking = [column for column in BOX if column not in found]
+        lacking = [column for column in BOX if column not in columns]
         if 0 < len(lacking) < len(BOX):
             raise InputError(f"{path}: no column {lacking[0]!r}; a box has all of {', '.join(BOX)}")
         meta = tuple(column for column in free if column and column not in (clip, group, label, *KNOWN))
@@ -67,9 +67,11 @@ class Columns:
         return cls(clip, group, label, not lacking, targets, meta)
 
 
-def _there(path: Path, found: tuple[str, ...], option: str, named: str | None) -> None:
-    if named and named.casefold() not in found:
-        raise InputError(f"{path}: {option} {named}: no such column{nearest(named.casefold(), found)}; found {', '.join(found)}")
+def _there(path: Path, columns: tuple[str, ...], option: str, named: str | None) -> None:
+    if named and named.casefold() not in columns:
+        raise InputError(
+            f"{path}: {option} {named}: no such column{nearest(named.casefold(), columns)}; found {', '.join(columns)}"
+        )
 
 
 def target_column(column: str, name: str) -> str:
@@ -86,7 +88,7 @@ def scalar_outputs(targets: Iterable[str]) -> list[Output]:
         if name in names.setdefault(output, []):
             raise InputError(f"--column: two columns for {target}; expected one each")
         names[output].append(name)
-    return [Output(output, "scalars", tuple(held)) for output, held in names.items()]
+    return [Output(output, "scalars", tuple(scalars)) for output, scalars in names.items()]
 
 
 def column_pairs(columns: list[str]) -> dict[str, str]:
@@ -115,8 +117,8 @@ def box_of(row: Row) -> Box | None:
         return None
     x, y, width, height = (math.nan if (number := as_number(cell)) is None else number for cell in cells)
     if not (math.isfinite(x + y) and 0 < width < math.inf and 0 < height < math.inf):
-        found = ", ".join(f"{column} {cell!r}" for column, cell in zip(BOX, cells, strict=True))
-        row.wrong.append(f"found {found}; expected pixels, box_w and box_h above 0")
+        values = ", ".join(f"{column} {cell!r}" for column, cell in zip(BOX, cells, strict=True))
+        row.wrong.append(f"found {values}; expected pixels, box_w and box_h above 0")
     return y, x, y + height, x + width
 
 

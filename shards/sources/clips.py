@@ -71,10 +71,10 @@ class ClipsSource:
         if not root.is_dir():
             raise InputError(f"{root}: not a folder; expected the folder that the paths of {labels.name} start from")
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
-        found = header(labels, delimiter, (CLIPS[0], "group", LABELS[0]), "clip")
+        columns = header(labels, delimiter, (CLIPS[0], "group", LABELS[0]), "clip")
         asked = {column.casefold(): target_column(column, name) for column, name in (targets or {}).items()}
-        self.columns = Columns.of(labels, found, asked, clip_column, group_column, label_column)
-        self.table = Table(labels, delimiter, found, self.columns.clip, self.columns.label, None)
+        self.columns = Columns.of(labels, columns, asked, clip_column, group_column, label_column)
+        self.table = Table(labels, delimiter, columns, self.columns.clip, self.columns.label, None)
         self.root, self.clip, self.fps, self.val, self.filtered = root, clip, fps, val, Counter[str]()
         self.labels = Labels(class_map, classes) if self.columns.label else None
         self.classes: Output | None = None

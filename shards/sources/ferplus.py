@@ -140,8 +140,8 @@ def votes_of(arrays: FaceArrays) -> np.ndarray:
     """(N, 10) counts of an npz. Raises InputError where it holds something else."""
     path, votes = arrays.path, arrays.labels
     if votes.ndim != 2 or votes.shape[1] != 10 or votes.dtype.kind not in "iuf":
-        found = f"{arrays.label}: found {votes.shape} {votes.dtype}"
-        raise InputError(f"{path}: {found}, expected votes (N, 10): {', '.join(VOTES)}")
+        actual = f"{arrays.label}: found {votes.shape} {votes.dtype}"
+        raise InputError(f"{path}: {actual}, expected votes (N, 10): {', '.join(VOTES)}")
     if arrays.vote_names not in (None, VOTES):
         raise InputError(f"{path}: vote_names are {', '.join(arrays.vote_names)}; expected the order {', '.join(VOTES)}")
     return votes

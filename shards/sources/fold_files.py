@@ -35,12 +35,12 @@ class Folds:
             if type(fold) is not int or fold in train:
                 wrong.append(f"cv_folds: found fold {json.dumps(fold)} at {number}, expected whole numbers, each once")
                 continue
-            held, train[fold] = _names(entry.get("val_animals")), frozenset(_names(entry.get("train_animals")))
-            wrong += [f"fold {fold}: {name} is in val_animals and in train_animals" for name in sorted(train[fold] & set(held))]
-            wrong += [f"fold {fold}: {name} is one of test_animals, too" for name in sorted(test & (train[fold] | set(held)))]
-            if not held:
+            val, train[fold] = _names(entry.get("val_animals")), frozenset(_names(entry.get("train_animals")))
+            wrong += [f"fold {fold}: {name} is in val_animals and in train_animals" for name in sorted(train[fold] & set(val))]
+            wrong += [f"fold {fold}: {name} is one of test_animals, too" for name in sorted(test & (train[fold] | set(val)))]
+            if not val:
                 wrong.append(f"fold {fold}: no val_animals")
-            for name in dict.fromkeys(held):
+            for name in dict.fromkeys(val):
                 if fold_of.setdefault(name, fold) != fold:
                     wrong.append(f"{name} is in val_animals of folds {fold_of[name]} and {fold}; expected one fold an animal")
         if wrong:

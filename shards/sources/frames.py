@@ -103,24 +103,24 @@ class FrameFolder(Recording):
     def files(self) -> tuple[Path, ...]:
         return (self.path,)
 
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
+    def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
         paths, places = listed(self.path)
         if self.fps is None and self.facts != ClipFacts(self.facts.choice, self.facts.num_frames):
             raise BadImage("a folder of frames has no times: name their rate with --fps")
         times = places / (self.fps or 1.0)
         numbers, repeated = pick(times, self.facts)
-        kept: dict[int, Encoded] = {}
+        encoded: dict[int, Encoded] = {}
         for number in numbers:
-            if number not in kept:
-                kept[number] = encoded_frame(paths[number], keep)
+            if number not in encoded:
+                encoded[number] = encoded_frame(paths[number], encode_frame)
         gaps = float(places[-1] - (len(places) - 1))
         meta = {"repeated": float(repeated), "gaps": gaps, "time_from": "numbers" if self.fps is None else "fps"}
-        return Clip(tuple(kept[n] for n in numbers), tuple(times[numbers].tolist()), meta)
+        return Clip(tuple(encoded[n] for n in numbers), tuple(times[numbers].tolist()), meta)
 
 
-def encoded_frame(path: Path, keep: Callable[[Image], Encoded]) -> Encoded:
+def encoded_frame(path: Path, encode_frame: Callable[[Image], Encoded]) -> Encoded:
     try:
-        return keep(path)
+        return encode_frame(path)
     except BadImage as reason:
         raise BadImage(f"{path.name}: {reason}") from reason
 

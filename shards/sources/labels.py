@@ -18,17 +18,17 @@ class Labels:
     """Which class a cell means: an id by the class map, a name by the classes."""
 
     def __init__(self, class_map: ClassMap | None, classes: Sequence[str] | None, leave_out: bool = False) -> None:
-        given = classes or (class_map.names if class_map else ())
+        names = classes or (class_map.names if class_map else ())
         self.synonyms = class_map.synonyms if class_map else SYNONYMS
         self.by_id = {number: name for name, number in class_map.ids.items()} if class_map else {}
         self.origin = f"the class map {class_map.name!r}" if class_map and not classes else "the classes"
-        self.classes = {name.casefold(): name for name in (canonical(label, self.synonyms) for label in given)}
-        self.gathering = not given  # the rows say which classes there are
+        self.classes = {name.casefold(): name for name in (canonical(label, self.synonyms) for label in names)}
+        self.gathering = not names  # the rows say which classes there are
         self.leave_out = leave_out  # labels that are none of the classes are no mistake
         self.uncovered = Counter[str]()  # label -> its rows
         self.negatives: dict[str, str] = {}  # what a neg_label names while the classes are gathered -> where
-        if len(self.classes) < len(given):
-            raise InputError(f"--classes {','.join(given)}: two of these are one class; expected each once")
+        if len(self.classes) < len(names):
+            raise InputError(f"--classes {','.join(names)}: two of these are one class; expected each once")
 
     def close(self, path: Path) -> tuple[str, ...]:
         """The classes in the dataset's order; no more are taken."""
@@ -41,13 +41,13 @@ class Labels:
     def of(self, row: Row) -> str:
         """The class of a row; where it holds a name and an id, and there is a class map, they must agree."""
         named, column = row.table.name, row.table.label
-        found = self._meant(row, named if named and row.cells[named] else column or named or "")
+        meant = self._meant(row, named if named and row.cells[named] else column or named or "")
         number = _whole(row.cells[column]) if column else None
-        if named and found and self.by_id and number is not None:
+        if named and meant and self.by_id and number is not None:
             means = self.by_id.get(number, "nothing")
-            if means.casefold() != found.casefold():
-                row.wrong.append(f"{named} is {found}, but {column} is {number}, which means {means}; expected the same")
-        return found
+            if means.casefold() != meant.casefold():
+                row.wrong.append(f"{named} is {meant}, but {column} is {number}, which means {means}; expected the same")
+        return meant
 
     def negative(self, row: Row) -> str:
         return self._meant(row, "neg_label")
@@ -74,9 +74,9 @@ class Labels:
         return self.classes.get(name.casefold(), "")
 
     def _gather(self, row: Row, column: str, name: str) -> None:
-        held = self.negatives if column == "neg_label" else self.classes
-        held.setdefault(name.casefold(), row.where if column == "neg_label" else name)
-        if len(held) > MOST_CLASSES:
+        names = self.negatives if column == "neg_label" else self.classes
+        names.setdefault(name.casefold(), row.where if column == "neg_label" else name)
+        if len(names) > MOST_CLASSES:
             raise InputError(
                 f"{row.table.path}: column {column!r} holds more than {MOST_CLASSES} different names, expected classes"
             )

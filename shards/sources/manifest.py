@@ -66,14 +66,14 @@ class ManifestSource:
             raise InputError(f"--split {split}: unknown{nearest(split, SPLIT_NAMES)}; expected one of {', '.join(SPLITS)}")
         self.tables = [Table.open(path, {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)) for path in paths]
         columns = [set(table.columns) for table in self.tables]
-        if split is not None and all("split" in held for held in columns):
+        if split is not None and all("split" in names for names in columns):
             raise InputError(f"--split {split}: every CSV has its own column 'split'; leave the option out")
-        if margin and not any(held.issuperset(BOX) for held in columns):
+        if margin and not any(names.issuperset(BOX) for names in columns):
             raise InputError(f"--margin {margin:g}: no CSV has the columns {', '.join(BOX)}, so there is nothing to add it to")
         self.root, self.confidence_min, self.margin, self.val = root, confidence_min, margin, val
         self.split = SPLIT_NAMES[split.casefold()] if split is not None else None
         self.filtered = Counter[str]()
-        self.meta: dict[str, type] = {name: str for name in META if any(name in held for held in columns)}
+        self.meta: dict[str, type] = {name: str for name in META if any(name in names for names in columns)}
         self.labels = Labels(class_map, classes, leave_out)
         self.targets: dict[str, dict[str, float]] = {}  # class -> target columns; empty while the classes are gathered
         self._check()
@@ -177,8 +177,8 @@ class ManifestSource:
         top, left, bottom, right = (math.nan if (number := as_number(cell)) is None else number for cell in cells)
         height, width = bottom - top, right - left
         if not (0 < height < math.inf and 0 < width < math.inf):
-            found = ", ".join(f"{column} {cell!r}" for column, cell in zip(BOX, cells, strict=True))
-            row.wrong.append(f"found {found}; expected pixels, bottom > top and right > left")
+            values = ", ".join(f"{column} {cell!r}" for column, cell in zip(BOX, cells, strict=True))
+            row.wrong.append(f"found {values}; expected pixels, bottom > top and right > left")
         more = self.margin * max(height, width)
         return top - more, left - more, bottom + more, right + more
 

@@ -68,15 +68,15 @@ class ListedFrames(Recording):
     def files(self) -> tuple[Path, ...]:
         return self.paths
 
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
+    def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
         counted = np.array(self.numbers, np.float64) - self.numbers[0]
         step = np.diff(counted).min(initial=np.inf)
         times = counted / (self.fps or 1.0)
         chosen, repeated = pick(times, self.facts)
-        kept = {number: encoded_frame(self.paths[number], keep) for number in dict.fromkeys(chosen)}
+        encoded = {number: encoded_frame(self.paths[number], encode_frame) for number in dict.fromkeys(chosen)}
         gaps = math.floor(counted[-1] / step + 1e-9) - (len(counted) - 1) if len(counted) > 1 else 0
         meta = {"repeated": float(repeated), "gaps": float(gaps), "time_from": "fps" if self.fps else "numbers"}
-        return Clip(tuple(kept[number] for number in chosen), tuple(times[chosen].tolist()), meta)
+        return Clip(tuple(encoded[number] for number in chosen), tuple(times[chosen].tolist()), meta)
 
 
 class MouseSource:
@@ -99,8 +99,8 @@ class MouseSource:
         if root.resolve().name in (external or {}):
             raise InputError(f"--external {root.resolve().name}=...: that is the name of {root}; expected one name a cohort")
         self.images, self.files, self.videos = images, list[Path](), list[Video]()
-        self.own = self._read(root)
-        self.videos += self.own
+        self.root_videos = self._read(root)
+        self.videos += self.root_videos
         for name, folder in (external or {}).items():
             self.videos += self._read(folder, name)
         self.test = {*(external or {}), *test_cohorts}
@@ -172,12 +172,15 @@ class MouseSource:
     def _folds(self) -> dict[str, int]:
         """Video -> the fold in which it is tested; empty where there are no folds, or a video is tested in two."""
         tested, paths = dict[str, list[int]](), list[Path]()
-        rows, mouse = ({row.index: row for video in self.own for row in video.rows}, {v.name: v.cell("mouse") for v in self.own})
+        rows, mouse = (
+            {row.index: row for video in self.root_videos for row in video.rows},
+            {v.name: v.cell("mouse") for v in self.root_videos},
+        )
         for number, path, parts in read_folds(self.root):
             paths.append(path)
             used = {part: self._videos(path, part, sets, rows) for part, sets in parts.items()}
-            trained, held = ({mouse[name] or name for name in used[part]} for part in ("train", "test"))
-            if both := sorted(trained & held):
+            trained, tested_mice = ({mouse[name] or name for name in used[part]} for part in ("train", "test"))
+            if both := sorted(trained & tested_mice):
                 raise InputError(f"{path}: {len(both)} mice are trained on and tested:\n{first(both)}\nA mouse is of one part")
             for name in sorted(used["test"]):
                 tested.setdefault(name, []).append(number)
@@ -196,21 +199,21 @@ class MouseSource:
 
     def _videos(self, path: Path, part: str, sets: list[Any], rows: Mapping[Any, Row]) -> set[str]:
         """The videos that sets of rows are of. Raises InputError where a row is not there, or is labelled otherwise."""
-        found: set[str] = set()
+        videos: set[str] = set()
         for number, entry in enumerate(sets):
             where = f"{path}: {part} {number}"
             if not isinstance(entry, dict) or not isinstance(entry.get("indices"), list | tuple):
                 raise InputError(f"{where}: found {str(entry)[:40]}, expected {{indices: [rows], label}}")
             if lacking := [index for index in entry["indices"] if index not in rows]:
                 raise InputError(f"{where}: the table has no row {lacking[0]!r}; expected the labels of its {len(rows):,} rows")
-            given = entry.get("label")
-            said = "" if given is None else self._class(str(given))
+            label_text = entry.get("label")
+            set_class = "" if label_text is None else self._class(str(label_text))
             for index in entry["indices"]:
                 label = rows[index].cells["label"]
-                if said not in ("", self._class(label)):
+                if set_class not in ("", self._class(label)):
                     raise InputError(f"{where}: label {entry['label']!r}, but row {index!r} is {label or 'not labelled'}")
-                found.add(rows[index].cells["video"])
-        return found
+                videos.add(rows[index].cells["video"])
+        return videos
 
     def _some_there(self) -> None:
         probed = [self._path(video.rows[0]) for video in self.videos[:PROBED]]
@@ -223,14 +226,14 @@ def _clashes(video: Video) -> list[str]:
     """What a video has two of: then it is two videos with one name."""
     problems = []
     for column in ONE_EACH:
-        found = dict.fromkeys(row.cells.get(column, "") for row in video.rows)
-        if len(found) > 1:
-            told = " and ".join(map(repr, list(found)[:3]))
-            problems.append(f"video {video.name!r} has {column} {told}: two videos with one name, or a slip; name them apart")
+        values = dict.fromkeys(row.cells.get(column, "") for row in video.rows)
+        if len(values) > 1:
+            both = " and ".join(map(repr, list(values)[:3]))
+            problems.append(f"video {video.name!r} has {column} {both}: two videos with one name, or a slip; name them apart")
     folders = dict.fromkeys(str(Path(row.cells["image"]).parent) for row in video.rows)
     if len(folders) > 1 and not problems:
-        told = " and ".join(list(folders)[:3])
-        problems.append(f"video {video.name!r} has frames in {told}: two videos with one name; name them apart")
+        both = " and ".join(list(folders)[:3])
+        problems.append(f"video {video.name!r} has frames in {both}: two videos with one name; name them apart")
     return problems
 
 

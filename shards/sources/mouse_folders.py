@@ -36,18 +36,23 @@ class MouseFolders:
         for name, folder in (external or {}).items():
             if self.cohorts.setdefault(name, folder) is not folder:
                 raise InputError(f"--external {name}={folder}: {self.cohorts[name]} has that name; expected one name a cohort")
-        self.videos = {cohort: self._found(folder) for cohort, folder in self.cohorts.items()}
+        self.videos = {cohort: self._videos_of(folder) for cohort, folder in self.cohorts.items()}
 
     def samples(self) -> Iterator[Sample]:
         for cohort, videos in self.videos.items():
             for path in videos:
                 name, animal = path.parts[-3:-1]
-                own = cohort == self.root.resolve().name
+                at_home = cohort == self.root.resolve().name
                 place = path.relative_to(self.cohorts[cohort]).as_posix()
+                label = next(c for c in self.stress.names if c.casefold() == name.casefold())
                 yield Sample(
-                    recording(path, self.clip, self.fps), place if own else f"{cohort}/{place}", "train" if own else "test",
-                    self.stress.one_hot(next(c for c in self.stress.names if c.casefold() == name.casefold())), cohort, animal,
-                )  # fmt: skip
+                    recording(path, self.clip, self.fps),
+                    place if at_home else f"{cohort}/{place}",
+                    "train" if at_home else "test",
+                    self.stress.one_hot(label),
+                    cohort,
+                    animal,
+                )
 
     def fingerprint(self) -> dict[str, str]:
         """By names and sizes: the pixels are in the index."""
@@ -58,7 +63,7 @@ class MouseFolders:
                 digest.update(f"{cohort} {path.relative_to(self.cohorts[cohort]).as_posix()} {size}\n".encode())
         return {self.root.resolve().name: digest.hexdigest()}
 
-    def _found(self, root: Path) -> list[Path]:
+    def _videos_of(self, root: Path) -> list[Path]:
         """Of both classes, ascending."""
         form = f"{root}/<{' or '.join(self.stress.names)}>/<animal>/<video>"
         known, wrong, videos = [name.casefold() for name in self.stress.names], list[str](), list[Path]()
@@ -72,9 +77,9 @@ class MouseFolders:
                 else:
                     wrong.append(f"{animal}: in no animal's folder")
         if wrong or not videos:
-            found = f"{len(wrong):,} have no place" if wrong else "no videos"
+            problem = f"{len(wrong):,} have no place" if wrong else "no videos"
             remedy = "Name the classes after the folders: --classes NONE,STRESS"
-            raise InputError(f"{root}: {found}; expected {form}:\n{first(wrong or [root])}\n{remedy}")
+            raise InputError(f"{root}: {problem}; expected {form}:\n{first(wrong or [root])}\n{remedy}")
         return videos
 
 

@@ -48,8 +48,8 @@ def read_table(folder: Path) -> tuple[Path, list[Row]]:
         raise InputError(f"{path}: found no rows, expected one a frame")
     lacking = [column for column in COLUMNS if column not in rows[0].cells]
     if lacking:
-        found = ", ".join(rows[0].cells)
-        raise InputError(f"{path}: no column {lacking[0]!r}{nearest(lacking[0], rows[0].cells)}; found {found}")
+        columns = ", ".join(rows[0].cells)
+        raise InputError(f"{path}: no column {lacking[0]!r}{nearest(lacking[0], rows[0].cells)}; found {columns}")
     if 0 < len([column for column in BOX if column not in rows[0].cells]) < len(BOX):
         raise InputError(f"{path}: a box has all of {', '.join(BOX)}")
     wrong = [f"{row.where}: a box of {', '.join(row.cells[c] for c in BOX)}" for row in rows if not _box_fits(row)]
@@ -69,9 +69,9 @@ def _csv(path: Path) -> Iterator[Row]:
     for place, (line, cells) in enumerate(numbered):
         if len(cells) != len(columns):
             raise InputError(f"{path}:{line}: found {len(cells)} columns, expected {len(columns)}")
-        held = dict(zip(columns, cells, strict=True))
-        number = as_number(held.pop("", str(place)))
-        yield Row(f"{path}:{line}", int(number) if number is not None and number.is_integer() else cells[0], path.parent, held)
+        row = dict(zip(columns, cells, strict=True))
+        number = as_number(row.pop("", str(place)))
+        yield Row(f"{path}:{line}", int(number) if number is not None and number.is_integer() else cells[0], path.parent, row)
 
 
 def _records(path: Path) -> Iterator[Row]:
@@ -88,24 +88,24 @@ def _json(path: Path) -> Frame:
     """As pandas writes it: {columns: {row: value}}."""
     form = '{"image": {"0": "a/1.jpg", ...}, ...}, as DataFrame.to_json() writes it'
     value = read_json(path, form)
-    columns = {name: held for name, held in value.items() if isinstance(held, dict)}
+    columns = {name: rows for name, rows in value.items() if isinstance(rows, dict)}
     if len(columns) < len(value) or not columns:
         raise InputError(f"{path}: expected {form}")
     labels = list(next(iter(columns.values())))
-    if other := [name for name, held in columns.items() if list(held) != labels]:
+    if other := [name for name, rows in columns.items() if list(rows) != labels]:
         raise InputError(f"{path}: column {other[0]!r} has other rows than {next(iter(columns))!r}")
     index = [int(label) if label.isdecimal() else label for label in labels]
-    return Frame({name: list(held.values()) for name, held in columns.items()}, index)
+    return Frame({name: list(rows.values()) for name, rows in columns.items()}, index)
 
 
 def read_folds(folder: Path) -> Iterator[tuple[int, Path, dict[str, list[Any]]]]:
     """(number, file, {train, test}) of each, ascending; of two files with one number a JSON."""
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.suffix != ".json", path.name)):
         name = FOLD.fullmatch(path.stem)
         if name and path.is_file() and path.suffix in (".json", *PICKLES):
-            found.setdefault(int(name[1]), path)
-    for number, path in sorted(found.items()):
+            files.setdefault(int(name[1]), path)
+    for number, path in sorted(files.items()):
         form = "{train: [{indices, label}], test: [...]}"
         value = read_json(path, form) if path.suffix == ".json" else read_pickle(path)
         if not isinstance(value, dict) or not all(isinstance(value.get(part), list | tuple) for part in PARTS):

@@ -35,15 +35,17 @@ class TrialsSource(ClipsSource):
     def __init__(
         self, root: Path, labels: Path, clip: ClipFacts, *, high: int = HIGH, fps: float | None = None, val: float = 0.0
     ) -> None:
-        found = header(labels, ",", ("clip", "subject", LEVELS[0]), "trial")
-        self.level_column = next((name for name in LEVELS if name in found), "")
+        columns = header(labels, ",", ("clip", "subject", LEVELS[0]), "trial")
+        self.level_column = next((name for name in LEVELS if name in columns), "")
         if not self.level_column:
-            raise InputError(f"{labels}: no column {' or '.join(map(repr, LEVELS))}; found {', '.join(found)}")
+            raise InputError(f"{labels}: no column {' or '.join(map(repr, LEVELS))}; found {', '.join(columns)}")
         self.high, self.names, self.places, self.notes = high, dict[int, str](), dict[int, float](), list[str]()
         self.level = Output("level", "classes", ())
         super().__init__(root, labels, clip, {self.level_column: "score"}, fps=fps, val=val)
         self.layout = TargetLayout((STRESS, self.level, SCORE, *([self.classes] if self.classes else [])))
-        self.meta |= {"session_position": float} | ({"stimulus_s": float} if {"trigger_first_frame", "fps"} <= set(found) else {})
+        self.meta |= {"session_position": float} | (
+            {"stimulus_s": float} if {"trigger_first_frame", "fps"} <= set(columns) else {}
+        )
 
     def _check(self) -> None:
         self._read_levels()
@@ -52,12 +54,12 @@ class TrialsSource(ClipsSource):
     def _read_levels(self) -> None:
         """What the levels are called, and each trial's place in its session. Raises InputError with all that is wrong."""
         group, seen, wrong = self.columns.group, Counter[str](), list[str]()
-        given = next((name for name in POSITIONS if name in self.columns.meta), None)
+        position_column = next((name for name in POSITIONS if name in self.columns.meta), None)
         for row in self.table.rows():
             if row.wrong:
                 continue
             animal = row.cells[group] if group else ""
-            place = as_number(row.cells[given]) if given else float(seen[animal])
+            place = as_number(row.cells[position_column]) if position_column else float(seen[animal])
             self.places[row.line] = math.nan if place is None else place
             seen[animal] += 1
             number = as_number(row.cells[self.level_column] or "nan")
@@ -73,7 +75,7 @@ class TrialsSource(ClipsSource):
             has = ", ".join(map(str, sorted(self.names))) or "none"
             raise InputError(f"{self.table.path}: levels {has}; stress is {self.high} and more against 0; name it: --high LEVEL")
         self.level = Output("level", "classes", tuple(self.names[number] for number in sorted(self.names)))
-        if given is None:
+        if position_column is None:
             self.notes.append("meta.session_position: by the order of the rows of each animal; there is no such column")
 
     def _sample(self, row: Row) -> Sample | None:

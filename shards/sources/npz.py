@@ -44,9 +44,9 @@ class FaceArrays:
         except DAMAGED as error:
             raise InputError(f"{path}: not a readable npz ({error}); take a copy") from error
         for key in ("names", "fer2013"):
-            held = getattr(self, key)
-            if held is not None and len(held) != len(self.labels):
-                raise InputError(f"{path}: {len(held)} {key}, {len(self.labels)} {self.label}; expected one a picture")
+            values = getattr(self, key)
+            if values is not None and len(values) != len(self.labels):
+                raise InputError(f"{path}: {len(values)} {key}, {len(self.labels)} {self.label}; expected one a picture")
 
     def place(self, i: int) -> str:
         """What the i-th picture is called, for people."""
@@ -70,8 +70,8 @@ class FaceArrays:
                 shape, fortran, dtype = _header(stream)
                 face = self._face(shape, dtype)
                 if fortran:  # a picture's pixels are all over the array
-                    with np.load(self.path) as held:
-                        yield from held[self.image].reshape(len(self.labels), *face)
+                    with np.load(self.path) as arrays:
+                        yield from arrays[self.image].reshape(len(self.labels), *face)
                     return
                 size = math.prod(face)
                 for i in range(len(self.labels)):

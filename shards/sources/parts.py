@@ -20,7 +20,7 @@ from affect.shards.sources.video import VideoFile
 
 GRAY = 128  # of what is painted over
 LOOKED = 8  # frames of a clip in which the subject is searched
-Find = Callable[[np.ndarray], Box | None]  # (H, W, 3) uint8 RGB -> the box of the subject, None where it is not found
+Find = Callable[[np.ndarray], Box | None]  # (H, W, 3) uint8 RGB -> the box of the subject, None where there is none
 
 
 def sharpness(rgb: np.ndarray) -> float:
@@ -44,19 +44,19 @@ class _Changed:
         return list(getattr(self.source, "notes", ()))
 
     def fingerprint(self) -> dict[str, str]:
-        digest = hashlib.sha256(repr(self.said).encode()).hexdigest()
+        digest = hashlib.sha256(repr(self.settings).encode()).hexdigest()
         return self.source.fingerprint() | {type(self).__name__: digest}
 
     @property
-    def said(self) -> tuple[Any, ...]:
-        """What it was told."""
+    def settings(self) -> tuple[Any, ...]:
+        """What the fingerprint holds besides the source's own."""
         raise NotImplementedError
 
 
 class Sharpest(_Changed):
-    """Of each clip the `count` sharpest frames, in their order; a clip of fewer is kept whole.
+    """Of each clip the `count` sharpest frames, in their order; a clip of fewer is packed whole.
 
-    meta.sharpness: of the least sharp one that is kept. meta.left_out: frames.
+    meta.sharpness: of the least sharp one that is packed. meta.left_out: how many frames are not.
     """
 
     def __init__(self, source: Source, count: int) -> None:
@@ -64,7 +64,7 @@ class Sharpest(_Changed):
         self.count, self.meta = count, source.meta | {"sharpness": float, "left_out": float}
 
     @property
-    def said(self) -> tuple[Any, ...]:
+    def settings(self) -> tuple[Any, ...]:
         return (self.count,)
 
     def samples(self) -> Iterator[Sample]:
@@ -83,7 +83,7 @@ class Background(_Changed):
         self.box = box
 
     @property
-    def said(self) -> tuple[Any, ...]:
+    def settings(self) -> tuple[Any, ...]:
         return (self.box,)
 
     def samples(self) -> Iterator[Sample]:
@@ -100,9 +100,9 @@ class Background(_Changed):
 class Cropped(_Changed):
     """Each clip cut to its subject: one box a clip, so that what moves is the subject and not the box.
 
-    find: called in several threads. named: what it is. margin: share of the box's sides added on each of them. A clip that has a
-    box of its own keeps it. meta.found: in how many of LOOKED frames, spread over the clip, the subject was found; a clip
-    without any is rejected.
+    find: called in several threads. named: the detector as --crop gives it. margin: share of the box's sides that is added on each
+    of them. A clip that has a box of its own keeps it. meta.found: in how many of LOOKED frames, spread over the clip, the subject
+    was detected; a clip without any is rejected.
     """
 
     def __init__(self, source: Source, find: Find, named: str, margin: float = 0.1) -> None:
@@ -111,7 +111,7 @@ class Cropped(_Changed):
         self.meta = source.meta | {"found": float}
 
     @property
-    def said(self) -> tuple[Any, ...]:
+    def settings(self) -> tuple[Any, ...]:
         return self.named, self.margin
 
     def samples(self) -> Iterator[Sample]:
@@ -130,12 +130,12 @@ class SharpestFrames(Recording):
     def files(self) -> tuple[Path, ...]:
         return self.recording.files
 
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
-        whole = self.recording.clip(keep)
-        found = np.array([sharpness(decode(frame.data)) for frame in whole.frames if isinstance(frame, Encoded)])
-        kept = np.sort(np.argsort(-found, kind="stable")[: self.count])
-        meta = {"sharpness": float(found[kept].min()), "left_out": float(len(found) - len(kept))}
-        return Clip(tuple(whole.frames[i] for i in kept), tuple(whole.times_s[i] for i in kept), {**whole.meta, **meta})
+    def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
+        whole = self.recording.clip(encode_frame)
+        values = np.array([sharpness(decode(frame.data)) for frame in whole.frames if isinstance(frame, Encoded)])
+        chosen = np.sort(np.argsort(-values, kind="stable")[: self.count])
+        meta = {"sharpness": float(values[chosen].min()), "left_out": float(len(values) - len(chosen))}
+        return Clip(tuple(whole.frames[i] for i in chosen), tuple(whole.times_s[i] for i in chosen), {**whole.meta, **meta})
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ class AroundBox(Recording):
     def files(self) -> tuple[Path, ...]:
         return self.recording.files
 
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
-        return self.recording.clip(lambda frame: keep(painted(pixels(frame), self.box)))
+    def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
+        return self.recording.clip(lambda frame: encode_frame(painted(pixels(frame), self.box)))
 
 
 @dataclass(frozen=True)
@@ -161,13 +161,13 @@ class AtSubject(Recording):
     def files(self) -> tuple[Path, ...]:
         return self.recording.files
 
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
-        box, found = self._box()
-        whole = self.recording.clip(lambda frame: keep(pixels(frame, box)))
-        return replace(whole, meta={**whole.meta, "found": float(found)})
+    def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
+        box, num_frames = self._box()
+        whole = self.recording.clip(lambda frame: encode_frame(pixels(frame, box)))
+        return replace(whole, meta={**whole.meta, "found": float(num_frames)})
 
     def _box(self) -> tuple[Box, int]:
-        """(around all boxes that were found near their median one, with the margin; in how many frames). Few frames are read."""
+        """(around all boxes detected near their median one, with the margin; in how many frames). Few frames are read."""
         boxes = list[Box | None]()
 
         def look(frame: Image) -> Encoded:
@@ -176,15 +176,15 @@ class AtSubject(Recording):
 
         facts = replace(self.recording.facts, choice="uniform", num_frames=LOOKED, rate_hz=None)
         replace(self.recording, facts=facts).clip(look)
-        found = np.array([box for box in boxes if box is not None])  # (F, 4)
-        if not len(found):
+        detected = np.array([box for box in boxes if box is not None])  # (F, 4)
+        if not len(detected):
             raise BadImage(f"no subject found in {len(boxes)} frames spread over the clip")
-        middle, centre = np.median(found, axis=0), (found[:, :2] + found[:, 2:]) / 2
-        near = found[((centre > middle[:2]) & (centre < middle[2:])).all(1)]  # no other face, no slip of the detector
+        middle, centre = np.median(detected, axis=0), (detected[:, :2] + detected[:, 2:]) / 2
+        near = detected[((centre > middle[:2]) & (centre < middle[2:])).all(1)]  # no other face, no slip of the detector
         near = near if len(near) else middle[None]
         (top, left), (bottom, right) = near[:, :2].min(0).tolist(), near[:, 2:].max(0).tolist()
         down, across = self.margin * (bottom - top), self.margin * (right - left)
-        return (top - down, left - across, bottom + down, right + across), len(found)
+        return (top - down, left - across, bottom + down, right + across), len(detected)
 
 
 def painted(rgb: np.ndarray, box: Box) -> np.ndarray:

@@ -29,7 +29,7 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-class Made:
+class Call:
     """What a pickle would make by calling a name; its state comes after, if at all."""
 
     def __init__(self, name: Name, arguments: tuple[Any, ...]) -> None:
@@ -42,7 +42,7 @@ class Made:
 
 
 def parse(data: bytes) -> Any:
-    """The pickle's one value, in which `Made` stands for what it would call. Raises Refused."""
+    """The pickle's one value, in which `Call` stands for what it would call. Raises Refused."""
     machine = _Machine()
     for code, argument, _ in pickletools.genops(data):
         if code.name == "STOP":
@@ -91,22 +91,22 @@ class _Machine:
             name, module = self.stack.pop(), self.stack.pop()
         else:
             module, name = argument.split(" ", 1)
-        found = Name(str(module), str(name))
-        if str(found) not in KNOWN:
-            raise Refused(f"it calls {found}")
-        self.stack.append(found)
+        known = Name(str(module), str(name))
+        if str(known) not in KNOWN:
+            raise Refused(f"it calls {known}")
+        self.stack.append(known)
 
     def called(self, _: Any) -> None:
         arguments, name = self.stack.pop(), self.stack.pop()
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
             raise Refused(f"it calls {type(name).__name__}")
-        self.stack.append(Made(name, arguments))
+        self.stack.append(Call(name, arguments))
 
     def built(self, _: Any) -> None:
-        state, made = self.stack.pop(), self.stack[-1]
-        if not isinstance(made, Made) or made.state is not None:
-            raise Refused(f"it changes {made if isinstance(made, Name) else type(made).__name__}")
-        made.state = state
+        state, call = self.stack.pop(), self.stack[-1]
+        if not isinstance(call, Call) or call.state is not None:
+            raise Refused(f"it changes {call if isinstance(call, Name) else type(call).__name__}")
+        call.state = state
 
     def extended(self, _: Any) -> None:
         items = self.marked()
@@ -117,10 +117,10 @@ class _Machine:
         self.stack[-1].append(item)
 
     def filled(self, items: list[Any]) -> None:
-        held = self.stack[-1]
-        if not isinstance(held, dict):
-            raise Refused(f"it sets items of {type(held).__name__}")
-        held.update(zip(items[::2], items[1::2], strict=True))
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise Refused(f"it sets items of {type(target).__name__}")
+        target.update(zip(items[::2], items[1::2], strict=True))
 
     def pair(self, _: Any) -> None:
         self.filled([self.stack.pop(-2), self.stack.pop()])

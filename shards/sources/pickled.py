@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from affect.shards.errors import InputError
-from affect.shards.sources.pickle_machine import Made, Name, Refused, parse
+from affect.shards.sources.pickle_machine import Call, Name, Refused, parse
 
 KINDS = "biufSU"  # of numpy's plain types: bool, whole, unsigned, real, bytes, text
 MOST_ROWS = 10_000_000  # an index says in a few bytes how long it is
@@ -41,7 +41,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def plain(value: Any, read: dict[int, Any] | None = None) -> Any:
-    """The value with every `Made` read. read: what has been, by id: lists that hold one another often grow no larger here."""
+    """The value with every `Call` read. read: what has been, by id: lists that hold one another often grow no larger here."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     read = {} if read is None else read
@@ -57,20 +57,20 @@ def _read(value: Any, read: dict[int, Any]) -> Any:
         return type(value)(plain(item, read) for item in value)
     if isinstance(value, dict):
         return {plain(key, read): plain(item, read) for key, item in value.items()}
-    if isinstance(value, Made) and value.kind in READ:
+    if isinstance(value, Call) and value.kind in READ:
         return READ[value.kind](value)
     raise Refused(f"{_what(value)} where a value should be")
 
 
 def array(value: Any) -> np.ndarray:
     """Of numbers or texts; objects are plain values each."""
-    if isinstance(value, Made) and value.kind == "array of bytes":
+    if isinstance(value, Call) and value.kind == "array of bytes":
         data, dtype, shape, order = value.arguments
         return _shaped(_bytes(data), _dtype(dtype), shape, order)
-    if isinstance(value, Made) and value.kind == "array" and isinstance(value.state, tuple):
+    if isinstance(value, Call) and value.kind == "array" and isinstance(value.state, tuple):
         _, shape, dtype, by_columns, data = value.state
         return _shaped(data if isinstance(data, list) else _bytes(data), _dtype(dtype), shape, "F" if by_columns else "C")
-    if isinstance(value, Made) and value.kind == "texts":
+    if isinstance(value, Call) and value.kind == "texts":
         return _texts(value)
     raise Refused(f"{_what(value)} where an array should be")
 
@@ -87,38 +87,38 @@ def _shaped(data: bytes | list[Any], dtype: np.dtype, shape: tuple[int, ...], or
     return values.reshape(shape, order=order)  # type: ignore[call-overload]
 
 
-def _dtype(made: Any) -> np.dtype:
+def _dtype(call: Any) -> np.dtype:
     """Of a plain kind, or of objects."""
-    text = made.arguments[0] if isinstance(made, Made) and made.kind == "type" else made
-    order = made.state[1] if isinstance(made, Made) and made.state else "|"
+    text = call.arguments[0] if isinstance(call, Call) and call.kind == "type" else call
+    order = call.state[1] if isinstance(call, Call) and call.state else "|"
     if not isinstance(text, str) or not ((text[:1] in KINDS and text[1:].isdecimal()) or text in ("O8", "O")):
         raise Refused(f"an array of {_what(text)}")
     return np.dtype(object) if text[0] == "O" else np.dtype((order if order in "<>" else "") + text)
 
 
 def _bytes(value: Any) -> bytes:
-    if isinstance(value, Made) and value.kind == "bytes" and value.arguments[1] in ("latin1", "latin-1"):
+    if isinstance(value, Call) and value.kind == "bytes" and value.arguments[1] in ("latin1", "latin-1"):
         return str(value.arguments[0]).encode("latin1")
-    if isinstance(value, Made) and value.kind in ("buffer", "arrow buffer"):
+    if isinstance(value, Call) and value.kind in ("buffer", "arrow buffer"):
         return _bytes(value.arguments[0]) if value.arguments else b""
     if not isinstance(value, bytes | bytearray):
         raise Refused(f"{_what(value)} where bytes should be")
     return bytes(value)
 
 
-def _texts(made: Made) -> np.ndarray:
+def _texts(call: Call) -> np.ndarray:
     """(N,) objects of pandas' own texts, which Arrow holds: where each begins, and all of them as UTF-8."""
-    state = made.state[0] if isinstance(made.state, tuple) else made.state
-    held = next(value for value in state.values() if isinstance(value, Made) and value.kind.startswith("arrow"))
-    chunks = held.arguments[0] if held.kind == "arrow chunks" else [held]
+    state = call.state[0] if isinstance(call.state, tuple) else call.state
+    arrow = next(value for value in state.values() if isinstance(value, Call) and value.kind.startswith("arrow"))
+    chunks = arrow.arguments[0] if arrow.kind == "arrow chunks" else [arrow]
     texts = [text for chunk in chunks for text in _chunk(chunk)]
     values = np.empty(len(texts), object)
     values[:] = texts
     return values
 
 
-def _chunk(made: Made) -> list[str | None]:
-    kind, length, _, offset, (valid, starts, data), *_ = made.arguments[0]
+def _chunk(call: Call) -> list[str | None]:
+    kind, length, _, offset, (valid, starts, data), *_ = call.arguments[0]
     wide = {"large_string": "<i8", "string": "<i4"}.get(str(kind.arguments[0]))
     if wide is None:
         raise Refused(f"an Arrow array of {kind.arguments[0]}")
@@ -131,11 +131,11 @@ def _chunk(made: Made) -> list[str | None]:
     return [text[start:end].decode() if there else None for start, end, there in pairs]
 
 
-def _index(made: Made) -> list[Any]:
+def _index(call: Call) -> list[Any]:
     """The labels of an axis."""
-    if made.kind != "index":
-        raise Refused(f"{_what(made)} where an index should be")
-    _, facts = made.arguments
+    if call.kind != "index":
+        raise Refused(f"{_what(call)} where an index should be")
+    _, facts = call.arguments
     if "data" in facts:
         return array(facts["data"]).tolist()
     labels = range(facts["start"], facts["stop"], facts["step"])
@@ -144,11 +144,11 @@ def _index(made: Made) -> list[Any]:
     return list(labels)
 
 
-def _frame(made: Made) -> Frame:
+def _frame(call: Call) -> Frame:
     """Its columns lie in blocks (columns, rows) of one type each."""
-    state: dict[str, Any] = made.state if isinstance(made.state, dict) else {}
+    state: dict[str, Any] = call.state if isinstance(call.state, dict) else {}
     manager = state.get("_mgr", state.get("_data"))
-    if not isinstance(manager, Made) or manager.kind != "blocks" or not manager.arguments:
+    if not isinstance(manager, Call) or manager.kind != "blocks" or not manager.arguments:
         raise Refused("a DataFrame of another version of pandas")
     blocks, (names, rows) = manager.arguments
     names, index = _index(names), _index(rows)
@@ -156,7 +156,7 @@ def _frame(made: Made) -> Frame:
     for block in blocks:
         values, places, _ = block.arguments
         values = array(values)
-        at = range(*places.arguments) if isinstance(places, Made) else array(places).tolist()
+        at = range(*places.arguments) if isinstance(places, Call) else array(places).tolist()
         for place, column in zip(at, values.reshape(len(at), -1), strict=True):
             columns[names[place]] = column.tolist()
     if len(columns) != len(names) or any(len(values) != len(index) for values in columns.values()):
@@ -166,23 +166,23 @@ def _frame(made: Made) -> Frame:
     return Frame({name: columns[name] for name in names}, index)
 
 
-def _scalar(made: Made) -> Any:
-    dtype, data = made.arguments
+def _scalar(call: Call) -> Any:
+    dtype, data = call.arguments
     return _shaped(_bytes(data), _dtype(dtype), (1,), "C")[0].item()
 
 
 def _what(value: Any) -> str:
-    if isinstance(value, Made | Name):
-        return str(value.name if isinstance(value, Made) else value)
+    if isinstance(value, Call | Name):
+        return str(value.name if isinstance(value, Call) else value)
     return repr(value)[:40] if isinstance(value, str | int | float | bytes | None) else type(value).__name__
 
 
-READ: dict[str, Callable[[Made], Any]] = {
+READ: dict[str, Callable[[Call], Any]] = {
     "frame": _frame,
     "index": _index,
-    "array": lambda made: array(made).tolist(),
-    "array of bytes": lambda made: array(made).tolist(),
-    "texts": lambda made: array(made).tolist(),
+    "array": lambda call: array(call).tolist(),
+    "array of bytes": lambda call: array(call).tolist(),
+    "texts": lambda call: array(call).tolist(),
     "scalar": _scalar,
     "bytes": _bytes,
     "buffer": _bytes,

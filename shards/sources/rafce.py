@@ -153,8 +153,8 @@ def _read(au: Path, emotion: Path, partition: Path, names: Mapping[str, str]) ->
     faults = [*wrong, *wrong_classes, *wrong_splits]
     blocks = [f"wrong lines: {len(faults):,}\n{first(faults, 2 * LISTED)}"] if faults else []
     files = {au: texts.keys(), emotion: classes.keys(), partition: splits.keys()}
-    for path, held in () if faults else files.items():  # a wrong line is missing, too: it is enough to say it once
-        missing = [name for name in dict.fromkeys(name for keys in files.values() for name in keys) if name not in held]
+    for path, names_there in () if faults else files.items():  # a wrong line is missing, too: it is enough to say it once
+        missing = [name for name in dict.fromkeys(name for keys in files.values() for name in keys) if name not in names_there]
         if missing:
             blocks.append(f"{path}: {len(missing):,} pictures of the other files have no row:\n{first(missing, LISTED)}")
     if blocks:

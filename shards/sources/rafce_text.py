@@ -68,13 +68,13 @@ def rows_of(path: Path, form: str, value: Callable[[str], T | None]) -> tuple[di
         if not line.strip():
             continue
         name, _, text = line.strip().partition(" ")
-        picture, found = stem_of(name), value(text.strip())
-        if PureWindowsPath(name).suffix.casefold() not in SUFFIXES or not text.strip() or found is None:
+        picture, parsed = stem_of(name), value(text.strip())
+        if PureWindowsPath(name).suffix.casefold() not in SUFFIXES or not text.strip() or parsed is None:
             wrong.append(f"{path}:{number}: found {line.strip()[:60]!r}, expected {form}")
         elif picture in rows:
             wrong.append(f"{path}:{number}: {name} stands there already, in line {lines[picture]}; expected a row a picture")
         else:
-            rows[picture], lines[picture] = found, number
+            rows[picture], lines[picture] = parsed, number
     if not rows:
         found_first = f":\n{first(wrong, 3)}" if wrong else ", it is empty"
         raise InputError(f"{path}: holds no row of the form {form}{found_first}")

@@ -36,17 +36,17 @@ class VideoFile(Recording):
     def files(self) -> tuple[Path, ...]:
         return (self.path,)
 
-    def clip(self, keep: Callable[[Image], Encoded]) -> Clip:
-        made = self._read(_of_packets(self.path), keep) or self._read(_of_frames(self.path), keep)
-        if made is None:
+    def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
+        clip = self._read(_of_packets(self.path), encode_frame) or self._read(_of_frames(self.path), encode_frame)
+        if clip is None:
             raise BadImage("its frames differ from one reading to the next")
-        return made
+        return clip
 
-    def _read(self, stamps: Stamps, keep: Callable[[Image], Encoded]) -> Clip | None:
+    def _read(self, stamps: Stamps, encode_frame: Callable[[Image], Encoded]) -> Clip | None:
         """The clip, if decoding gives the frames that `stamps` lists."""
         times = stamps.seconds()
         numbers, repeated = pick(times, self.facts)
-        kept, last = dict[int, Encoded](), max(numbers)
+        encoded, last = dict[int, Encoded](), max(numbers)
         wanted = set(numbers)
         for number, frame in enumerate(_decoded(self.path)):
             if number == len(stamps.pts) or frame.pts != stamps.pts[number]:
@@ -54,13 +54,13 @@ class VideoFile(Recording):
             if number in wanted:
                 if frame.is_corrupt:
                     raise BadImage(f"frame {number} ({times[number]:.3f} s) is damaged")
-                kept[number] = keep(_upright(frame))
+                encoded[number] = encode_frame(_upright(frame))
             if number == last:
                 break
-        if len(kept) < len(wanted):
+        if len(encoded) < len(wanted):
             return None
         meta: dict[str, str | float] = {"repeated": float(repeated), "gaps": 0.0, "time_from": stamps.origin}
-        return Clip(tuple(kept[n] for n in numbers), tuple(times[numbers].tolist()), meta)
+        return Clip(tuple(encoded[n] for n in numbers), tuple(times[numbers].tolist()), meta)
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ class Stamps:
 
 def _of_packets(path: Path) -> Stamps:
     with _opened(path) as (container, stream):
-        found = [(packet.pts, packet.is_discard) for packet in container.demux(stream) if packet.size]
-        shown = [pts for pts, discard in found if not discard]
-        if len(found) < stream.frames:
-            raise BadImage(f"cut short: {len(found)} of {stream.frames} frames are there")
+        packets = [(packet.pts, packet.is_discard) for packet in container.demux(stream) if packet.size]
+        shown = [pts for pts, discard in packets if not discard]
+        if len(packets) < stream.frames:
+            raise BadImage(f"cut short: {len(packets)} of {stream.frames} frames are there")
         known = sorted(pts for pts in shown if pts is not None)
         return Stamps([*known] if len(known) == len(shown) else [None] * len(shown), stream.time_base, _rate(stream))
 

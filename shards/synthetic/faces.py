@@ -101,5 +101,5 @@ def _surroundings(rng: np.random.Generator) -> tuple[list[Shape], list[Shape]]:
         for colour in colours[: rng.integers(2, 9)]
     ]
     angle, away = rng.uniform(-np.pi, np.pi), rng.uniform(0.5, 0.8)
-    held = blob((away * np.cos(angle), away * np.sin(angle)), rng.uniform(0.1, 0.22, 2))
-    return [Shape(blob((0, 0), (2, 2), 4), colours[8]), *clutter], [Shape(held, colours[9])]
+    occluder = blob((away * np.cos(angle), away * np.sin(angle)), rng.uniform(0.1, 0.22, 2))
+    return [Shape(blob((0, 0), (2, 2), 4), colours[8]), *clutter], [Shape(occluder, colours[9])]

@@ -227,8 +227,8 @@ class Listed(Recording):
     def files(self):
         return (self.folder,)
 
-    def clip(self, keep):
-        frames = tuple(keep(path) for path in sorted(self.folder.iterdir()))
+    def clip(self, encode_frame):
+        frames = tuple(encode_frame(path) for path in sorted(self.folder.iterdir()))
         return Clip(frames, tuple(range(len(frames))))
 
 
