@@ -23,7 +23,7 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
     """Train a run for each point of a grid, and choose one by sets that are kept apart from those reported."""
-    from affect.engine.config.sweep import plan
+    from affect.engine.sweep.sweep_plan import plan
 
     planned = plan(config, settings or [], out)
     from affect.engine.runs.folder import state_of

@@ -25,10 +25,10 @@ class ClipConfig(Section):
     frames: int = Field(ge=1, le=1024)
     choice: Literal["uniform", "window"] = "uniform"
     stride: int = Field(1, ge=1)
-    hop: int = Field(0, ge=0)  # 0: window beside window, frames * stride
+    hop: int = Field(0, ge=0)  # stored frames from one window to the next; 0: frames * stride, windows that do not overlap
     start_s: float | None = Field(None, allow_inf_nan=False)  # seconds in the recording; null: open
     end_s: float | None = Field(None, allow_inf_nan=False)
-    order: Literal["kept", "shuffled", "single"] = "kept"  # controls: the clip's frames at random, or its middle one throughout
+    order: Literal["kept", "shuffled", "single"] = "kept"  # for controls: the frames in random order, or the middle one repeated
 
     @model_validator(mode="after")
     def ordered(self) -> Self:
@@ -57,12 +57,12 @@ class ClaheConfig(Section):
 class StreamConfig(Section):
     """Read each tar from its first byte to its last: for storage that is remote (anything fsspec opens) or seeks slowly."""
 
-    buffer: int = Field(2048, ge=1)  # pictures held in memory, among which the order is random
+    buffer: int = Field(2048, ge=1)  # pictures in memory, drawn from at random
     tars: str = ""  # a folder or s3://bucket/path with the dataset's tars; empty: the dataset's folder
 
 
 class FoldsConfig(Section):
-    """Folds of whole groups, in place of the column meta.fold: so many, so many groups left out in each, or as a file says."""
+    """Folds of whole groups, in place of the column meta.fold: by their count, by the groups left out of each, or from a file."""
 
     by: str = "group"  # an index column; rows with the same value stay together
     count: int | None = Field(None, ge=2)
@@ -72,40 +72,42 @@ class FoldsConfig(Section):
 
     @model_validator(mode="after")
     def one_way(self) -> Self:
-        given = [name for name in ("count", "leave", "file") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"give one of count, leave, file; found {' and '.join(given) or 'none'}")
+        chosen = [name for name in ("count", "leave", "file") if getattr(self, name)]
+        if len(chosen) != 1:
+            raise ValueError(f"give one of count, leave, file; found {' and '.join(chosen) or 'none'}")
         if self.file and (self.stratify or self.by != "group"):
             raise ValueError("stratify, by: are for count and leave; a file says itself which groups validate where")
         return self
 
 
 class DataConfig(Section):
+    """Rows to train and validate on, how they are read, and what is done to pictures."""
+
     dataset: Path | list[Path]  # several are read as one, classes by name
     batch_size: BatchSize = 128  # samples per update, over all processes; auto: as many as memory holds
     # sqrt: a class as often as the root of its rows; balanced: all alike; weighted: by the column weight
     sampler: Literal["shuffle", "sqrt", "balanced", "weighted"] = "shuffle"
-    allow_double_correction: bool = False  # a sampler and class weights in the loss
-    sources: list[str] = Field(default_factory=list)  # of these only; empty: all
-    strict_sources: bool = False  # a named source without a row to train on is an error
+    allow_double_correction: bool = False  # correct imbalance by the sampler and by class weights in the loss
+    sources: list[str] = Field(default_factory=list)  # only rows of these sources; empty: all
+    strict_sources: bool = False  # a source in `sources` without a row to train on is an error
     fold: int | None = None  # its rows are validation, the others training; by `folds`, or the column meta.fold
     folds: FoldsConfig | None = None
-    confidence_min: float = Field(0.0, ge=0, le=1)  # of training rows
+    confidence_min: float = Field(0.0, ge=0, le=1)  # least confidence of training rows
     labelled: list[str] = Field(default_factory=list)  # outputs for which training rows must have a label
     where: Where = Field(default_factory=dict)  # index column -> the value or values that rows must have
     train_split: str = "train"
     val_split: str = "val"
     resize: float = Field(1.15, ge=1, le=2)  # evaluation: shorter side = resize * image_size, then the centre
     color: Literal["rgb", "gray"] = "rgb"
-    margin: float = Field(MARGIN, ge=0, le=2)  # of a package: room around a found face, to look like the training pictures
-    align: bool = False  # of a package: found faces are turned upright, as the training pictures were
+    margin: float = Field(MARGIN, ge=0, le=2)  # of a package: room around a detected face, as in the training pictures
+    align: bool = False  # of a package: detected faces are turned upright, as in the training pictures
     clahe: ClaheConfig | None = ClaheConfig()
     augment: AugmentConfig = AugmentConfig()
     clip: ClipConfig | None = None  # which frames of clips are seen; null: pictures
-    side: list[str] = Field(default_factory=list)  # numeric columns meta.NAME of clips, which join what is seen: data/side.py
+    side: list[str] = Field(default_factory=list)  # numeric columns meta.NAME that the model of clips sees as well
     loader: Literal["auto", "dali", "plain"] = "auto"
-    workers: int = Field(0, ge=0)  # threads that decode; 0: as many as suit the machine
-    stream: StreamConfig | None = None  # of the training rows; null: any sample by its place in the index
+    workers: int = Field(0, ge=0)  # threads that decode; 0: chosen by the machine
+    stream: StreamConfig | None = None  # how training rows are read; null: each sample at random by its place in the index
 
     @field_validator("batch_size")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a run learns from, as one hash: two runs with the same digest learn the same from the same rows."""
+"""The hash of a configuration: two runs with the same digest learn the same from the same rows."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import json
 from typing import Any
 
 NOT_LEARNED = ("loader", "workers", "margin", "align")  # of `data`
-WORDS = ("name", "stage", "species", "subject", "view", "chosen_on")  # what a run is called: nothing is learned from it
+NAMES = ("name", "stage", "species", "subject", "view", "chosen_on")  # nothing is learned from them
 
 
 def digest_of(value: dict[str, Any]) -> str:
-    """Of a configuration as it is written: one from before a setting came to be has the digest that it had."""
-    kept = {key: part for key, part in value.items() if key not in ("train", "calibration", *WORDS)}
-    kept["data"] = {key: part for key, part in kept["data"].items() if key not in NOT_LEARNED}
-    if clahe := kept["data"].get("clahe"):  # under the name that digests were made with
-        kept["data"]["clahe"] = {"clip" if key == "clip_limit" else key: part for key, part in clahe.items()}
-    kept["data"]["augment"] = dict(kept["data"].get("augment", {}))
-    kept["model"] = dict(kept["model"])
-    data, augment = kept["data"], kept["data"]["augment"]
+    """Hash a configuration as it is written in a file. Settings added later are left out where they are off: digests stay."""
+    learned = {key: part for key, part in value.items() if key not in ("train", "calibration", *NAMES)}
+    learned["data"] = {key: part for key, part in learned["data"].items() if key not in NOT_LEARNED}
+    if clahe := learned["data"].get("clahe"):  # under the name that digests were made with
+        learned["data"]["clahe"] = {"clip" if key == "clip_limit" else key: part for key, part in clahe.items()}
+    learned["data"]["augment"] = dict(learned["data"].get("augment", {}))
+    learned["model"] = dict(learned["model"])
+    data, augment = learned["data"], learned["data"]["augment"]
     for section, later in (
         (data, "clip"),
         (data, "folds"),
         (data, "side"),
         (augment, "stronger"),
-        (kept["model"], "options"),
-        (kept["model"], "mirror"),
+        (learned["model"], "options"),
+        (learned["model"], "mirror"),
     ):
-        if not section.get(later):  # a setting that came later: off, a run is what it was before
+        if not section.get(later):  # added later: where it is off, a run is what it was before
             section.pop(later, None)
-    kept["optim"] = {key: part for key, part in kept["optim"].items() if (key, part) != ("keep", "best")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    learned["optim"] = {key: part for key, part in learned["optim"].items() if (key, part) != ("keep", "best")}
+    return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()

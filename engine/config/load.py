@@ -27,7 +27,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parsed(setting: str) -> tuple[str, Any]:
-    """`a.b=c` of --set; the right side is read as YAML."""
+    """Split `a.b=c` of --set into the key and its value, which is read as YAML."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise InputError(f"--set {setting}: expected key=value, e.g. --set optim.lr=1e-3")
@@ -38,34 +38,34 @@ def parsed(setting: str) -> tuple[str, Any]:
 
 
 def as_number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text."""
+    """Return a number for a text that is one: YAML 1.1 reads 1e-3 as text."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
-def put(value: dict[str, Any], key: str, found: Any) -> None:
-    """Set `a.b` in nested settings; what stands in its way, as a section that is off, gives way."""
+def put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b` in nested settings; a value in its way, as of a section that is off, is replaced."""
     *parents, last = key.split(".")
     for parent in parents:
-        child = value.setdefault(parent, {})
+        child = settings.setdefault(parent, {})
         if not isinstance(child, dict):
-            child = value[parent] = {}
-        value = child
-    value[last] = found
+            child = settings[parent] = {}
+        settings = child
+    settings[last] = value
 
 
 def validated(kind: type[S], value: dict[str, Any], where: str) -> S:
-    """Raises InputError with every problem, each on a line that begins with `where`."""
-    found = attempt(kind, value)
-    if isinstance(found, list):
-        raise InputError("\n".join(f"{where}: {problem}" for problem in found))
-    return found
+    """Return the section. Raises InputError with every problem, each on a line that begins with `where`."""
+    result = attempt(kind, value)
+    if isinstance(result, list):
+        raise InputError("\n".join(f"{where}: {problem}" for problem in result))
+    return result
 
 
 def attempt(kind: type[S], value: dict[str, Any]) -> S | list[str]:
-    """The section, or its problems."""
+    """Return the section, or its problems."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -73,7 +73,7 @@ def attempt(kind: type[S], value: dict[str, Any]) -> S | list[str]:
 
 
 def _problem(kind: type[Section], error: Any) -> str:
-    """One pydantic error as `key: found, expected`, with the nearest valid name for an unknown key."""
+    """Describe one pydantic error as `key: found, expected`, with the nearest valid name for an unknown key."""
     keys = [str(k) for k in error["loc"]]
     if keys[:2] == ["loss", "terms"]:  # in a file, terms are keys of `loss`
         del keys[1]
@@ -85,7 +85,7 @@ def _problem(kind: type[Section], error: Any) -> str:
         by_option = "" if getattr(kind, "ONLY_IN_FILE", False) else f" or by --set {where}=..."
         return f"{where}: missing; it has no default. Set it in the file{by_option}"
     message = error["msg"].removeprefix("Value error, ")
-    if not where:  # what a whole run says of itself names its keys
+    if not where:  # problems of a whole run name their keys themselves
         return message
     return f"{where}: {message[0].lower()}{message[1:]}" + (
         "" if error["type"] == "value_error" else f", found {error['input']!r}"
@@ -103,7 +103,7 @@ def _keys_at(kind: Any, keys: list[str]) -> list[str]:
 
 
 def find_config(name: str) -> Path:
-    """A YAML file by path, or a config of the package by its name: `smoke`, `ferplus_rn18`."""
+    """Return a YAML file by its path, or a shipped config by its name: `smoke`, `ferplus_rn18`."""
     path = Path(name)
     if path.is_file():
         return path

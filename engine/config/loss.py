@@ -53,9 +53,9 @@ class ArcFaceConfig(Section):
 
 
 class TeacherConfig(Section):
-    """What a student learns from: a folder of `affect softlabels`, or a run that is asked in every step (`online`).
+    """The teacher of a student: a folder of `affect softlabels`, or a run that predicts every batch (`online`).
 
-    features: of `affect features`, for proto_kd's target `teacher`; an online run gives its own.
+    features: a file of `affect features`, for proto_kd's target `teacher`; an online run computes them itself.
     """
 
     soft_labels: str = ""
@@ -82,14 +82,14 @@ class TeacherConfig(Section):
 class AuConfig(Section):
     """Binary cross-entropy of action units, over the labelled ones.
 
-    Weak supervision, of labels that are doubtful: a small weight and some smoothing.
+    For doubtful labels, take a small weight and some smoothing.
     """
 
     weight: float = Field(1.0, ge=0)  # 0: the units are not learned
     pos_weight: Annotated[Literal["off", "balanced"], YAML_1_1] = "off"  # balanced: negatives / positives of the training rows
     pos_weight_max: float = Field(10.0, ge=1)
     smoothing: float = Field(0.0, ge=0, lt=1)  # a target y becomes (1 - x) y + x / 2
-    from_epoch: int = Field(0, ge=0)  # emotion alone before
+    from_epoch: int = Field(0, ge=0)  # before it the units have no weight
     full_epoch: int = Field(0, ge=0)  # the weight grows linearly and is whole from here on
 
     def ramp_at(self, epoch: int) -> float:
@@ -105,17 +105,19 @@ class ScalarsConfig(Section):
 
     moments: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # value of meta.moment -> weight of its rows
     weights: Annotated[Literal["off", "correlation"], YAML_1_1] = "off"  # correlation: of each scalar with the total
-    sum_weight: float = Field(0.1, ge=0)  # that the total be the sum of the others; 0: off
+    sum_weight: float = Field(0.1, ge=0)  # weight of the term that makes the total the sum of the others; 0: off
 
 
 class ResupConfig(Section):
-    """Two networks, each trained on a sample as far as they agree on it and the other one believes its label."""
+    """Two networks, each trained on a sample as far as they agree on it and the other one finds its label credible."""
 
-    warmup_epochs: float = Field(2.0, ge=0)  # over which the weights of samples go from 1 to what they are
+    warmup_epochs: float = Field(2.0, ge=0)  # over which the weights of samples go from 1 to their values
 
 
 class LossConfig(Section):
-    cross_entropy: float = Field(1.0, ge=0)  # weight of the task's own terms
+    """Weights and settings of the loss terms."""
+
+    cross_entropy: float = Field(1.0, ge=0)  # weight of the task's cross-entropy
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of two classes x is the distribution [1 - x / 2, x / 2]
     ordered: float = Field(1.0, ge=0)  # weight of the term of ordered classes (levels); 0: they are not learned
     neighbours: float = Field(0.0, ge=0)  # of ordered classes: a label becomes a Gaussian of this deviation, in levels; 0: off
@@ -135,9 +137,9 @@ class LossConfig(Section):
         """Every key that is no other setting names a term."""
         if not isinstance(value, dict):
             return value
-        own = {key: part for key, part in value.items() if key in cls.entries(declared=False)}
+        others = {key: part for key, part in value.items() if key in cls.entries(declared=False)}
         off = {key for key, part in value.items() if part is None and key in FIRST_TERMS}
-        return own | {"terms": {key: part for key, part in value.items() if key not in own and key not in off}}
+        return others | {"terms": {key: part for key, part in value.items() if key not in others and key not in off}}
 
     @model_serializer(mode="wrap")
     def as_in_a_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -148,8 +150,8 @@ class LossConfig(Section):
 
     @classmethod
     def entries(cls, *, declared: bool = True) -> dict[str, Any]:
-        own = {key: annotation for key, annotation in super().entries().items() if key != "terms"}
-        return own | term_settings() if declared else own
+        others = {key: annotation for key, annotation in super().entries().items() if key != "terms"}
+        return others | term_settings() if declared else others
 
     def settings(self, name: str, kind: type[T]) -> T:
         """Of a term that is on."""
@@ -179,7 +181,7 @@ class LossConfig(Section):
         if self.focal_gamma and self.arcface:
             raise ValueError("focal_gamma: with the ArcFace margin there is no focal loss here; take one: arcface: null")
         if self.focal_gamma and self.resup:
-            raise ValueError("focal_gamma: both it and resup weight samples by what the model thinks of them; take one")
+            raise ValueError("focal_gamma: both it and resup weight samples by the model's predictions; take one")
         if not self.cross_entropy and not self.terms:
             raise ValueError("cross_entropy: 0 leaves no loss")
         return self

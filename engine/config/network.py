@@ -10,7 +10,7 @@ from affect.engine.config.section import YAML_1_1, Section
 
 
 class TemporalConfig(Section):
-    """Of a model of clips: what turns the features of frames into those of the clip, and how frames are encoded."""
+    """For models of clips: the head that turns features of frames into those of the clip, and how frames are encoded."""
 
     head: Annotated[Literal["", "mean", "lstm_attention", "transformer", "attention_mil"], YAML_1_1] = ""  # empty: the task's
     hidden: int = Field(256, gt=0)  # width of the LSTM, or of the layer before a transformer's outputs
@@ -19,9 +19,9 @@ class TemporalConfig(Section):
     heads: int = Field(8, gt=0)
     feed: int = Field(2048, gt=0)
     differences: bool = False  # the head also sees how far each frame's features moved since the one before
-    networks: Literal[1, 2] = 1  # 2: side by side, each weighted by what the other thinks of a sample (ReSup)
+    networks: Literal[1, 2] = 1  # 2: side by side, each sample weighted for one by the prediction of the other (ReSup)
     chunk: int = Field(0, ge=0)  # frames encoded at a time; 0: all
-    checkpointing: bool = False  # activations are computed again on the way back: less memory, more time
+    checkpointing: bool = False  # activations are computed again in the backward pass: less memory, more time
 
     @model_validator(mode="after")
     def heads_share_evenly(self) -> Self:
@@ -31,13 +31,15 @@ class TemporalConfig(Section):
 
 
 class ModelConfig(Section):
+    """The backbone and the layers behind it."""
+
     backbone: str = "resnet18"
-    options: dict[str, Any] = Field(default_factory=dict)  # of timm's model, as channels: [32, 64, 128, 192] of a narrow ResNet
+    options: dict[str, Any] = Field(default_factory=dict)  # of timm's model, as channels: [32, 64, 128, 192] for a narrow ResNet
     pretrained: bool = False
     image_size: int = Field(224, ge=16, le=1024)
     dropout: float = Field(0.0, ge=0, lt=1)
-    mirror: bool = False  # answers are the means over a picture and its mirror image, at twice the work; not in training
+    mirror: bool = False  # predictions are means over a picture and its mirror image, at twice the cost; not in training
     embedding: int = Field(512, gt=0)  # width of the layer before a cosine head
     hidden: list[Annotated[int, Field(gt=0)]] = Field(default_factory=lambda: [1024, 512])  # widths before a shared head
     temporal: TemporalConfig = TemporalConfig()  # of a task on clips
-    au_attention: bool = False  # of a shared head: its units see the features through a gate that they open themselves
+    au_attention: bool = False  # of a shared head: action units see the features through a learned gate

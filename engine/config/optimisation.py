@@ -10,7 +10,7 @@ from affect.engine.config.section import Section
 
 
 class EarlyStopping(Section):
-    """End when the metric has not risen by more than `min_delta` for `patience` epochs, not before `min_epochs` epochs.
+    """Ends training when the metric has not risen by more than `min_delta` for `patience` epochs, not before `min_epochs` epochs.
 
     Only epochs whose model could be the result count: in an ArcFace run those with the cosine head.
     """
@@ -21,7 +21,7 @@ class EarlyStopping(Section):
 
 
 class PlateauConfig(Section):
-    """The rate is multiplied by `factor` whenever the selecting figure has not improved for more than `patience` epochs."""
+    """The learning rate falls by `factor` whenever the selecting figure has not improved for more than `patience` epochs."""
 
     factor: float = Field(0.5, gt=0, lt=1)
     patience: int = Field(7, ge=0)
@@ -29,12 +29,11 @@ class PlateauConfig(Section):
 
 
 class OptimConfig(Section):
-    """The rate rises over `warmup_epochs` to `lr` and falls as a cosine or on plateaus, never below `min_lr`."""
+    """The learning rate rises over `warmup_epochs` to `lr` and falls as a cosine or on plateaus, never below `min_lr`."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(0.9, ge=0, lt=1)  # of sgd
     plateau: PlateauConfig | None = None  # null: a cosine
-
     epochs: int = Field(gt=0)
     steps: int | None = Field(None, gt=0)  # updates after which the run ends, for a trial; the schedule stays that of `epochs`
     lr: float = Field(gt=0)
@@ -43,9 +42,9 @@ class OptimConfig(Section):
     min_lr: float = Field(1e-5, ge=0)
     clip_norm: float | None = Field(1.0, gt=0)  # L2 over all parameters
     accumulate: int = Field(1, gt=0)  # micro-batches per update; the gradient is that of the whole batch
-    ema: float = Field(0.0, ge=0, lt=1)  # decay of the weights' moving average, which is then scored and kept; 0: off
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of the weights' moving average, which is then scored, saved and exported; 0: off
     select_by: str = ""  # the figure by which the best epoch is chosen; empty: the task's
-    keep: Literal["best", "last"] = "best"  # last: no epoch is chosen, so rows that are scored have chosen nothing
+    keep: Literal["best", "last"] = "best"  # which epoch's weights are the result; last: scored rows choose nothing
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What happens to a picture before the model sees it: a value that travels with the model.
+"""Preprocessing of a picture before the model sees it: a value that is stored with the model.
 
 Needs OpenCV alone, so that the runtime replays it without torch or DALI.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-MARGIN = 0.1  # on each side of a found face, as a share of the longer side of its box
+MARGIN = 0.1  # on each side of a detected face, as a share of the longer side of its box
 LARGE = 2.0  # a picture more than this much too large is reduced by area averaging first
 
 
@@ -31,17 +31,17 @@ class Clahe:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The clip limits drawn from in training: OpenCV clips at whole counts, so a few levels say all."""
+        """The clip limits drawn from in training: OpenCV clips at whole counts, so a few levels are enough."""
         shares = (0.0,) if self.clip_jitter == 0 else (-1.0, -0.5, 0.0, 0.5, 1.0)
         return tuple(self.clip_limit * (1 + share * self.clip_jitter) for share in shares)
 
     def count_limit(self, size: int) -> int:
-        """The bin height that OpenCV clips at, for pictures of `size` pixels; below 4 the limit means little."""
+        """Return the bin height that OpenCV clips at, for pictures of `size` pixels; below 4 the limit means little."""
         return max(1, int(self.clip_limit * math.ceil(size / self.tiles) ** 2 / 256))
 
 
 def with_clip_limit(clahe: dict[str, Any]) -> dict[str, Any]:
-    """The settings of CLAHE under their present names."""
+    """Return the settings of CLAHE under their present names; `clip` is what `clip_limit` was called up to version 0.1."""
     return {"clip_limit" if key == "clip" else key: value for key, value in clahe.items()}
 
 
@@ -50,9 +50,9 @@ class Preprocess:
     """Evaluation: shorter side to `resize * size`, centre crop of `size`, CLAHE. Training replaces the first two by random ones.
 
     color: `gray` works on the one luma plane and repeats it thrice; `rgb` equalises L of LAB.
-    Out comes (size, size, 3) uint8 RGB; the model itself normalises.
-    margin, align: how a face that was found is cut out to look like the training pictures: the room on each side as a share of
-    the longer side of its box; turned upright, where the detector gives five points.
+    The result is (size, size, 3) uint8 RGB; the model itself normalises.
+    margin, align: how a detected face is cut out, to look like the training pictures. margin: the room on each side, as a share
+    of the longer side of its box. align: turn it upright, where the detector gives five points.
     """
 
     size: int
@@ -70,22 +70,22 @@ class Preprocess:
         return self.finish(resized[top : top + self.size, left : left + self.size])
 
     def plane(self, image: np.ndarray) -> np.ndarray:
-        """The picture in the working colours: (H, W) for gray, (H, W, 3) for rgb."""
+        """Convert to the working colours: (H, W) for gray, (H, W, 3) for rgb."""
         if image.ndim == 3 and self.color == "gray":
             return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 and self.color == "rgb" else image
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing, before the centre crop."""
+        """Return (height, width) after resizing, before the centre crop."""
         scale = self.resize * self.size / min(height, width)
         return max(self.size, round(height * scale)), max(self.size, round(width * scale))
 
     def corner(self, height: int, width: int) -> tuple[int, int]:
-        """(top, left) of the centre crop in a resized picture."""
+        """Return (top, left) of the centre crop in a resized picture."""
         return (height - self.size) // 2, (width - self.size) // 2
 
     def finish(self, image: np.ndarray) -> np.ndarray:
-        """CLAHE and three channels: (size, size) or (size, size, 3) -> (size, size, 3)."""
+        """Apply CLAHE and return three channels: (size, size) or (size, size, 3) -> (size, size, 3)."""
         return in_three_channels(equalised(image, self.clahe.clip_limit, self.clahe.tiles) if self.clahe else image)
 
     def to_json(self) -> dict[str, Any]:
@@ -93,13 +93,13 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Preprocess:
-        """Of a manifest; `clahe.clip` is what `clahe.clip_limit` was called up to version 0.1."""
+        """Read it from a manifest, old or new."""
         clahe = value.get("clahe")
         return cls(**{**value, "clahe": Clahe(**with_clip_limit(clahe)) if clahe else None})
 
 
 def too_large(height: int, width: int, to_height: int, to_width: int) -> bool:
-    """Whether a picture has to be reduced by area averaging before it is resized linearly."""
+    """Return whether a picture has to be reduced by area averaging before it is resized linearly."""
     return min(height / to_height, width / to_width) > LARGE
 
 
@@ -111,7 +111,7 @@ def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Linear, pixel centres at .5, no antialias, in float32 and rounded once: DALI's result to the bit."""
+    """Resize linearly, pixel centres at .5, no antialias, in float32 and rounded once: DALI's result to the bit."""
     if image.shape[:2] == (height, width):
         return image
     floating = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -119,7 +119,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def equalised(image: np.ndarray, clip_limit: float, tiles: int) -> np.ndarray:
-    """CLAHE of the plane, or of L in LAB."""
+    """Apply CLAHE to the plane, or to L in LAB."""
     operator = cv2.createCLAHE(clip_limit, (tiles, tiles))
     if image.ndim == 2:
         return operator.apply(image)
@@ -129,5 +129,5 @@ def equalised(image: np.ndarray, clip_limit: float, tiles: int) -> np.ndarray:
 
 
 def in_three_channels(image: np.ndarray) -> np.ndarray:
-    """(H, W) repeated thrice, (H, W, 3) as it is; contiguous."""
+    """Return (H, W) repeated thrice, (H, W, 3) as it is; contiguous."""
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else np.ascontiguousarray(image)

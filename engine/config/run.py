@@ -22,15 +22,15 @@ Compile = Annotated[Literal["auto", "off", "default", "reduce-overhead", "max-au
 
 
 class CalibrationConfig(Section):
-    """What is fitted on the calib rows when a run ends: the temperature (one, one a class, or a given one), conformal sets."""
+    """Calibration on the calib rows when a run ends: the temperature (one, one a class, or a fixed one) and conformal sets."""
 
     mode: Annotated[Literal["global", "vector", "fixed", "none"], YAML_1_1] = "global"
     temperature: float = Field(1.0, ge=1e-2)  # of mode fixed
-    coverage: float | None = Field(None, gt=0, lt=1)  # share of faces whose set holds their label; null: no conformal sets
+    coverage: float | None = Field(None, gt=0, lt=1)  # share of faces whose set contains their label; null: no conformal sets
 
 
 class TrainConfig(Section):
-    """How a step is taken. None of it changes what is learned, beyond rounding."""
+    """How a training step is computed. None of it changes what is learned, beyond rounding."""
 
     device: str = "auto"
     precision: Precision = "auto"
@@ -42,13 +42,15 @@ class TrainConfig(Section):
 
 
 class RunConfig(Section):
+    """A whole run."""
+
     task: str
-    name: str = ""  # of the run's folder, as in RN18_resnet18_seed1337_stageA_img224; empty: the config's own
+    name: str = ""  # of the run's folder, as in RN18_resnet18_seed1337_stageA_img224; empty: the config's name
     stage: str = "A"
     seed: int = Field(1337, ge=0)
     species: str = ""  # whose faces, for the package: human, cattle, mouse; empty: the task's
-    subject: Literal["full", "human_face"] = "full"  # who a package looks for: human_face, or full, each picture is one face
-    view: str = ""  # from where they are seen, for the package: frontal, from the side
+    subject: Literal["full", "human_face"] = "full"  # for the package: human_face: detect faces; full: each picture is a face
+    view: str = ""  # from where faces are seen, for the package: frontal, from the side
     chosen_on: dict[str, str] = Field(default_factory=dict)  # sets by which these settings were chosen: marked in every table
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -131,10 +133,10 @@ class RunConfig(Section):
 
     @property
     def folder(self) -> str:
-        """The seeds' form of a run's name; empty where `name` is."""
-        made = "_pretrained" if self.model.pretrained else ""
+        """The name of the run's folder, in the form of the reference recipes; empty where `name` is."""
+        pretrained = "_pretrained" if self.model.pretrained else ""
         size = self.model.image_size
-        return self.name and f"{self.name}_{self.model.backbone}_seed{self.seed}{made}_stage{self.stage}_img{size}"
+        return self.name and f"{self.name}_{self.model.backbone}_seed{self.seed}{pretrained}_stage{self.stage}_img{size}"
 
     @property
     def preprocess(self) -> Preprocess:
@@ -154,7 +156,7 @@ class RunConfig(Section):
 
     @property
     def digest(self) -> str:
-        """Of all that decides what is learned: `train`, `calibration`, names and the loader's settings are left out."""
+        """Hash of all that decides what is learned: without `train`, `calibration`, names and the loader's settings."""
         return digest_of(self.model_dump(mode="json"))
 
 

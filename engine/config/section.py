@@ -17,7 +17,7 @@ class Section(BaseModel):
 
     @classmethod
     def entries(cls) -> dict[str, Any]:
-        """Key -> annotation, of every key that a file may have here."""
+        """Return {key: annotation} of every key that a file may have here."""
         return {key: field.annotation for key, field in cls.model_fields.items()}
 
 

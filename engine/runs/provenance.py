@@ -1,4 +1,4 @@
-"""What a run was made from, said so that it can be checked later: files by sha256, switches, the conda environment."""
+"""The origins of a run, recorded so that they can be checked later: files by sha256, loss terms, the conda environment."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ CONDA_SECONDS = 60.0
 
 
 def named_files(run: RunConfig) -> dict[str, tuple[str, Path]]:
-    """Key in fingerprint.json -> (config key, file) of what a run reads besides the dataset."""
+    """Return {key in fingerprint.json: (config key, file)} of the files that a run reads besides the dataset."""
     teacher, folds = run.loss.teacher, run.data.folds
-    found = dict[str, tuple[str, Path]]()
+    files = dict[str, tuple[str, Path]]()
     if folds and folds.file:
-        found["folds"] = ("data.folds.file", Path(folds.file))
+        files["folds"] = ("data.folds.file", Path(folds.file))
     if teacher and teacher.soft_labels:
-        found["soft_labels"] = ("loss.teacher.soft_labels", Path(teacher.soft_labels) / SOFT_LABELS)
+        files["soft_labels"] = ("loss.teacher.soft_labels", Path(teacher.soft_labels) / SOFT_LABELS)
     if teacher and teacher.features:
-        found["features"] = ("loss.teacher.features", Path(teacher.features))
+        files["features"] = ("loss.teacher.features", Path(teacher.features))
     if teacher and teacher.run:
-        found["teacher"] = ("loss.teacher.run", Path(teacher.run) / BEST)
+        files["teacher"] = ("loss.teacher.run", Path(teacher.run) / BEST)
     for name, settings in run.loss.terms.items():
-        found |= {key: (f"loss.{name}.{key}", Path(path)) for key, path in settings.files.items()}
-    return found
+        files |= {key: (f"loss.{name}.{key}", Path(path)) for key, path in settings.files.items()}
+    return files
 
 
 def ablation(run: RunConfig, origins: dict[str, str]) -> dict[str, Any]:
-    """ablation_fingerprint.json: which of the terms that a configuration can add are on, how, and from what."""
+    """Return ablation_fingerprint.json: which of the terms that a configuration can add are on, their settings and files."""
     terms = run.loss.terms
     read = {key: path for settings in terms.values() for key, path in settings.files.items()}
     return {
@@ -50,15 +50,15 @@ def ablation(run: RunConfig, origins: dict[str, str]) -> dict[str, Any]:
 
 
 def write_conda(out: Path) -> None:
-    """env_conda.yml, where this runs in a conda environment; a failure is said."""
+    """Write env_conda.yml, where this runs in a conda environment; a failure is logged."""
     conda, prefix = shutil.which("conda"), os.environ.get("CONDA_PREFIX")
     if not conda or not prefix:
         return
     try:
         command = [conda, "env", "export", "--prefix", prefix]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=CONDA_SECONDS)
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=CONDA_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        say(f"{CONDA}: not written: {' '.join(command[:3])}: {said[-1] if said else error}")
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        say(f"{CONDA}: not written: {' '.join(command[:3])}: {lines[-1] if lines else error}")
         return
-    (out / CONDA).write_text(found.stdout)
+    (out / CONDA).write_text(process.stdout)

@@ -21,7 +21,7 @@ import yaml
 from affect.engine.calibration.calibration import CALIBRATION
 from affect.engine.config.data import AUTO
 from affect.engine.config.run import RunConfig
-from affect.engine.config.sweep import PRESENT_F1, VAL, Plan, PlannedRun, Point, SetConfig
+from affect.engine.config.sweep import PRESENT_F1, VAL, SetConfig
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.unpacked import evaluate_csv, evaluate_npz
 from affect.engine.pipeline import train
@@ -30,6 +30,7 @@ from affect.engine.report.run_figures import switches
 from affect.engine.runs.files import BEST, CHOSEN, CONFIG, FINGERPRINT, METRICS, SWEEP, XVAL
 from affect.engine.runs.folder import same_config, state_of, write_json
 from affect.engine.runs.provenance import named_files
+from affect.engine.sweep.sweep_plan import Plan, PlannedRun, Point
 from affect.engine.system.distributed import world_size
 from affect.engine.system.log import say
 from affect.engine.system.progress import Progress

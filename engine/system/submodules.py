@@ -9,5 +9,5 @@ from types import ModuleType
 
 def import_submodules(package: str) -> list[ModuleType]:
     """Import every module of a package, in the order of their names, and return them; packages inside it are left out."""
-    found = pkgutil.iter_modules(import_module(package).__path__)
-    return [import_module(f"{package}.{module.name}") for module in found if not module.ispkg]
+    modules = pkgutil.iter_modules(import_module(package).__path__)
+    return [import_module(f"{package}.{module.name}") for module in modules if not module.ispkg]

@@ -389,7 +389,7 @@ def test_a_sweep_of_scalars_chooses_by_their_error(affect, tiny, quick, tmp_path
 
 def test_the_ladder_ends_at_the_recommended_settings():
     from affect.engine.config.load import load_config
-    from affect.engine.config.sweep import plan as sweep_plan
+    from affect.engine.sweep.sweep_plan import plan as sweep_plan
 
     runs = {one.point.name: one.run for one in sweep_plan("sweep_pain_ladder", [], None).runs}
     for name, config in (("v1", "pain_v1"), ("v2", "pain_v2")):

@@ -1,4 +1,4 @@
-"""Files of soft labels are those of the reference recipe, and are read by row and by name; what is not whole or of other data is refused."""
+"""Files of soft labels are those of the reference recipe, read by row and by name; damaged or foreign ones are refused."""
 
 import json
 import shutil

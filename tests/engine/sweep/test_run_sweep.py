@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from affect.engine.config.load import load_config
-from affect.engine.config.sweep import plan
 from affect.engine.report.paper import Sweep, write_all
 from affect.engine.report.render import markdown
 from affect.engine.report.run_figures import chosen_on
@@ -18,6 +17,7 @@ from affect.engine.report.sweeps import sweep_plot, sweep_table
 from affect.engine.runs.folder import state_of
 from affect.engine.sweep import run_sweep as sweeping
 from affect.engine.sweep.run_sweep import sweep
+from affect.engine.sweep.sweep_plan import plan
 from affect.shards.errors import InputError
 
 
