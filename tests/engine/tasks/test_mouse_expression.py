@@ -1,4 +1,4 @@
-"""Stress of mice: label distributions, two networks, the seed's configurations, the report."""
+"""Stress of mice: label distributions, two networks, the configurations of the reference recipe, the report."""
 
 import json
 from types import SimpleNamespace
@@ -80,7 +80,7 @@ def drawn(rows=12, seed=0):
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
 def test_a_fixed_distribution_of_two_classes_is_smoothing_of_twice_as_much(share):
-    """Value and gradient; the divergence of seed 003 is less by the entropy of its distributions, which is constant."""
+    """Value and gradient; the divergence of the reference recipe is less by the entropy of its distributions, which is constant."""
     stress, level, logits = drawn()
     found, grads = value_and_grads(
         loss_of(stress, level, f"loss.label_smoothing={2 * share}", "loss.ordered=0"), logits, batch_of(stress, level)
