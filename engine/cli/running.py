@@ -97,7 +97,7 @@ def run(
     from affect.engine.package.builtin import DEFAULT_MODEL
     from affect.engine.runtime.clip_engine import ClipEngine
     from affect.engine.runtime.engine import Engine
-    from affect.engine.runtime.side_signals import shares
+    from affect.engine.runtime.side_signals import signals_by_package
     from affect.engine.runtime.smoothing import OFF, Smoothing
     from affect.engine.runtime.sources.open_source import open_source
     from affect.engine.runtime.vision.subject import Search
@@ -121,7 +121,7 @@ def run(
     opened = [open_source(source, rate) for source in sources]
     clip_engines = [engine for engine in engines if isinstance(engine, ClipEngine)]
     frame_engines = [engine for engine in engines if isinstance(engine, Engine)]
-    shares([engine.package for engine in engines], signals)  # before anything is written
+    signals_by_package([engine.package for engine in engines], signals)  # before anything is written
     for source, folder in zip(opened, _folders(sources, out), strict=True):
         summary: dict[str, Any] = {"out": str(folder)}
         if frame_engines:

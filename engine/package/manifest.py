@@ -20,13 +20,15 @@ INTENDED_USE = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """name: of the run. layout: outputs and their names, in column order. input: of the graph, `images`.
+    """What a package says of its model.
 
-    subject: what the pictures show: `full`, a picture already cropped to the face.
-    species: whose faces: human, cattle, mouse, or empty where nobody has said; by default the task's.
-    view: from where they are seen, in words of whoever trained it. face_px: of most faces that it was trained on the shorter
-        side, from and to, as they were packed.
-    clip: of a model of clips: `view`, which frames it sees (ClipConfig); window_s, the time that they span; rate_hz, frames a
+    name: of the run. layout: outputs and their names, in column order. input: of the graph, `images`.
+
+    subject: of the pictures: `full`, already cropped to the face, or one that a detector finds (runtime/vision/subject.py).
+    species: whose faces: human, cattle, mouse, or empty where it is not known; by default the task's.
+    view: from where faces are seen, in free words. face_px: shorter side of most training faces in pixels, from and to, as they
+        were packed.
+    clip: of a clip model: `view`, which frames it sees (ClipConfig); window_s, the time that they span; rate_hz, frames a
         second among them; stored, which frames its training clips had (ClipFacts).
     side: signals beside a clip, the graph's second input, (N, S) float32 as measured, NaN where missing: of each its name, the
         column that it was trained on, and the mean and deviation that the graph standardises it by.

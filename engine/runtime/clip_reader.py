@@ -15,7 +15,7 @@ from affect.engine.runtime.backends.open_backend import open_parts
 from affect.engine.runtime.clip_stream import ClipStream
 from affect.engine.runtime.results import Clip, outputs_of
 from affect.engine.runtime.session import Session, check_together
-from affect.engine.runtime.side_signals import Side, row_of, shares
+from affect.engine.runtime.side_signals import Side, row_of, signals_by_package
 from affect.engine.runtime.sources.stream import Source, Stream, VideoFrame
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box
@@ -30,7 +30,7 @@ class ClipReader:
         with ClipReader([pain], open_source("rtsp://..."), hop=8) as reader:
             for clip in reader: ...
 
-    hop: frames that a package sees from one of its clips to the next. Each subject has windows of its own, which begin anew
+    hop: frames that a package sees from one of its clips to the next. Each subject has windows of its own, which start again
     after a cut, a lost track or a gap. Raises InputError where a package has no rate or no graphs of its parts, or the source
     no clock.
     """
@@ -41,7 +41,7 @@ class ClipReader:
         """side: signals beside the recording, by name; each package takes those that it knows."""
         check_together(engines, search, clips=True)
         packages = [engine.package for engine in engines]
-        self._side = [row_of(*of) for of in zip(packages, shares(packages, side), strict=True)]
+        self._side = [row_of(*pair) for pair in zip(packages, signals_by_package(packages, side), strict=True)]
         self.engines, self.source, self.hop = tuple(engines), source, hop
         self._preparer = Preparer(search, (), Stages())
         self._files = ExitStack()
@@ -77,7 +77,7 @@ class ClipReader:
 
     def _push(self, frame: VideoFrame, time_s: float, track: int, box: Box) -> Iterator[Clip]:
         if track not in self._streams:
-            self._streams[track] = [self._start(*of) for of in zip(self.engines, self._parts, self._side, strict=True)]
+            self._streams[track] = [self._start(*part) for part in zip(self.engines, self._parts, self._side, strict=True)]
         for engine, stream in zip(self.engines, self._streams[track], strict=True):
             window = stream.push(time_s, partial(self._view, engine, frame.image, box))
             if window:

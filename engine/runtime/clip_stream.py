@@ -1,4 +1,4 @@
-"""A clip model over a stream: each frame is encoded once, and the temporal head reads the window of what was found.
+"""A clip model over a stream: each frame is encoded once, and the temporal head reads a window of features.
 
 Axes: T frames of a window, F features of a frame.
 """
@@ -19,7 +19,7 @@ EARLY = 1e-6  # seconds that a frame may be before its place on the grid: roundi
 
 @dataclass(frozen=True)
 class Window:
-    """What is said of a stretch. start_s, end_s: of its first and last frame. values: output of the graph -> (C,)."""
+    """The outputs of a window. start_s, end_s: of its first and last frame. values: output of the graph -> (C,)."""
 
     start_s: float
     end_s: float
@@ -27,13 +27,13 @@ class Window:
 
 
 class ClipStream:
-    """Frames in the order of their times, a Window whenever one is due.
+    """Takes frames in the order of their times, returns a Window whenever one is due.
 
     encoder: images (N, H, W, 3) uint8 -> `features` (N, F). temporal: (N, T, F) -> outputs (`open_parts` opens both).
-    side: None, or the (S,) signals that temporal takes beside every window, as measured.
-    frames: T. rate_hz: of the frames that a window has: the grid starts at the first frame, and the first frame at or after each
+    side: None, or the (S,) signals beside every window, as measured.
+    frames: T. rate_hz: of the frames in a window: a grid of times starts at the first frame, and the first frame at or after each
         of its points is taken; a frame that is the first after several points is taken once. hop: frames from a window to the
-        next; the first comes when T are there.
+        next; the first window comes with frame T.
     A cut, or a gap longer than two steps of the grid, starts anew: no window spans it.
     """
 
@@ -45,24 +45,24 @@ class ClipStream:
                 f"clip stream: frames {frames}, rate_hz {rate_hz}, hop {hop}; expected at least 1 frame, a rate above 0, "
                 "a hop of 1 on"
             )
-        self.encoder, self.temporal, self.beside = encoder, temporal, () if side is None else (side[None],)
+        self.encoder, self.temporal, self.side = encoder, temporal, () if side is None else (side[None],)
         self.frames, self.step_s, self.hop = frames, 1 / rate_hz, hop
         self.resets = -1
         self.reset()
 
     def reset(self) -> None:
-        """Forget the frames that were seen, as after a lost track."""
+        """Forget all frames, as after a lost track."""
         self._features: deque[np.ndarray] = deque(maxlen=self.frames)
         self._times: deque[float] = deque(maxlen=self.frames)
         self._start_s: float | None = None
         self._last_s = self._points = 0.0
-        self._since, self._said = 0, False  # frames since the last window, and whether there was one
+        self._since, self._started = 0, False  # frames since the last window, and whether there was one
         self.resets += 1
 
     def push(self, time_s: float, view: Callable[[], np.ndarray], *, cut: bool = False) -> Window | None:
-        """The next frame. Raises InputError where time runs back.
+        """Take the next frame. Raises InputError where time runs back.
 
-        view: makes (H, W, 3) uint8, preprocessed; it is called for frames that are taken alone. cut: the first of a new shot.
+        view: returns (H, W, 3) uint8, preprocessed; called only for frames on the grid. cut: the first frame of a new scene.
         """
         if not np.isfinite(time_s):
             raise InputError(f"clip stream: time {time_s}; expected seconds")
@@ -82,8 +82,8 @@ class ClipStream:
 
     def _window(self) -> Window | None:
         self._since += 1
-        if len(self._features) < self.frames or (self._said and self._since < self.hop):
+        if len(self._features) < self.frames or (self._started and self._since < self.hop):
             return None
-        self._since, self._said = 0, True
-        values = self.temporal.run(np.stack(self._features)[None], *self.beside)
+        self._since, self._started = 0, True
+        values = self.temporal.run(np.stack(self._features)[None], *self.side)
         return Window(self._times[0], self._times[-1], {name: rows[0] for name, rows in values.items()})

@@ -1,4 +1,4 @@
-"""Where a source is not what a package was trained on: said once each, and kept for the summary."""
+"""Warns, once each, where a source is not what a package was trained on; the warnings go into the summary."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ from affect.engine.runtime.vision.detectors import Full
 from affect.engine.runtime.vision.subject import Search, detects_people
 from affect.engine.system.log import say
 
-SMALL = 0.5  # of the smallest usual face of the training, below which a face is small
-SLOW = 0.9  # of the frames a second that a package of clips sees
+SMALL = 0.5  # share of the smallest usual training face, below which a face is small
+SLOW = 0.9  # share of the frames a second that a clip model sees, below which a video is slow
 
 
-class Outside:
-    """Of one pass. notes: what was said. small: package -> how many faces were smaller than SMALL of what it was trained on."""
+class InputWarnings:
+    """The warnings of one pass. small: package -> number of faces smaller than SMALL of those that it was trained on."""
 
     def __init__(self, engines: Sequence[Session], source: Source, search: Search) -> None:
         self.engines, self.search = tuple(engines), search
         self.notes: list[str] = []
         self.small: Counter[str] = Counter()
         for note in (*_other_species(engines, search), *_sets_of_a_video(engines, source)):
-            self._tell(note)
+            self._warn(note)
 
-    def look(self, frame: Frame) -> None:
+    def check_sizes(self, frame: Frame) -> None:
+        """Count the faces that are too small; warn of the first."""
         for engine in self.engines if frame.faces else ():
             if engine.manifest.face_px is None:
                 continue
             low, high = engine.manifest.face_px
-            small = [px for face in frame.faces if (px := seen_px(face, self.search, engine.package.preprocess)) < SMALL * low]
+            small = [px for face in frame.faces if (px := crop_px(face, self.search, engine.package.preprocess)) < SMALL * low]
             if small and not self.small[engine.name]:
                 usual = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-                self._tell(
+                self._warn(
                     f"{engine.name}: a face of {min(small):.0f} px in frame {frame.number}, trained on {usual} px: "
-                    "what it says of faces so small is a guess; how many there are is in the summary"
+                    "predictions of faces so small are guesses; how many there are is in the summary"
                 )
             self.small[engine.name] += len(small)
 
-    def _tell(self, note: str) -> None:
+    def _warn(self, note: str) -> None:
         self.notes.append(note)
         say(f"warning: {note}")
 
 
-def seen_px(face: Face, search: Search, preprocess: Preprocess) -> float:
-    """The side of what is cut out for a model, in pixels of the source; of a picture that is cropped already its shorter side."""
+def crop_px(face: Face, search: Search, preprocess: Preprocess) -> float:
+    """Return the side of a model's crop in pixels of the source; of a picture that is cropped already its shorter side."""
     _, _, width, height = face.box
     if search.subject == "full" or isinstance(search.subject, Full):
         return min(width, height)
@@ -68,24 +69,24 @@ def _other_species(engines: Sequence[Session], search: Search) -> Iterator[str]:
 
 
 def _sets_of_a_video(engines: Sequence[Session], source: Source) -> Iterator[str]:
-    some = [engine for engine in engines if engine.conformal]
-    if some and source.moving:
+    with_sets = [engine for engine in engines if engine.conformal]
+    if with_sets and source.moving:
         yield (
-            f"{some[0].name}: its sets hold for exchangeable stills; frames of a video are like each other, so the share of them "
-            "that holds the right label may be another"
+            f"{with_sets[0].name}: its sets hold for exchangeable stills; frames of a video are like each other, so the share "
+            "of them that holds the right label may be another"
         )
 
 
 def warn_if_slow(engines: Sequence[Session], source: Source) -> list[str]:
-    """What is said of a video with fewer frames a second than a package of clips sees; of one that cannot be read, nothing."""
+    """Warn of a video with fewer frames a second than a clip model sees; of one that cannot be read, not. Return the warnings."""
     rate = _rate_hz(Path(source.name)) if source.moving and not source.live else None
     notes = []
     for engine in engines:
-        needs = (engine.manifest.clip or {}).get("rate_hz")
-        if rate and needs and rate < SLOW * needs:
+        needed = (engine.manifest.clip or {}).get("rate_hz")
+        if rate and needed and rate < SLOW * needed:
             notes.append(
-                f"{engine.name}: sees {needs:.3g} frames a second, {source.name} has {rate:.3g}: "
-                "what it says of motion is a guess"
+                f"{engine.name}: sees {needed:.3g} frames a second, {source.name} has {rate:.3g}: "
+                "its predictions of motion are guesses"
             )
             say(f"warning: {notes[-1]}")
     return notes

@@ -1,4 +1,4 @@
-"""Steady answers: probabilities averaged over time, labels that do not flicker, and what they say as events.
+"""Smoothing over time: probabilities averaged, labels that do not flicker, and labels as events.
 
 All times are the source's, in seconds, so the same footage at another frame rate gives the same labels. Axes: C classes.
 """
@@ -17,10 +17,11 @@ from affect.shards.schema import Kind
 
 @dataclass(frozen=True)
 class Smoothing:
-    """tau_s: time constant of the exponential mean; a step has come through to 63 % after it.
+    """Settings of an exponential mean with hysteresis; all zero: off.
 
-    margin: a new label must lead the present one by this probability; a unit must pass its threshold by half of it.
-    hold_s: and must do so for this long. All zero: off.
+    tau_s: time constant of the mean; a step has come through to 63 % after it.
+    margin: a new label must lead the present one by this probability; a multilabel one must pass its threshold by half of it.
+    hold_s: and must do so for this long.
     """
 
     tau_s: float = 0.15
@@ -39,57 +40,56 @@ OFF = Smoothing(0.0, 0.0, 0.0)
 
 
 class Smoother:
-    """One output of one track."""
+    """Smooths one output of one track."""
 
     def __init__(self, kind: Kind, smoothing: Smoothing = Smoothing(), thresholds: np.ndarray | None = None) -> None:
         """thresholds: (C,) of a multilabel output; .5 without."""
         self.kind, self.smoothing, self.thresholds = kind, smoothing, thresholds
         self._mean = np.empty(0)
-        self._holds = np.empty(0, bool)  # (C,): the labels that hold
-        self._since = np.empty(0)  # (C,): since when each wants to change, NaN where it does not
+        self._active = np.empty(0, bool)  # (C,): the labels that hold
+        self._since = np.empty(0)  # (C,): since when each differs, NaN where it does not
         self._time_s = -math.inf
 
     def step(self, values: np.ndarray, time_s: float) -> tuple[np.ndarray, tuple[int, ...]]:
-        """(C,) of a frame -> (C,) smoothed, and the indices of the labels that hold: one of classes, none of scalars.
+        """Take (C,) of a frame; return (C,) smoothed, and the indices of the active labels: one of classes, none of scalars.
 
-        A frame that is not later than the one before counts as at the same time; one that is not finite leaves things as
-        they are.
+        A frame that is not later than the one before counts as simultaneous; values that are not finite change nothing.
         """
         passed = max(0.0, time_s - self._time_s)
         self._time_s = max(self._time_s, time_s)
         if not len(self._mean):
             self._mean = np.array(values, np.float64)
-            self._holds = self._wanted()
+            self._active = self._wanted()
             self._since = np.full(len(values), math.nan)
         elif np.isfinite(values).all():
             share = 1.0 if self.smoothing.tau_s == 0 else 1 - math.exp(-passed / self.smoothing.tau_s)
             self._mean = self._mean + share * (values - self._mean)
             self._decide()
-        return self._mean.astype(np.float32), tuple(np.flatnonzero(self._holds).tolist())
+        return self._mean.astype(np.float32), tuple(np.flatnonzero(self._active).tolist())
 
     def _wanted(self) -> np.ndarray:
-        """(C,) which labels the smoothed values speak for, those that hold a margin ahead."""
+        """(C,) the labels of the smoothed values, with the margin in favour of the active ones."""
         wanted = np.zeros(len(self._mean), bool)
         if self.kind == "classes":
-            ahead = self._mean + self.smoothing.margin * self._holds if len(self._holds) else self._mean
+            ahead = self._mean + self.smoothing.margin * self._active if len(self._active) else self._mean
             wanted[int(ahead.argmax())] = True
         elif self.kind == "multilabel":
             at = 0.5 if self.thresholds is None else self.thresholds
-            slack = (0.5 - self._holds) * self.smoothing.margin if len(self._holds) else 0.0
+            slack = (0.5 - self._active) * self.smoothing.margin if len(self._active) else 0.0
             wanted = self._mean >= at + slack
         return wanted
 
     def _decide(self) -> None:
-        """A label changes once it has wanted to for hold_s."""
-        changes = self._wanted() != self._holds
+        """Change a label once it has differed for hold_s."""
+        changes = self._wanted() != self._active
         self._since = np.where(changes, np.where(np.isnan(self._since), self._time_s, self._since), math.nan)
         due = changes & (self._time_s - np.nan_to_num(self._since) >= self.smoothing.hold_s - 1e-9)
         if self.kind == "classes":
-            comes = due & ~self._holds
+            comes = due & ~self._active
             if comes.any():
-                self._holds, self._since = comes, np.full(len(comes), math.nan)
+                self._active, self._since = comes, np.full(len(comes), math.nan)
         else:
-            self._holds = self._holds ^ due
+            self._active = self._active ^ due
             self._since = np.where(due, math.nan, self._since)
 
 
@@ -104,7 +104,7 @@ class Event:
 
 
 class Events:
-    """Labels of tracks, frame by frame, as events; and how often they changed. Memory is of the tracks alive only."""
+    """Turns the labels of tracks, frame by frame, into events, and counts changes. Remembers only the tracks that are alive."""
 
     def __init__(self) -> None:
         self.flips, self.seconds = 0, 0.0  # changes of a label within a track, and the length of all tracks
@@ -113,11 +113,11 @@ class Events:
 
     @property
     def flips_per_minute(self) -> float:
-        """Over the time that subjects were seen; 0 where nobody was."""
+        """Over the time that subjects were in view; 0 where there was none."""
         return 60 * self.flips / self.seconds if self.seconds else 0.0
 
     def step(self, track: int, labels: Iterable[str], time_s: float) -> list[Event]:
-        """The labels that hold in a frame -> the events that it ends."""
+        """Take the labels of a frame; return the events that it ends."""
         now, before = set(labels), self._open.setdefault(track, {})
         ended = [Event(track, label, since, time_s) for label, since in before.items() if label not in now]
         if track in self._seen:
@@ -131,7 +131,7 @@ class Events:
         return ended
 
     def end(self, tracks: Iterable[int] | None = None) -> list[Event]:
-        """The events that end because their tracks do, or the source (None)."""
+        """End tracks, or all of them (None); return the events that end with them."""
         gone = list(self._open) if tracks is None else [track for track in tracks if track in self._open]
         ended = []
         for track in gone:

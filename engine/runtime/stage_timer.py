@@ -1,4 +1,4 @@
-"""How long each stage takes."""
+"""Measures how long each stage of a pass takes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class Stages:
         self.add(stage, time.perf_counter() - began, frames)
 
     def seconds(self, stage: str) -> float:
-        """Of all frames so far; 0 of a stage that there was not."""
+        """Sum over all frames so far; 0 of a stage that did not run."""
         return self._sums.get(stage, 0.0)
 
     def to_json(self) -> dict[str, dict[str, float]]:
-        """stage -> p50_ms, p95_ms, p99_ms of a frame."""
+        """Return {stage: {p50_ms, p95_ms, p99_ms}} of a frame."""
         return {
             stage: {f"p{q}_ms": round(1e3 * _percentile(bins, q), 4) for q in PERCENTILES} for stage, bins in self._bins.items()
         }
 
 
 def _percentile(bins: Counter[int], percent: float) -> float:
-    """The smallest value that so many do not exceed, in seconds."""
+    """Return the percentile in seconds."""
     due = math.ceil(bins.total() * percent / 100)
     for bin_, count in sorted(bins.items()):
         due -= count

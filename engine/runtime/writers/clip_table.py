@@ -1,4 +1,4 @@
-"""What models of clips say of recordings and of streams, as clips.csv."""
+"""Writes the predictions of clip models, of recordings and of streams, as clips.csv."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from affect.engine.runtime.clip_engine import ClipEngine
 from affect.engine.runtime.clip_reader import ClipReader
-from affect.engine.runtime.results import Clip, columns_of, named, values_of
-from affect.engine.runtime.side_signals import Side, shares
+from affect.engine.runtime.results import Clip, columns_of, main_output, values_of
+from affect.engine.runtime.side_signals import Side, signals_by_package
 from affect.engine.runtime.sources.stream import Source
 from affect.engine.runtime.vision.subject import FULL, Search
-from affect.engine.runtime.writers.prediction_table import ended, kept, made, opened
+from affect.engine.runtime.writers.partial_file import finish_file, make_folder, open_file, writing
 from affect.shards.errors import InputError
 
 CLIPS = "clips.csv"
@@ -20,15 +20,20 @@ FIXED = ["package", "source", "track", "start_s", "end_s", "label", "sure"]
 
 
 def run_clips(
-    engines: Sequence[ClipEngine], source: Source, out: Path, *, hop: int | None = None, search: Search = FULL,
+    engines: Sequence[ClipEngine],
+    source: Source,
+    out: Path,
+    *,
+    hop: int | None = None,
+    search: Search = FULL,
     side: Side | None = None,
-) -> int:  # fmt: skip
-    """Write a row for each package and clip of a source to `out`/clips.csv; how many.
+) -> int:
+    """Write a row for each package and clip of a source to `out`/clips.csv; return their number.
 
-    Of a recording, a file or a folder of its frames, the clips are those of training. hop: instead windows that slide by so
-    many frames, over all packages at once; so is a live source read. Times are seconds of the first and the last frame that was
-    seen. side: signals beside the recording, by name; each package takes those that it knows. Interrupted, the file holds the
-    rows so far; a source that gives no clip leaves nothing behind.
+    The clips of a recording, a file or a folder of its frames, are those of training. hop: instead windows that slide by so
+    many frames, over all packages at once, as a live source is always read. Times are seconds of the first and the last frame
+    that the model saw. side: signals beside the recording, by name; each package takes those that it knows. Interrupted, the
+    file holds the rows so far; a source that gives no clip leaves no file.
     """
     if source.live or hop is not None:
         with ClipReader(engines, source, search, hop or 1, side) as reader:
@@ -45,8 +50,9 @@ def _whole(engines: Sequence[ClipEngine], source: Source, side: Side | None) -> 
             f"{path}: a single picture, and {name} sees clips; expected a video file, or a folder that holds the frames of one "
             "recording in order"
         )
-    for engine, own in zip(engines, shares([engine.package for engine in engines], side), strict=True):
-        yield from engine.predict(path, side=own)
+    signals = signals_by_package([engine.package for engine in engines], side)
+    for engine, values in zip(engines, signals, strict=True):
+        yield from engine.predict(path, side=values)
 
 
 def _write(engines: Sequence[ClipEngine], clips: Iterator[Clip] | ClipReader, source: Source, out: Path) -> int:
@@ -55,23 +61,23 @@ def _write(engines: Sequence[ClipEngine], clips: Iterator[Clip] | ClipReader, so
     first = next(rows, None)
     if first is None:
         raise InputError(f"{name}: too short for a clip of {', '.join(engine.name for engine in engines)}")
-    made(out)
-    count, file = 1, opened(path)
+    make_folder(out)
+    count, file = 1, open_file(path)
     try:
         table = csv.writer(file, lineterminator="\n")
-        kept(path, table.writerows, [[*FIXED, *columns], first])
+        writing(path, table.writerows, [[*FIXED, *columns], first])
         for row in rows:
-            kept(path, table.writerow, row)
+            writing(path, table.writerow, row)
             count += 1
     finally:
-        ended(path, file)
+        finish_file(path, file)
     return count
 
 
 def _row(clip: Clip, source: str, columns: list[str]) -> list[object]:
     ((package, outputs),) = clip.outputs.items()
-    values, said = values_of(outputs), named(outputs)
-    label = ["+".join(said.labels), said.sure] if said else ["", ""]
+    values, main = values_of(outputs), main_output(outputs)
+    label = ["+".join(main.labels), main.sure] if main else ["", ""]
     cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
     track = "" if clip.track is None else clip.track
     return [package, source, track, f"{clip.start_s:.4f}", f"{clip.end_s:.4f}", *label, *cells]

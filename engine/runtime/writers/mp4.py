@@ -1,4 +1,4 @@
-"""Frames as an MP4 with their own times, and the source's sound."""
+"""Writes frames as an MP4 with their own times, and the source's sound."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Mp4:
         with Mp4(path, sound=Path("clip.mp4")) as video:
             video.write(image, time_s)
 
-    The file bears a dot and `.partial` until it is closed. Whatever else ends the block, the frames so far are kept; where
-    the file itself cannot be written it is removed, and the InputError says so.
+    The file is hidden and called `.partial` until it is closed. Whatever ends the block, the frames so far stay; a file that
+    cannot be written to is removed, and an InputError says so.
     """
 
     def __init__(self, path: Path, sound: Path | None = None) -> None:
@@ -43,7 +43,7 @@ class Mp4:
         self._origin = 0.0
 
     def write(self, image: np.ndarray, time_s: float | None) -> None:
-        """(H, W, 3) uint8 RGB at a time that does not go back; None: RATE_HZ."""
+        """Write (H, W, 3) uint8 RGB at a time that does not go back; None: at RATE_HZ."""
         try:
             if self._out is None:
                 self._open(image, time_s)
@@ -90,7 +90,7 @@ class Mp4:
             self._fail(error)
 
     def _fail(self, error: OSError | av.FFmpegError) -> None:
-        """Remove what was written; say why."""
+        """Remove the partial file; raise the reason as an InputError."""
         self._failed = True
         out, self._out = self._out, None
         with suppress(OSError, av.FFmpegError):  # of the same cause
@@ -100,7 +100,7 @@ class Mp4:
             self._partial.unlink()
         reason = f"the disk is full after {self.frames:,} frames" if error.errno in NO_ROOM else f"{error.strerror}"
         raise InputError(
-            f"{self.path}: cannot be written: {reason}; the part of it is removed, the tables are kept: make room, or run "
+            f"{self.path}: cannot be written: {reason}; the part of it is removed, the tables stay: make room, or run "
             "without the video"
         ) from error
 
@@ -126,7 +126,7 @@ class Sound:
 
     @classmethod
     def of(cls, path: Path | None, out: Any) -> Sound | None:
-        """None where there is no sound, or none that can be read."""
+        """Return None where there is no sound, or none that can be read."""
         if path is None:
             return None
         try:
@@ -139,7 +139,7 @@ class Sound:
         return None
 
     def until(self, time_s: float) -> None:
-        """Write what is heard up to a time of the source."""
+        """Write the sound up to a time of the source."""
         while not self._ended:
             packet = self._next or self._read()
             if packet is None:
@@ -169,7 +169,7 @@ class Sound:
             self.out.mux(self._encoded(packet))
 
     def _encoded(self, packet: Any) -> list[Any]:
-        """None: what the encoder still holds. A packet that is damaged is left out."""
+        """Encode a packet, or with None the rest in the encoder. A packet that is damaged is left out."""
         try:
             frames = [None] if packet is None else packet.decode()
         except av.error.InvalidDataError:
@@ -178,14 +178,14 @@ class Sound:
             if frame is not None and frame.pts is not None:
                 frame.pts -= round(self.origin_s / frame.time_base)
         try:
-            return [made for frame in frames for made in self.to.encode(frame)]
+            return [encoded for frame in frames for encoded in self.to.encode(frame)]
         except (av.FFmpegError, ValueError) as error:
             say(f"{self.source.name}: its sound cannot be encoded ({error}); it ends here")
             self._ended = True
             return []
 
     def finish(self, time_s: float) -> None:
-        """The rest, up to the last frame's time."""
+        """Write the rest, up to the last frame's time."""
         self.until(time_s)
         if not self.copied:
             self.out.mux(self._encoded(None))
@@ -195,7 +195,7 @@ class Sound:
 
 
 def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture in (width, height): an odd edge is repeated, another size is scaled with black around."""
+    """Return the picture in (width, height): an odd edge is repeated, another size is scaled with black around."""
     width, height = size
     if image.shape[1::-1] == size:
         return np.ascontiguousarray(image)

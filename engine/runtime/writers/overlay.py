@@ -1,4 +1,4 @@
-"""What was seen, drawn into the frame; faces made unrecognisable."""
+"""Draws results into frames, and makes faces unrecognisable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEAST_LINE = 11  # pixels of a bar
 
 @dataclass(frozen=True)
 class Mark:
-    """What is drawn at a face. probs: name -> 0..1, the bars beside the box; prob: of the label."""
+    """One face to draw. probs: name -> 0..1, the bars beside the box; prob: of the label."""
 
     box: Box
     track: int | None = None
@@ -34,7 +34,7 @@ class Mark:
 
 
 def annotated(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
-    """A copy of an (H, W, 3) uint8 RGB picture with boxes, track numbers, labels and bars; an unsure face is gray."""
+    """Return a copy of an (H, W, 3) uint8 RGB picture with boxes, track numbers, labels and bars; an unsure face is gray."""
     out = np.array(image, order="C")
     size = max(0.35, min(out.shape[:2]) / 900)
     colours = [colour_of(mark.track) if mark.sure else UNSURE for mark in marks]
@@ -48,7 +48,7 @@ def annotated(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
 
 
 def anonymised(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """A copy in which each box, and some room around it, is BLOCKS x BLOCKS colours blended into each other."""
+    """Return a copy in which each box, and some room around it, is BLOCKS x BLOCKS colours blended into each other."""
     out = np.array(image, order="C")
     for box in boxes:
         room_x, room_y = HIDDEN_MARGIN * box.w, HIDDEN_MARGIN * box.h
@@ -61,12 +61,12 @@ def anonymised(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
 
 
 def colour_of(track: int | None) -> tuple[int, int, int]:
-    """A track keeps its colour."""
+    """Return the colour of a track, the same in all frames."""
     return COLOURS[0 if track is None else zlib.crc32(str(track).encode()) % len(COLOURS)]
 
 
 def corners(box: Box, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """left, top, right, bottom: whole pixels within the picture, the last ones included."""
+    """Return left, top, right, bottom: whole pixels within the picture, the last ones included."""
     height, width = shape[:2]
     xs = np.clip(np.rint([box.x, box.x + box.w]), 0, width - 1).astype(int).tolist()
     ys = np.clip(np.rint([box.y, box.y + box.h]), 0, height - 1).astype(int).tolist()
@@ -74,7 +74,7 @@ def corners(box: Box, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 
 def _words(mark: Mark) -> str:
-    """Of the letters that OpenCV can draw."""
+    """Return the title of a face, in letters that OpenCV can draw."""
     prob = "" if mark.prob is None else f" {mark.prob:.2f}"
     parts = ["" if mark.track is None else f"#{mark.track}", f"{mark.label or ''}{prob}", "" if mark.sure else "?"]
     return " ".join(filter(None, parts)).encode("ascii", "replace").decode()

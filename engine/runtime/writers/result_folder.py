@@ -1,4 +1,4 @@
-"""A source's answers as files: tables, events, a timeline, a summary and, when asked for, the annotated video."""
+"""Writes the results of a source: tables, events, a timeline, a summary and, when asked for, the annotated video."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from affect.engine.runtime.frame_reader import AnnotatedFrame, Reader
-from affect.engine.runtime.input_warnings import Outside
-from affect.engine.runtime.results import Face, FaceOutput, columns_of, named, rows_of, set_column
+from affect.engine.runtime.input_warnings import InputWarnings
+from affect.engine.runtime.results import Face, FaceOutput, columns_of, main_output, rows_of, set_column
 from affect.engine.runtime.session import Session, check_together
 from affect.engine.runtime.smoothing import Events, Smoothing
 from affect.engine.runtime.sources.stream import Source
@@ -25,7 +25,8 @@ from affect.engine.runtime.vision.boxes import Box
 from affect.engine.runtime.vision.subject import FULL, Search
 from affect.engine.runtime.writers.mp4 import Mp4
 from affect.engine.runtime.writers.overlay import Mark, annotated, anonymised
-from affect.engine.runtime.writers.prediction_table import EventTable, Predictions, put
+from affect.engine.runtime.writers.partial_file import put
+from affect.engine.runtime.writers.prediction_table import EventTable, Predictions
 from affect.engine.runtime.writers.timeline import Timeline
 from affect.shards.errors import InputError
 
@@ -44,12 +45,12 @@ def run_source(
     anonymize: bool = False,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Write what the packages say of each frame into the folder `out`; return what summary.json holds.
+    """Write the results of each frame into the folder `out`; return the content of summary.json.
 
     predictions.csv and .parquet, events.csv, timeline.png of a source with a clock, summary.json. video: annotated.mp4 too, with
     the source's sound, or of pictures without a clock annotated/NAME.png; anonymize: with the faces in it blurred. Without it no
-    frame is kept. smoothing: of all engines, instead of their own. Interrupted, the files hold the frames so far. A source that
-    cannot be read leaves nothing behind.
+    frame is stored. smoothing: of all engines, instead of their own. Interrupted, the files hold the frames so far. A source
+    that cannot be read leaves no files.
     """
     if anonymize and not video:
         raise InputError("anonymize: blurs faces in the annotated video, and none is asked for; add --video, or leave it out")
@@ -62,16 +63,16 @@ def run_source(
         first = next(reader, None)
         if first is None:
             raise InputError(f"{source.name}: has no frames")
-        with Record(engines, source, out, video, anonymize, reader) as record:
-            record.add(first)
+        with ResultFolder(engines, source, out, video, anonymize, reader) as folder:
+            folder.add(first)
             advance(1)
-            for answer in reader:
-                record.add(answer)
+            for result in reader:
+                folder.add(result)
                 advance(1)
-    return record.summary
+    return folder.summary
 
 
-class Record:
+class ResultFolder:
     """The files of one pass; they are complete whatever ends the block."""
 
     def __init__(
@@ -88,43 +89,43 @@ class Record:
         columns = dict.fromkeys(name for engine in engines for name in columns_of(engine.package))
         self._files = ExitStack()
         sets = dict.fromkeys(set_column(engine.conformal.output) for engine in engines if engine.conformal)
-        self._outside = Outside(engines, source, reader.search)
+        self._warnings = InputWarnings(engines, source, reader.search)
         self._table = self._files.enter_context(Predictions(out, list(columns), sets=list(sets)))
         self._event_table = self._files.enter_context(EventTable(out))
         self._video = self._files.enter_context(Mp4(out / ANNOTATED, source.sound)) if video else None
 
-    def add(self, answer: AnnotatedFrame) -> None:
-        frame = answer.frame
-        self._outside.look(frame)
+    def add(self, result: AnnotatedFrame) -> None:
+        frame = result.frame
+        self._warnings.check_sizes(frame)
         with self.reader.stages.of("write"):
             self._table.write(rows_of(frame))
             for face in frame.faces:
-                self._said(face, frame.time_s)
+                self._add_face(face, frame.time_s)
             for name, events in self.events.items():
-                self._event_table.write(name, events.end(answer.ended))
+                self._event_table.write(name, events.end(result.ended))
             if self._video is not None:
-                self._draw(self._video, answer)
+                self._draw(self._video, result)
         self.frames += 1
         self.faces += len(frame.faces)
         self.without += not frame.faces
         self._clocked = self._clocked or frame.time_s is not None
 
-    def _said(self, face: Face, time_s: float | None) -> None:
+    def _add_face(self, face: Face, time_s: float | None) -> None:
         for name, outputs in face.outputs.items():
-            output = named(outputs)
+            output = main_output(outputs)
             if output is None:
                 continue
             self.labels[name]["+".join(output.labels)] += 1
             if face.track is not None and time_s is not None:
                 self._event_table.write(name, self.events[name].step(face.track, output.labels, time_s))
-                self._in_time(name, output, face.track, time_s)
+                self._add_to_timeline(name, output, face.track, time_s)
 
-    def _in_time(self, name: str, output: FaceOutput, track: int, time_s: float) -> None:
+    def _add_to_timeline(self, name: str, output: FaceOutput, track: int, time_s: float) -> None:
         label = output.names.index(output.labels[0]) if output.labels else None
         self._timelines.setdefault(name, Timeline(output.names)).add(track, time_s, output.values, label)
 
-    def _draw(self, video: Mp4, answer: AnnotatedFrame) -> None:
-        frame, drawn = answer.frame, self._drawn(answer)
+    def _draw(self, video: Mp4, result: AnnotatedFrame) -> None:
+        frame, drawn = result.frame, self._drawn(result)
         if frame.time_s is not None:
             video.write(drawn, frame.time_s)
             return
@@ -133,10 +134,10 @@ class Record:
         path.parent.mkdir(exist_ok=True)
         put(path, lambda partial: partial.write_bytes(cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1].tobytes()))
 
-    def _drawn(self, answer: AnnotatedFrame) -> np.ndarray:
-        faces = answer.frame.faces
+    def _drawn(self, result: AnnotatedFrame) -> np.ndarray:
+        faces = result.frame.faces
         boxes = [Box.at(face.box, face.score) for face in faces]
-        image = anonymised(answer.image, [*boxes, *answer.missed]) if self.anonymize else answer.image
+        image = anonymised(result.image, [*boxes, *result.missed]) if self.anonymize else result.image
         return annotated(image, [_mark(face, box) for face, box in zip(faces, boxes, strict=True)])
 
     def __enter__(self) -> Self:
@@ -167,17 +168,17 @@ class Record:
             "stages": self.reader.stages.to_json(),
             "packages": {
                 name: {
-                    "labels": dict(of.most_common()),
+                    "labels": dict(labels.most_common()),
                     "flips_per_minute": round(self.events[name].flips_per_minute, 2),
-                    "faces_too_small": self._outside.small[name],
+                    "faces_too_small": self._warnings.small[name],
                 }
-                for name, of in self.labels.items()
+                for name, labels in self.labels.items()
             },
-            "notes": [*self._outside.notes, *self.reader.notes],
+            "notes": [*self._warnings.notes, *self.reader.notes],
         }
 
     def _plot(self) -> None:
-        """timeline.png of the first package that has labels, timeline_NAME.png of each other one."""
+        """Plot timeline.png of the first package that has labels, timeline_NAME.png of each other one."""
         if not self._clocked:
             return
         timelines = self._timelines or {next(iter(self.labels)): Timeline(())}
@@ -187,8 +188,8 @@ class Record:
 
 
 def _mark(face: Face, box: Box) -> Mark:
-    """Of the first package: its label, and the probabilities as bars."""
-    output = next((output for outputs in face.outputs.values() if (output := named(outputs))), None)
+    """Mark a face with the first package's label, and its probabilities as bars."""
+    output = next((output for outputs in face.outputs.values() if (output := main_output(outputs))), None)
     if output is None:
         return Mark(box, face.track)
     probs = dict(zip(output.names, output.values.tolist(), strict=True))

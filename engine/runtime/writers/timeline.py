@@ -1,4 +1,4 @@
-"""Probabilities and labels of each track over time, as one picture."""
+"""Plots probabilities and labels of each track over time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Line:
 
 
 class Timeline:
-    """What is kept for the plot: at most MOST_POINTS of a track, and of tracks twice as many as are drawn."""
+    """Collects points for the plot: at most MOST_POINTS of a track, and twice as many tracks as are drawn."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names, self.count = tuple(names), 0
@@ -55,7 +55,7 @@ class Timeline:
         self._lines.setdefault(track, _Line()).add(time_s, probs, int(np.argmax(probs)) if label is None else label)
 
     def plot(self, path: Path, title: str = "") -> None:
-        """A row a track: a line a class, and below them the label. Without a track there is an empty row."""
+        """Draw a row a track: a line a class, and below them the label. Without a track there is an empty row."""
         longest = sorted(self._lines, key=lambda track: -self._lines[track].seen)[:MOST_TRACKS]
         rows = max(1, len(longest))
         figure = Figure(figsize=(11, 1.3 + 1.9 * rows), layout="constrained")

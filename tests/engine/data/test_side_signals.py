@@ -32,7 +32,7 @@ from affect.engine.runtime.backends import tensorrt_engine as tensorrt
 from affect.engine.runtime.backends.onnxruntime import OnnxRuntime
 from affect.engine.runtime.backends.openvino import OpenVino
 from affect.engine.runtime.backends.torch import TorchBackend
-from affect.engine.runtime.side_signals import row_of, shares
+from affect.engine.runtime.side_signals import row_of, signals_by_package
 from affect.engine.system.distributed import Ranks
 from affect.engine.system.log import say_once
 from affect.engine.training.task_outputs import task_of
@@ -230,9 +230,9 @@ def test_signals_at_the_command_line_are_numbers_given_once(words, message):
 def test_each_package_takes_the_signals_that_it_knows(run):
     package = ModelPackage.open(run)
     blind = replace(package, manifest=replace(package.manifest, name="blind", side=None))
-    assert shares([blind, package], {"activity": 1}) == [{}, {"activity": 1.0}] and row_of(blind, None) is None
+    assert signals_by_package([blind, package], {"activity": 1}) == [{}, {"activity": 1.0}] and row_of(blind, None) is None
     with pytest.raises(InputError, match="'activity': blind takes no side signals; leave it out"):
-        shares([blind], {"activity": 1})
+        signals_by_package([blind], {"activity": 1})
     with pytest.raises(InputError, match=r"side: expected \(2, 2\), got \(1, 2\)"):
         OnnxRuntime(package.model).run(np.zeros((2, FRAMES, 16, 16, 3), np.uint8), np.zeros((1, 2), np.float32))
 

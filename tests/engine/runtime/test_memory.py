@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from affect.engine.runtime.result_row import Row
 from affect.engine.runtime.smoothing import Events, Smoother
 from affect.engine.runtime.sources.open_source import open_source
 from affect.engine.runtime.sources.stream import Stream
@@ -14,7 +15,7 @@ from affect.engine.runtime.vision.crop import crop, sharpness
 from affect.engine.runtime.vision.track import Tracker
 from affect.engine.runtime.writers.mp4 import Mp4
 from affect.engine.runtime.writers.overlay import Mark, annotated
-from affect.engine.runtime.writers.prediction_table import EventTable, Predictions, Row
+from affect.engine.runtime.writers.prediction_table import EventTable, Predictions
 from affect.engine.runtime.writers.timeline import Timeline
 
 FRAMES, WARM = 5_000, 1_000

@@ -117,7 +117,7 @@ def test_a_full_disk_is_said_and_no_part_is_left(tmp_path):
     path = tmp_path / "out.mp4"
     ended = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True)
     assert ended.returncode == 1 and "out.mp4: cannot be written: the disk is full after" in ended.stderr
-    assert "the tables are kept" in ended.stderr and "Traceback" not in ended.stderr and not list(tmp_path.iterdir())
+    assert "the tables stay" in ended.stderr and "Traceback" not in ended.stderr and not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

@@ -7,8 +7,10 @@ import sys
 import pandas as pd
 import pytest
 
+from affect.engine.runtime.result_row import COLUMNS as EVERY_ROW
+from affect.engine.runtime.result_row import Row
 from affect.engine.runtime.smoothing import Event
-from affect.engine.runtime.writers.prediction_table import FIXED, GROUP, EventTable, Predictions, Row
+from affect.engine.runtime.writers.prediction_table import FIXED, GROUP, EventTable, Predictions
 from affect.shards.errors import InputError
 
 COLUMNS = ["emotion.sad", "emotion.happy"]
@@ -23,7 +25,7 @@ def test_both_files_say_the_same(tmp_path):
         table.write([Row("au", 4, None, "a.mp4", 0, None, (0, 0, 5, 4), values={"emotion.sad": float("nan")})])
     assert table.rows == 3 and {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "predictions.parquet"}
     text, typed = pd.read_csv(table.paths[0]), pd.read_parquet(table.paths[1])
-    assert list(text) == list(typed) == [*FIXED, *COLUMNS]
+    assert list(text) == list(typed) == [*FIXED, *COLUMNS] and tuple(FIXED) == EVERY_ROW
     assert list(text)[:6] == ["package", "frame", "time_s", "source", "face", "track"]
     assert typed["face_px"].tolist()[::2] == [30, 4] and typed.loc[0, "emotion.happy"] == 0.75
     assert text.loc[0].to_dict() | {"x": 10.0} == typed.loc[0].to_dict() | {"x": 10.0, "det_score": 0.91, "blur": 123.4}
@@ -63,7 +65,8 @@ def test_columns_of_one_name_are_refused(columns, tmp_path):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from affect.engine.runtime.writers.prediction_table import Predictions, Row
+from affect.engine.runtime.writers.prediction_table import Predictions
+from affect.engine.runtime.result_row import Row
 from affect.shards.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
