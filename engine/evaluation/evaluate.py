@@ -17,7 +17,7 @@ from affect.engine.evaluation.output_folder import beside_validation, default_ou
 from affect.engine.evaluation.predictions import Predictions, collect, pooled, sources_of
 from affect.engine.metrics.classification import classification, macro_f1_interval, reliability
 from affect.engine.metrics.output_metrics import further_metrics
-from affect.engine.report.mcnemar import write_answers
+from affect.engine.report.mcnemar import write_predictions
 from affect.engine.report.plots import confusion_plot
 from affect.engine.report.run_figures import CHOSEN_MARK, Figures, chosen_on, mark
 from affect.engine.runs.files import METRICS
@@ -111,8 +111,8 @@ def further_targets(layout: TargetLayout, dataset: Dataset) -> dict[str, np.ndar
         if output is layout.first_classes:
             continue
         if output.name in theirs and theirs[output.name].kind == output.kind:
-            held, values = theirs[output.name].names, dataset.targets(output.name)
-            columns = [held.index(name) if name in held else -1 for name in output.names]
+            file, values = theirs[output.name].names, dataset.targets(output.name)
+            columns = [file.index(name) if name in file else -1 for name in output.names]
             found[output.name] = np.column_stack([values, np.full(len(values), np.nan)])[:, columns].astype(np.float32)
     return found
 
@@ -152,7 +152,7 @@ def write_metrics(metrics: dict[str, Any], logits: np.ndarray, target: np.ndarra
     """
     names = tuple(metrics["per_class"])
     write_json(out / METRICS, metrics)
-    write_answers(out, target.argmax(1), logits.argmax(1), names)
+    write_predictions(out, target.argmax(1), logits.argmax(1), names)
     confusion_plot(np.array(metrics["confusion"]), names, out / "confmat.png")
     present = metrics["present_only"]
     confusion_plot(np.array(present["confusion"]), present["present_names"], out / "confmat_present.png")

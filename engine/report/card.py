@@ -1,6 +1,6 @@
-"""`affect card`: what a package is and how well it does, measured here, as CARD.md and card.json.
+"""`affect card`: a package and how well it does, measured here, as CARD.md and card.json.
 
-After Mitchell et al., Model Cards for Model Reporting, FAT* 2019. What figures cannot say is the notes' part.
+After Mitchell et al., Model Cards for Model Reporting, FAT* 2019. The notes hold what figures cannot show.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from affect.engine.runs.files import CONFIG
 from affect.engine.runs.folder import write_json
 
 CARD, CARD_JSON = "CARD.md", "card.json"
-FIGURES = {  # of metrics.json -> how it is called
+FIGURES = {  # key in metrics.json -> its name in the card
     "acc": "accuracy", "macro_f1": "macro-F1", "bacc": "balanced accuracy", "nll": "NLL", "ece": "ECE of the label",
     "ece_votes": "ECE of the shares of votes",
 }  # fmt: skip
 
 
 def write_card(model: str | Path, sets: Mapping[str, dict[str, Any]], out: Path, notes: str = "") -> Path:
-    """CARD.md and card.json of a package into the folder `out`; return the first.
+    """Write CARD.md and card.json of a package into the folder `out`; return the first.
 
-    sets: what it was evaluated on, in words -> what `evaluate` returned. notes: Markdown: intended use, terms, where it fails;
-    with a title of its own it stands first.
+    sets: name of what it was evaluated on -> the metrics that `evaluate` returned. notes: Markdown: intended use, terms, where
+    it fails; with a title they stand first.
     """
     card = card_of(ModelPackage.open(model), sets)
     out.mkdir(parents=True, exist_ok=True)
@@ -63,20 +63,20 @@ def _recipe(package: ModelPackage) -> dict[str, Any] | None:
 def _measured(metrics: dict[str, Any]) -> dict[str, Any]:
     way = metrics[f"{len(metrics['per_class'])}way"]
     figures = {name: way[name] if name in way else metrics[name] for name in FIGURES}
-    kept = ("rows", "label_protocol", "macro_f1_interval", "per_class", "confusion", "left_out", "apart")
-    return figures | {name: metrics[name] for name in kept if name in metrics}
+    shown = ("rows", "label_protocol", "macro_f1_interval", "per_class", "confusion", "left_out", "apart")
+    return figures | {name: metrics[name] for name in shown if name in metrics}
 
 
 def rendered(card: dict[str, Any], notes: str = "") -> str:
-    said = card["preprocess"]
+    seen = card["preprocess"]
     files = "; ".join(
         f"`{name}` {fact['size'] / 1e6:.1f} MB, {fact['precision']}" for name, fact in card["files"].items() if "size" in fact
     )
-    looks = f"{said['size']} px, {said['color']}, {'CLAHE' if said['clahe'] else 'no CLAHE'}, a face's box with a margin of "
+    looks = f"{seen['size']} px, {seen['color']}, {'CLAHE' if seen['clahe'] else 'no CLAHE'}, a face's box with a margin of "
     titled = notes.lstrip().startswith("# ")
     parts = [
         notes.strip() if titled else f"# {card['name']}",
-        f"`{card['task']}`: {', '.join(card['classes'])}. Sees {looks}{said['margin']:g}{' upright' if said['align'] else ''}. "
+        f"`{card['task']}`: {', '.join(card['classes'])}. Sees {looks}{seen['margin']:g}{' upright' if seen['align'] else ''}. "
         f"{files}. Trained on {', '.join(card['trained_on']['sources'])} ({card['trained_on']['label_protocol']} labels). "
         f"{card['intended_use']}",
         "" if titled else notes.strip(),
@@ -125,11 +125,11 @@ def _classes(card: dict[str, Any]) -> Table:
 
 def _confusion(name: str, of: dict[str, Any], classes: list[str]) -> list[str]:
     cells = [[true, *map(str, row)] for true, row in zip(classes, of["confusion"], strict=True)]
-    return [f"### Confusion, {name}", markdown(Table(["is \\ said", *classes], cells, set(), [])).strip()]
+    return [f"### Confusion, {name}", markdown(Table(["true \\ predicted", *classes], cells, set(), [])).strip()]
 
 
 def _lower(card: dict[str, Any]) -> list[str]:
-    """What bf16 and INT8 cost, as the export measured it."""
+    """Tabulate what bf16 and INT8 cost, as the export measured it."""
     lower = {name: fact for name, fact in card["files"].items() if "metric" in fact}
     lower |= {p: fact for of in card["files"].values() for p, fact in of.get("lower", {}).items()}
     cells = []

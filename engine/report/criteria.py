@@ -1,4 +1,4 @@
-"""A task's criteria against a run's metrics.json: what was, what is expected, what is."""
+"""A task's criteria against a run's metrics.json: the figure before, the expected one, and this run's."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ WAY = "way"  # as the first part of a path: the key of figures over all classes,
 
 
 def criteria_table(criteria: Sequence[Criterion], metrics: dict[str, Any]) -> Table:
-    """A row a criterion; one whose figure the run does not have is not measured."""
+    """Tabulate the criteria, a row each; one whose figure the run does not have is not measured."""
     cells = []
     for criterion in criteria:
-        value = found_at(metrics, criterion.metric)
+        value = value_at(metrics, criterion.metric)
         verdict = "not measured" if value is None else "pass" if criterion.met_by(value) else "fail"
         cells.append([
             criterion.name, criterion.before, criterion.expected, NONE if value is None else f"{value:.4f}", verdict,
         ])  # fmt: skip
-    caption = ["Before and expected: the recipe's own report, of its data; on other data they are a yardstick, no result."]
+    caption = ["Before and expected: the reference recipe's report, of its data; on other data they are a yardstick, no result."]
     return Table(["figure", "before", "expected", "this run", "verdict"], cells, set(), caption)
 
 
-def found_at(metrics: dict[str, Any], path: str) -> float | None:
-    """The number at a path of keys; None where there is none, it is not a number, or what it is of has no rows."""
+def value_at(metrics: dict[str, Any], path: str) -> float | None:
+    """Return the number at a path of keys; None where there is none, it is not a number, or what it is of has no rows."""
     value: Any = metrics
     for key in path.split("."):
         if key == WAY:

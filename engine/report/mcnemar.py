@@ -20,36 +20,36 @@ from affect.engine.runs.files import EVALUATED, PREDICTIONS
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A run's labels on some rows: label, predicted (N,) class numbers; names of the classes."""
+class ClassPredictions:
+    """A run's predictions of some rows: label, predicted (N,) class numbers; names of the classes."""
 
     name: str
     label: np.ndarray
     predicted: np.ndarray
     names: tuple[str, ...]
 
-    def same_rows(self, other: Answers) -> bool:
-        """As far as their labels tell."""
+    def same_rows(self, other: ClassPredictions) -> bool:
+        """Whether the labels of both are the same, row by row."""
         return self.names == other.names and np.array_equal(self.label, other.label)
 
 
-def write_answers(folder: Path, label: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> None:
+def write_predictions(folder: Path, label: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> None:
     np.savez_compressed(
         folder / PREDICTIONS, label=label.astype(np.int16), predicted=predicted.astype(np.int16), names=np.array(names)
     )
 
 
-def read_answers(folder: Path) -> Answers | None:
-    """None where there are none."""
+def read_predictions(folder: Path) -> ClassPredictions | None:
+    """Read the predictions of an evaluated run; None where there are none."""
     path = folder / PREDICTIONS
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as held:
-        return Answers(_name(folder.resolve()), held["label"], held["predicted"], tuple(held["names"].tolist()))
+    with np.load(path, allow_pickle=False) as file:
+        return ClassPredictions(_name(folder.resolve()), file["label"], file["predicted"], tuple(file["names"].tolist()))
 
 
 def _name(folder: Path) -> str:
-    """Of the run that was evaluated, where the folder is RUN/evaluated/SET."""
+    """Return the name of the run that was evaluated, where the folder is RUN/evaluated/SET."""
     return folder.parent.parent.name if folder.parent.name == EVALUATED else folder.name
 
 
@@ -60,10 +60,10 @@ def p_value(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail / 2**count)  # whole numbers up to the division: no rounding, however many rows
 
 
-def macro_f1_gap(a: Answers, b: Answers, resamples: int = 2000) -> tuple[float, float, float]:
-    """Of b minus that of a, over all classes: of the rows, and the bounds of its interval.
+def macro_f1_gap(a: ClassPredictions, b: ClassPredictions, resamples: int = 2000) -> tuple[float, float, float]:
+    """Return macro-F1 of b minus that of a, over all classes: of the rows, and the bounds of its interval.
 
-    Rows of the same label and answers are alike, so that resampled rows are a multinomial draw of their counts.
+    Rows of the same label and predictions are alike, so that resampled rows are a multinomial draw of their counts.
     """
     kinds, count = np.unique(np.stack([a.label, a.predicted, b.predicted]), axis=1, return_counts=True)
     drawn = np.random.default_rng(0).multinomial(count.sum(), count / count.sum(), size=resamples)
@@ -74,8 +74,8 @@ def macro_f1_gap(a: Answers, b: Answers, resamples: int = 2000) -> tuple[float, 
             return drawn @ where.T.astype(np.float64)
 
         classes = np.arange(len(a.names))[:, None]
-        said, true = predicted == classes, kinds[0] == classes  # (C, kinds)
-        return (2 * summed(said & true) / np.maximum(summed(said) + summed(true), 1)).mean(1)
+        chosen, true = predicted == classes, kinds[0] == classes  # (C, kinds)
+        return (2 * summed(chosen & true) / np.maximum(summed(chosen) + summed(true), 1)).mean(1)
 
     gap = macro_f1(kinds[2]) - macro_f1(kinds[1])
     low, high = np.percentile(gap[1:], (2.5, 97.5)).tolist()
@@ -84,7 +84,7 @@ def macro_f1_gap(a: Answers, b: Answers, resamples: int = 2000) -> tuple[float, 
 
 def mcnemar_table(folders: Sequence[Path]) -> Table | None:
     """A row for each pair that was scored on the same rows; None where there is none."""
-    runs = [answers for folder in folders if (answers := read_answers(folder)) is not None]
+    runs = [predictions for folder in folders if (predictions := read_predictions(folder)) is not None]
     cells = []
     for a, b in combinations(runs, 2):
         if not a.same_rows(b):

@@ -1,4 +1,4 @@
-"""How much moves in a clip before and after a stimulus: the plain score that a model of clips is held to.
+"""How much moves in a clip before and after a stimulus: the plain score that a model of clips has to beat.
 
 Axes: T frames, H W pixels.
 """
@@ -20,16 +20,16 @@ SLACK_S = 1e-3  # of a time: float32 times of a regular rate miss the stimulus b
 
 def frame_differences(frames: Iterable[np.ndarray]) -> np.ndarray:
     """(T - 1,) mean |x_t - x_(t-1)| over pixels and channels, from 0 to 255. frames: (H, W) or (H, W, 3) uint8."""
-    found = []
+    differences = []
     for i, (before, after) in enumerate(pairwise(frames)):
         if before.shape != after.shape:
             raise InputError(f"frame {i + 1}: {after.shape}, the frame before {before.shape}; expected frames of one size")
-        found.append(np.abs(after.astype(np.int16) - before.astype(np.int16)).mean())
-    return np.array(found, np.float64)
+        differences.append(np.abs(after.astype(np.int16) - before.astype(np.int16)).mean())
+    return np.array(differences, np.float64)
 
 
 def motion_scores(frames: Iterable[np.ndarray], times_s: Sequence[float] | np.ndarray, stimulus_s: float) -> dict[str, float]:
-    """BASELINES and BEFORE of a clip; NaN where there are no frames to say it of, or nothing moves before.
+    """Return BASELINES and BEFORE of a clip; NaN where there are no such frames, or nothing moves before.
 
     times_s: (T,) rising, of each frame. stimulus_s: on the same clock. A difference is after the stimulus where both its frames
     are, the first of them at the stimulus or later, and before it where both are; the one across it is in neither.

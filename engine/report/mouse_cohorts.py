@@ -1,4 +1,4 @@
-"""Stress of mice from clips: models beside motion and beside the controls that say what else could have told.
+"""Stress of mice from clips: models beside motion and beside controls, which show other causes of a prediction.
 
 Axes: N trials. Each is of one animal; all scores are of trials that were held out.
 """
@@ -32,12 +32,12 @@ from affect.shards.errors import InputError, nearest
 MODEL, SET = "temporal model", "set model"
 SHUFFLED, AT_TEST, SINGLE = "retrained on shuffled frames", "shuffled at test alone", "single frames"
 BEFORE, BACKGROUND, POSITION = "retrained on frames before the stimulus", "retrained on the background", "session position alone"
-CONTROLS = (BEFORE, motion.BEFORE, BACKGROUND, POSITION)  # what they say has another cause than the stimulus
+CONTROLS = (BEFORE, motion.BEFORE, BACKGROUND, POSITION)  # what they show has another cause than the stimulus
 SCORES = (MODEL, SET, *motion.BASELINES, SHUFFLED, AT_TEST, SINGLE)
 LEVEL_FIGURES = ("spearman", "mae", "p")  # how the names of figures of levels begin
 LISTED = 8  # animals: of fewer each is listed
 CHANCE = 0.5
-CLAIMS = {  # of seed 003, of accuracy; nothing there says how they were measured
+CLAIMS = {  # of the reference recipe (docs/recipes/mouse.md), of accuracy; it does not state how they were measured
     "baseline": "about 50-60 %", "ldl": "+20-30 %", "temporal": "+15-25 %", "both": "+35-55 %",
 }  # fmt: skip
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
@@ -46,39 +46,39 @@ METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "ECE", "nll": 
 def mouse_report(
     trials: Trials, scores: Sequence[Score], levels: Sequence[Score] = (), resamples: int = RESAMPLES
 ) -> tuple[str, dict[str, Any]]:
-    """The text, and the figures: scores and controls in one table, by name out of SCORES and CONTROLS; MODEL is among them.
+    """Return the text and the figures: scores and controls in one table, by name out of SCORES and CONTROLS; MODEL is among them.
 
-    Then what follows from it: whether the model beats the best of motion, whether it needs order, which control tells something.
-    levels: what models say of the level itself, under the same names; Spearman's r and MAE are then of these.
+    Then what follows from it: whether the model beats the best of motion, whether it needs order, which control shows something.
+    levels: predictions of the level itself, under the same names; Spearman's r and MAE are then of these.
     """
     named = {score.name: score for score in scores}
     known = (*SCORES, *CONTROLS)
     if unknown := [name for name in named if name not in known]:
         raise InputError(f"score {unknown[0]!r}{nearest(unknown[0], known)}; there are: {', '.join(known)}")
     if MODEL not in named:
-        raise InputError(f"no score {MODEL!r}, only {', '.join(named) or 'none'}; the others are held against it")
+        raise InputError(f"no score {MODEL!r}, only {', '.join(named) or 'none'}; the others are compared with it")
     ordered = [[named[name] for name in names if name in named] for names in (SCORES, CONTROLS)]
-    found = ordinal_report(trials, *ordered)
+    figures = ordinal_report(trials, *ordered)
     for score in levels:
-        _of_levels(found[score.name], ordinal_figures(trials, score, resamples))
-    lowest = {name: _lowest_pair(trials, named[name], resamples) if name in named else (None, None) for name in found}
-    said = [difference(trials, named[MODEL], other, resamples) for name, other in named.items() if name != MODEL]
-    lines = ["## Stress and its level, of animals held out", "", markdown(_table(trials, found, lowest))]
+        _of_levels(figures[score.name], ordinal_figures(trials, score, resamples))
+    lowest = {name: _lowest_pair(trials, named[name], resamples) if name in named else (None, None) for name in figures}
+    differences = [difference(trials, named[MODEL], other, resamples) for name, other in named.items() if name != MODEL]
+    lines = ["## Stress and its level, of animals held out", "", markdown(_table(trials, figures, lowest))]
     if len(np.unique(trials.animal)) < LISTED:
-        lines += ["## Each animal", "", markdown(per_animal_table(found))]
-    lines += ["## What follows", "", *verdicts(found, {each["from"]: each for each in said}), ""]
+        lines += ["## Each animal", "", markdown(per_animal_table(figures))]
+    lines += ["## What follows", "", *verdicts(figures, {each["from"]: each for each in differences}), ""]
     if missing := [name for name in known if name not in named]:
         lines += [f"Not measured: {', '.join(missing)}.", ""]
-    return "\n".join(lines), {"scores": found, "lowest": lowest, "model_minus": said}
+    return "\n".join(lines), {"scores": figures, "lowest": lowest, "model_minus": differences}
 
 
-def _of_levels(found: Figures, said: Figures) -> None:
-    """Put into the figures of a score what its model says of the level."""
-    found |= {key: value for key, value in said.items() if key.startswith(LEVEL_FIGURES) and key != "per_animal"} | {
+def _of_levels(figures: Figures, differences: Figures) -> None:
+    """Add to the figures of a score those of its model's predicted level."""
+    figures |= {key: value for key, value in differences.items() if key.startswith(LEVEL_FIGURES) and key != "per_animal"} | {
         "in_levels": True
     }
-    for animal, of in said["per_animal"].items():
-        found["per_animal"][animal] |= {key: value for key, value in of.items() if key.startswith(LEVEL_FIGURES)}
+    for animal, of in differences["per_animal"].items():
+        figures["per_animal"][animal] |= {key: value for key, value in of.items() if key.startswith(LEVEL_FIGURES)}
 
 
 def _lowest_pair(trials: Trials, score: Score, resamples: int) -> tuple[float | None, Interval | None]:
@@ -92,10 +92,10 @@ def _lowest_pair(trials: Trials, score: Score, resamples: int) -> tuple[float | 
     return one, interval(animal, "trials", lambda count: auc(count, values, holds), resamples)
 
 
-def _table(trials: Trials, found: Mapping[str, Figures], lowest: Mapping[str, tuple[float | None, Interval | None]]) -> Table:
-    table = ordinal_table(dict(found), trials.high)
+def _table(trials: Trials, figures: Mapping[str, Figures], lowest: Mapping[str, tuple[float | None, Interval | None]]) -> Table:
+    table = ordinal_table(dict(figures), trials.high)
     levels = np.unique(trials.level[trials.level > 0])
-    cells = [[*row, ranged(*lowest[name])] for row, name in zip(table.cells, found, strict=True)]
+    cells = [[*row, ranged(*lowest[name])] for row, name in zip(table.cells, figures, strict=True)]
     caption = [line.replace("was before the stimulus", "the stimulus cannot have caused") for line in table.caption]
     header = [*table.header, f"AUC, {levels[0] if len(levels) else 1:g} against 0"]
     return replace(table, header=header, cells=cells, caption=caption)
@@ -113,26 +113,26 @@ def difference(trials: Trials, model: Score, other: Score, resamples: int = RESA
     return {"from": other.name, "auc": one if np.isfinite(one) else None, "interval": interval(animal, "trials", less, resamples)}
 
 
-def verdicts(found: Mapping[str, Figures], minus: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def verdicts(figures: Mapping[str, Figures], minus: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence each, with its figures."""
     lines = []
-    held = [name for name in motion.BASELINES if name in found and found[name]["auc"] is not None]
-    if held:
-        best = max(held, key=lambda name: found[name]["auc"])
+    measured = [name for name in motion.BASELINES if name in figures and figures[name]["auc"] is not None]
+    if measured:
+        best = max(measured, key=lambda name: figures[name]["auc"])
         lines.append(f"- Motion: {_against(minus[best], f'the best of motion, {best}')}")
     for name, better in ((SHUFFLED, "It uses the order of frames."), (SET, "The temporal head adds to the mean of frames.")):
         if name in minus:
             more = better if _above(minus[name]["interval"], 0) else f"Not shown: {better[0].lower()}{better[1:]}"
             lines.append(f"- Order: {_against(minus[name], name)} {more}")
     if AT_TEST in minus:
-        more = "That punishes any model with positions: it says nothing of what order is worth."
+        more = "That punishes any model with positions: it does not show what order is worth."
         lines.append(f"- Shuffling: {_against(minus[AT_TEST], f'itself, {AT_TEST}')} {more}")
     for name in CONTROLS:
-        if name in found and (told := found[name]["auc"]) is not None:
-            apart = _above(found[name]["auc_trials"], CHANCE) or _below(found[name]["auc_trials"], CHANCE)
+        if name in figures and (area := figures[name]["auc"]) is not None:
+            apart = _above(figures[name]["auc_trials"], CHANCE) or _below(figures[name]["auc_trials"], CHANCE)
             tells = "tells stress from none: the scores above may owe to it" if apart else "is not shown to tell anything"
-            lines.append(f"- Control: {name} {tells} (AUC {ranged(told, found[name]['auc_trials'])}).")
-    return lines or ["- Nothing to hold the model against was measured."]
+            lines.append(f"- Control: {name} {tells} (AUC {ranged(area, figures[name]['auc_trials'])}).")
+    return lines or ["- Nothing to compare the model with was measured."]
 
 
 def _against(minus: Mapping[str, Any], other: str) -> str:
@@ -149,7 +149,7 @@ def _below(bounds: Interval | None, value: float) -> bool:
 
 
 def session_position_alone(trials: Trials, position: np.ndarray) -> Score:
-    """POSITION: what the place in the session says of stress, by a logistic regression on the other animals' trials.
+    """Return POSITION: stress predicted from the place in the session, by a logistic regression on the other animals' trials.
 
     position: (N,) of each trial, NaN unknown. Trials between 0 and `high` train nothing, and are scored.
     """
@@ -183,10 +183,10 @@ def stress_table(logits: np.ndarray, target: np.ndarray, names: tuple[str, str],
 
 
 def _stress_line(name: str, logits: np.ndarray, target: np.ndarray, names: tuple[str, str]) -> list[str]:
-    found = reliability(logits, target, names, present_only=True) if len(logits) else {}
+    figures = reliability(logits, target, names, present_only=True) if len(logits) else {}
     once = np.ones((1, len(logits)))
     area = float(auc(once, (logits[:, 1] - logits[:, 0]).astype(np.float64), target[:, 1] > target[:, 0])[0])
-    return [name, f"{len(logits):,}", text(area), *(text(found.get(key)) for key in METRICS)]
+    return [name, f"{len(logits):,}", text(area), *(text(figures.get(key)) for key in METRICS)]
 
 
 def cohort_table(trials: Trials, scores: Sequence[Score], what: str, group: np.ndarray, resamples: int = RESAMPLES) -> Table:
@@ -206,10 +206,10 @@ def fall(
     """Whether the model tells less of a cohort than at home, in a sentence with figures. home, there: (N,) bool."""
     sides = [_pair(trials, model, of) for of in (home, there)]
     values, holds, animal = (np.concatenate(column) for column in zip(*sides, strict=True))
-    own = np.arange(len(values)) < len(sides[0][0])
+    first = np.arange(len(values)) < len(sides[0][0])
 
     def less(count: np.ndarray) -> np.ndarray:
-        here, other = (auc(count[:, of], values[of], holds[of]) for of in (own, ~own))
+        here, other = (auc(count[:, of], values[of], holds[of]) for of in (first, ~first))
         return here - other
 
     lost = float(less(np.ones((1, len(values))))[0])
@@ -217,7 +217,7 @@ def fall(
         return f"- Cohort {cohort}: stress or none of it is missing; nothing is known of what holds there."
     bounds, (here, other) = interval(animal, "trials", less, resamples), (_area(*side, resamples) for side in sides)
     falls = _above(bounds, 0)
-    why = " Part of what it learned does not hold outside its own cohort: see which control tells at home alone." if falls else ""
+    why = " Part of what it learned does not hold outside its cohort: see which control tells at home alone." if falls else ""
     verb = "tells less there" if falls else "is not shown to tell less there"
     return f"- Cohort {cohort}: the model {verb}, AUC {other}, at home {here}, less by {ranged(lost, bounds)}.{why}"
 
@@ -252,7 +252,7 @@ def two_by_two(trials: Trials, stress: Mapping[str, np.ndarray], resamples: int 
             gain = hits - right["baseline"]
             more = ranged(100 * float(gain.mean()), _percent(gain, animal, resamples), 1, sign=True)
         cells.append([point, accuracy, more, CLAIMS[point], _area(stress[point][keep], holds, animal, resamples)])
-    header = ["point", "accuracy, %", "over the baseline, points", "claimed by the seed, unverified", "AUC"]
+    header = ["point", "accuracy, %", "over the baseline, points", "claimed by the reference recipe, unverified", "AUC"]
     return Table(header, cells, set(), ["In brackets: 95 % over draws of trials within animals; gains are of the same trials."])
 
 

@@ -20,12 +20,12 @@ from affect.shards.errors import InputError
 Figures = dict[str, Any]
 Draw = Literal["trials", "animals"]
 OTHERS_MEAN = "mean of the other animals"
-AT_ONCE = 100  # resamples: (AT_ONCE, N) numbers are held
+AT_ONCE = 100  # resamples: (AT_ONCE, N) numbers are in memory
 
 
 @dataclass(frozen=True)
 class Score:
-    """What something says of trials. values: (N,).
+    """A score of trials, by a model or a baseline. values: (N,).
 
     in_levels: in the units of the levels; else a rising curve leads to them, fitted on the other animals, and MAE is of that.
     """
@@ -37,9 +37,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Trials:
-    """What was done. level: (N,) ordered numbers, 0 for no stimulus. animal: (N,).
+    """The trials and their stimulus. level: (N,) ordered numbers, 0 for no stimulus. animal: (N,).
 
-    high: the level from which a trial is held against those of 0.
+    high: the level from which a trial is compared with those of 0.
     """
 
     level: np.ndarray
@@ -67,15 +67,17 @@ def ordinal_figures(trials: Trials, score: Score, resamples: int = RESAMPLES, se
     mistakes = np.abs((values if score.in_levels else in_levels(values, level, animal)) - level)
     pair = (level == 0) | (level >= trials.high)
     holds = level[pair] > 0
-    found = _figures(values, level, mistakes, trials.high)
-    found |= {"left_out": int((~known).sum()), "animals": len(np.unique(animal))}
+    figures = _figures(values, level, mistakes, trials.high)
+    figures |= {"left_out": int((~known).sum()), "animals": len(np.unique(animal))}
     for draw in ("trials", "animals"):
-        found[f"spearman_{draw}"] = interval(animal, draw, lambda count: spearman(count, values, level), resamples, seed)
-        found[f"mae_{draw}"] = interval(animal, draw, lambda count: count @ mistakes / count.sum(1), resamples, seed)
-    found["auc_trials"] = interval(animal[pair], "trials", lambda count: auc(count, values[pair], holds), resamples, seed)
+        figures[f"spearman_{draw}"] = interval(animal, draw, lambda count: spearman(count, values, level), resamples, seed)
+        figures[f"mae_{draw}"] = interval(animal, draw, lambda count: count @ mistakes / count.sum(1), resamples, seed)
+    figures["auc_trials"] = interval(animal[pair], "trials", lambda count: auc(count, values[pair], holds), resamples, seed)
     herd = {str(name): animal == name for name in np.unique(trials.animal).tolist()}
-    found["per_animal"] = {name: _figures(values[own], level[own], mistakes[own], trials.high) for name, own in herd.items()}
-    return found | {"p": permutation_p(values, level, animal, resamples, seed)}
+    figures["per_animal"] = {
+        name: _figures(values[here], level[here], mistakes[here], trials.high) for name, here in herd.items()
+    }
+    return figures | {"p": permutation_p(values, level, animal, resamples, seed)}
 
 
 def _figures(values: np.ndarray, level: np.ndarray, mistakes: np.ndarray, high: float) -> Figures:
@@ -133,7 +135,7 @@ def interval(
     herd, place = np.unique(animal, return_inverse=True)
     if not len(animal) or (draw == "animals" and len(herd) < 2):
         return None
-    random, found = np.random.default_rng(seed), []
+    random, figures = np.random.default_rng(seed), []
     for done in range(0, resamples, AT_ONCE):
         size = min(AT_ONCE, resamples - done)
         if draw == "animals":
@@ -141,10 +143,10 @@ def interval(
         else:
             count = np.empty((size, len(animal)), np.int64)
             for i in range(len(herd)):
-                own = place == i
-                count[:, own] = random.multinomial(own.sum(), np.full(own.sum(), 1 / own.sum()), size=size)
-        found.append(figure(count.astype(np.float64)))
-    return percentiles(np.concatenate(found))
+                here = place == i
+                count[:, here] = random.multinomial(here.sum(), np.full(here.sum(), 1 / here.sum()), size=size)
+        figures.append(figure(count.astype(np.float64)))
+    return percentiles(np.concatenate(figures))
 
 
 def permutation_p(
@@ -172,26 +174,26 @@ def permutation_p(
 def in_levels(values: np.ndarray, level: np.ndarray, animal: np.ndarray) -> np.ndarray:
     """(N,) of each animal by a rising curve that was fitted on the others (isotonic regression); flat, it is their mean level.
 
-    With one animal the mean level of its own trials.
+    With one animal the mean level of its trials.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    found = np.full(len(values), level.mean() if len(level) else np.nan)
+    figures = np.full(len(values), level.mean() if len(level) else np.nan)
     for name in np.unique(animal):
         here = animal == name
         if not here.all():
             curve = IsotonicRegression(out_of_bounds="clip").fit(values[~here], level[~here])
-            found[here] = curve.predict(values[here])
-    return found
+            figures[here] = curve.predict(values[here])
+    return figures
 
 
 def others_mean(trials: Trials) -> Score:
-    """The naive baseline: of each trial the mean level of the other animals' trials; of a single animal that of its own."""
+    """The naive baseline: of each trial the mean level of the other animals' trials; of a single animal that of its trials."""
     return Score(OTHERS_MEAN, in_levels(np.zeros(len(trials.level)), trials.level.astype(np.float64), trials.animal))
 
 
 def ordinal_report(trials: Trials, scores: Sequence[Score], controls: Sequence[Score] = ()) -> dict[str, Figures]:
-    """Name -> figures of the scores, of the naive baseline, and of the controls, which should say nothing: last, and marked."""
+    """Name -> figures of the scores, of the naive baseline, and of the controls, which should show nothing: last, and marked."""
     every = [*scores, others_mean(trials), *controls]
     names = [score.name for score in every]
     if len(set(names)) < len(names):
@@ -203,7 +205,7 @@ def ordinal_report(trials: Trials, scores: Sequence[Score], controls: Sequence[S
     }
 
 
-def ordinal_table(found: dict[str, Figures], high: float = 3) -> Table:
+def ordinal_table(figures: dict[str, Figures], high: float = 3) -> Table:
     """Scores side by side; of `ordinal_report`."""
     header = ["score", "trials", "Spearman", "over animals", "p", "MAE", f"AUC, {high:g} and more against 0"]
     cells = [
@@ -212,28 +214,28 @@ def ordinal_table(found: dict[str, Figures], high: float = 3) -> Table:
             _only(each["spearman_animals"]), NONE if each["p"] is None else f"{each['p']:.3g}",
             ranged(each["mae"], each["mae_trials"]) + "*" * (not each["in_levels"]), ranged(each["auc"], each["auc_trials"]),
         ]
-        for name, each in found.items()
+        for name, each in figures.items()
     ]  # fmt: skip
-    left_out = sum(each["left_out"] for each in found.values())
+    left_out = sum(each["left_out"] for each in figures.values())
     caption = [
         "In brackets: 95 % over draws of trials within animals, and of animals. p: two-sided, levels shuffled within animals.",
         *(["\\*: levels by a rising curve that was fitted on the other animals."] if any("*" in row[5] for row in cells) else []),
-        *(["control: of what was before the stimulus. What it says of the level is confounded, not caused."]
-          if any(each["control"] for each in found.values()) else []),
+        *(["control: of what was before the stimulus. What it shows of the level is confounded, not caused."]
+          if any(each["control"] for each in figures.values()) else []),
         *([f"{left_out} values are not finite and are left out."] if left_out else []),
-        *filter(None, [caution(max((each["animals"] for each in found.values()), default=0))]),
+        *filter(None, [caution(max((each["animals"] for each in figures.values()), default=0))]),
     ]  # fmt: skip
     return Table(header, cells, set(), caption)
 
 
-def per_animal_table(found: dict[str, Figures]) -> Table:
+def per_animal_table(figures: dict[str, Figures]) -> Table:
     """Below each score a row an animal."""
     cells: list[list[str]] = []
     breaks = {}
-    for name, each in found.items():
+    for name, each in figures.items():
         breaks[len(cells)] = name
-        for animal, own in each["per_animal"].items():
-            cells.append([animal, f"{own['trials']:,}", *(text(own[key]) for key in ("spearman", "mae", "auc"))])
+        for animal, here in each["per_animal"].items():
+            cells.append([animal, f"{here['trials']:,}", *(text(here[key]) for key in ("spearman", "mae", "auc"))])
     return Table(["animal", "trials", "Spearman", "MAE", "AUC"], cells, set(), ["Of the trials of one animal alone."], breaks)
 
 

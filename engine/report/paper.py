@@ -65,31 +65,31 @@ class Sweep:
 
 def _variant(point: dict[str, Any], chosen: dict[str, str], path: Path) -> Variant:
     runs = [run for run in point["runs"] if "figures" in run]
-    found: dict[str, list[Figures]] = {}
+    per_run: dict[str, list[Figures]] = {}
     for run in runs:
         for name, value in run["figures"].items():
-            found.setdefault(name, []).append(Figures.of(value, f"{path}: {run['folder']}: {name}"))
-    return Variant(point["name"], found, chosen, tuple(runs[0]["switches"]) if runs else ())
+            per_run.setdefault(name, []).append(Figures.of(value, f"{path}: {run['folder']}: {name}"))
+    return Variant(point["name"], per_run, chosen, tuple(runs[0]["switches"]) if runs else ())
 
 
 def variant_of(run: Path) -> Variant:
-    """A run by its own files."""
-    own = validation(run)
-    figures = ({VAL: [own]} if own else {}) | {name: [found] for name, found in external(run).items()}
+    """Read a run as a variant."""
+    validated = validation(run)
+    figures = ({VAL: [validated]} if validated else {}) | {name: [per_run] for name, per_run in external(run).items()}
     return Variant(run.resolve().name, figures, chosen_on(run), tuple(switches(run)))
 
 
 def write_all(folders: Sequence[Path], out: Path, main: Path | None = None) -> tuple[str, list[Path]]:
-    """Every table that the folders give: teachers, xval_main, ablation_lite, mcnemar; return the Markdown and the files.
+    """Write every table that the folders hold figures for; return the Markdown and the files.
 
-    folders: runs, sweeps, and folders of `affect evaluate`. main: the run of xval_main; else the first given with figures on
+    folders: runs, sweeps, and folders of `affect evaluate`. main: the run of xval_main; else the first with figures on
     other sets, else what a sweep has chosen.
     """
     sweeps = [Sweep.read(folder) for folder in folders if is_sweep(folder)]
-    given = [folder for folder in folders if not is_sweep(folder)]
-    variants = [variant_of(folder) for folder in given if is_run(folder) or external(folder)]
+    runs = [folder for folder in folders if not is_sweep(folder)]
+    variants = [variant_of(folder) for folder in runs if is_run(folder) or external(folder)]
     texts, paths = [], []
-    beside = [folder for folder in given if (folder / RELIABILITY).is_file() or not (external(folder) or _is_evaluation(folder))]
+    beside = [folder for folder in runs if (folder / RELIABILITY).is_file() or not (external(folder) or _is_evaluation(folder))]
     beside += [run for sweep in sweeps for run in sorted(sweep.folder.iterdir()) if (run / RELIABILITY).is_file()]
     beside = list({folder.resolve(): folder for folder in reversed(beside)}.values())[::-1]  # a link and its run are one
     if beside:
@@ -102,7 +102,7 @@ def write_all(folders: Sequence[Path], out: Path, main: Path | None = None) -> t
     compared = [v for v in _compared(variants, sweeps) if VAL in v.figures]
     if len(compared) > 1:
         texts.append(_write(ablation_table(compared), out / ABLATION_LITE, paths))
-    tested = mcnemar_table([*beside, *(folder for folder in given if _is_evaluation(folder) and not is_run(folder))])
+    tested = mcnemar_table([*beside, *(folder for folder in runs if _is_evaluation(folder) and not is_run(folder))])
     if tested:
         texts.append(_write(tested, out / MCNEMAR, paths))
     return "\n".join(texts), paths
@@ -121,10 +121,10 @@ def _write(table: Table, path: Path, paths: list[Path]) -> str:
 
 
 def _named(main: Path) -> Variant:
-    found = _main([], [Sweep.read(main)]) if is_sweep(main) else variant_of(main)
-    if not found or not found.figures:
+    per_run = _main([], [Sweep.read(main)]) if is_sweep(main) else variant_of(main)
+    if not per_run or not per_run.figures:
         raise InputError(f"--main {main}: has no figures on any set; evaluate it: affect evaluate RUN --data DATASET")
-    return found
+    return per_run
 
 
 def _main(variants: Sequence[Variant], sweeps: Sequence[Sweep]) -> Variant | None:
@@ -139,20 +139,20 @@ def _compared(variants: Sequence[Variant], sweeps: Sequence[Sweep]) -> list[Vari
 
 
 def xval_table(variant: Variant, others: dict[str, str]) -> Table:
-    """A row a set: validation, then the others. others: further sets that chose a setting, of sweeps that are given, too."""
+    """A row a set: validation, then the others. others: further sets that chose a setting, also of the sweeps."""
     sets = [name for name in (VAL, *variant.figures) if name in variant.figures]
     names, chosen = list(dict.fromkeys(sets)), {**others, **variant.chosen}
-    own = variant.figures.get(VAL)
+    validated = variant.figures.get(VAL)
     cells, marks = [], set()
     for name in names:
-        found = variant.figures[name]
-        sign = mark(name, found[0], chosen)
+        per_run = variant.figures[name]
+        sign = mark(name, per_run[0], chosen)
         marks.add(sign)
-        numbers = [f"{mean(figures.way[key] for figures in found):.4f}" for key in KEYS]
-        numbers += [f"{mean(figures.present[key] for figures in found):.4f}" for key in KEYS]
-        rows = NONE if found[0].rows is None else f"{found[0].rows:,}"
-        cells.append([name + sign, rows, *numbers, _drop(own, found) if own and name != VAL else NONE])
-    ways = sorted({figures.classes for found in variant.figures.values() for figures in found})
+        numbers = [f"{mean(figures.way[key] for figures in per_run):.4f}" for key in KEYS]
+        numbers += [f"{mean(figures.present[key] for figures in per_run):.4f}" for key in KEYS]
+        rows = NONE if per_run[0].rows is None else f"{per_run[0].rows:,}"
+        cells.append([name + sign, rows, *numbers, _drop(validated, per_run) if validated and name != VAL else NONE])
+    ways = sorted({figures.classes for per_run in variant.figures.values() for figures in per_run})
     title = f"{'/'.join(map(str, ways))}-way"
     groups = [("", 2), (title, 3), ("present-only", 3), ("", 1)]
     seeds = len(variant.figures[names[0]])
@@ -165,8 +165,8 @@ def xval_table(variant: Variant, others: dict[str, str]) -> Table:
     return Table(["set", "rows", *HEADS, *HEADS, "drop"], cells, set(), caption, groups=groups)
 
 
-def _drop(own: Sequence[Figures], there: Sequence[Figures]) -> str:
-    return signed(mean(f.present["macro_f1"] for f in own) - mean(f.present["macro_f1"] for f in there))
+def _drop(validated: Sequence[Figures], there: Sequence[Figures]) -> str:
+    return signed(mean(f.present["macro_f1"] for f in validated) - mean(f.present["macro_f1"] for f in there))
 
 
 def signed(share: float) -> str:
@@ -212,8 +212,8 @@ def _means(variant: Variant) -> dict[str, float]:
 
 
 def _spread(variant: Variant) -> dict[str, str]:
-    found = variant.figures[VAL]
-    return {key: f" ± {stdev(figures.way[key] for figures in found):.4f}" if len(found) > 1 else "" for key in KEYS}
+    per_run = variant.figures[VAL]
+    return {key: f" ± {stdev(figures.way[key] for figures in per_run):.4f}" if len(per_run) > 1 else "" for key in KEYS}
 
 
 def _best(variants: Sequence[Variant], key: str) -> list[int]:

@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 def confusion_plot(
     matrix: np.ndarray, names: Sequence[str], path: Path, title: str = "Rows as shares, counts in the cells"
 ) -> None:
-    """(C, C) counts as shares of each true class, the counts written in the cells.
+    """Plot (C, C) counts as shares of each true class, the counts written in the cells.
 
     Of `present_only` in metrics.json: its `confusion` and `present_names`.
     """
@@ -34,13 +34,13 @@ def confusion_plot(
         axes.text(column, row, f"{count}", ha="center", va="center", color=dark, fontsize=8 if count < 1e5 else 6)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="labelled")
+    axes.set(xlabel="predicted", ylabel="true")
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
 
 
 def curves_plot(history: list[dict[str, Any]], path: Path, best: int | None = None) -> None:
-    """Training loss, validation metrics, and the rate and margin where the lines have them, by epoch.
+    """Plot training loss, validation metrics, and the rate and margin where the lines have them, by epoch.
 
     best: the epoch that was chosen, drawn as a line.
     """
@@ -77,7 +77,7 @@ def curves_plot(history: list[dict[str, Any]], path: Path, best: int | None = No
 
 
 def units_plot(units: dict[str, dict[str, Any]], path: Path) -> None:
-    """F1 and the area under the ROC curve of each unit, its positives beside its name; those without any are pale.
+    """Plot F1 and the area under the ROC curve of each unit, its positives beside its name; those without any are pale.
 
     units: of `multilabel.unit_figures`.
     """
@@ -96,8 +96,8 @@ def units_plot(units: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def scalars_plot(said: np.ndarray, labelled: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """(N, S) said against labelled, a panel a scalar, the line of no error in each; NaN is left out."""
+def scalars_plot(predicted: np.ndarray, true: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Plot predicted against true scalars, (N, S) each, a panel a scalar, the line of no error in each; NaN is left out."""
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3.0 * columns, 2.9 * rows), layout="constrained")
@@ -105,31 +105,31 @@ def scalars_plot(said: np.ndarray, labelled: np.ndarray, names: Sequence[str], p
         axes.set_visible(i < len(names))
         if i >= len(names):
             continue
-        keep = ~np.isnan(labelled[:, i])
-        true, value = labelled[keep, i], said[keep, i]
-        bounds = [min(true.min(initial=0), value.min(initial=0)), max(true.max(initial=1), value.max(initial=1))]
+        labelled = ~np.isnan(true[:, i])
+        x, y = true[labelled, i], predicted[labelled, i]
+        bounds = [min(x.min(initial=0), y.min(initial=0)), max(x.max(initial=1), y.max(initial=1))]
         axes.plot(bounds, bounds, "--", color="black", linewidth=1)
-        axes.scatter(true, value, s=8, alpha=0.4)
+        axes.scatter(x, y, s=8, alpha=0.4)
         axes.set_title(names[i], fontsize=9)
-        axes.set(xlabel="labelled", ylabel="said")
+        axes.set(xlabel="true", ylabel="predicted")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
 
 def _rates(axes: Axes, epochs: Sequence[int], rates: dict[str, list[float]], style: dict[str, Any]) -> None:
-    """Each on its own vertical axis, in the colour of its line."""
+    """Plot each rate on a vertical axis of its own, in the colour of its line."""
     labels = {"lr": "learning rate", "margin": "margin, radians"}
     for i, (key, values) in enumerate(rates.items()):
-        own, colour = (axes.twinx() if i else axes), f"C{2 + i}"
-        own.plot(epochs, values, **style, color=colour)
-        own.set_ylabel(labels[key], color=colour)
-        own.tick_params(axis="y", labelcolor=colour)
-        own.set_ylim(bottom=0)
-        own.ticklabel_format(axis="y", scilimits=(-2, 3))
+        twin, colour = (axes.twinx() if i else axes), f"C{2 + i}"
+        twin.plot(epochs, values, **style, color=colour)
+        twin.set_ylabel(labels[key], color=colour)
+        twin.tick_params(axis="y", labelcolor=colour)
+        twin.set_ylim(bottom=0)
+        twin.ticklabel_format(axis="y", scilimits=(-2, 3))
 
 
 def reliability_plot(before: dict[str, np.ndarray], after: dict[str, np.ndarray] | None, path: Path) -> None:
-    """Agreement by confidence, before and after calibration, side by side.
+    """Plot agreement by confidence, before and after calibration, side by side.
 
     before, after: of `metrics.reliability_bins`; without `after` one diagram.
     """
@@ -170,7 +170,7 @@ def _counts(axes: Axes, count: np.ndarray) -> None:
 def dataset_plot(
     counts: dict[str, dict[str, list[int]]], sizes: np.ndarray, splits: Sequence[str], title: str, path: Path
 ) -> None:
-    """Bars of counts by split, and a histogram of sizes.
+    """Plot bars of counts by split, and a histogram of sizes.
 
     counts: panel title -> name -> count in each of `splits`. sizes: (N,) shorter sides in pixels.
     """

@@ -17,15 +17,15 @@ from affect.shards.errors import InputError
 SAME = "†"
 OVERALL = ("acc.", "macro-F1")
 HONESTY = ("NLL", "NLL scaled", "ECE", "ECE scaled", "Brier", "Brier scaled", "T")
-SEEDS = "seeds' report"
-SEEDS_CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-SEEDS_TEACHERS = {  # accuracy, macro-F1 | F1 of SEEDS_CLASSES | NLL, ECE raw | NLL, ECE at T = 5
+REFERENCE = "reference report"
+REFERENCE_CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+REFERENCE_TEACHERS = {  # accuracy, macro-F1 | F1 of SEEDS_CLASSES | NLL, ECE raw | NLL, ECE at T = 5
     "RN18": ((0.7862, 0.7808), (0.7357, 0.6940, 0.7635, 0.8970, 0.7415, 0.8186, 0.8155), (4.0259, 0.2053), (0.8803, 0.1489)),
     "B3": ((0.7961, 0.7910), (0.7521, 0.7156, 0.7576, 0.9197, 0.7479, 0.8042, 0.8399), (3.2219, 0.1988), (0.7871, 0.0839)),
     "CNXT": ((0.7941, 0.7890), (0.7687, 0.7194, 0.7395, 0.9135, 0.7313, 0.8064, 0.8439), (3.1014, 0.2009), (0.7700, 0.0817)),
 }
-SEEDS_NOTE = (
-    f"{SEEDS}: other data, so not to be compared with the rows above: 18,165 validation rows of seven classes; "
+REFERENCE_NOTE = (
+    f"{REFERENCE}: other data, so not to be compared with the rows above: 18,165 validation rows of seven classes; "
     "its T was clamped at 5.0, its Brier scores are not given."
 )
 
@@ -46,7 +46,7 @@ class Row:
 
 
 def write_tables(runs: Sequence[Path], out: Path) -> tuple[str, list[Path]]:
-    """teachers.md and teachers.tex of the runs and the seeds' three teachers; return the Markdown and the two paths."""
+    """Write teachers.md and teachers.tex of the runs and the reference teachers; return the Markdown and both paths."""
     table = table_of(read_runs(runs))
     out.mkdir(parents=True, exist_ok=True)
     texts = {out / "teachers.md": markdown(table), out / "teachers.tex": latex(table)}
@@ -98,26 +98,26 @@ def _fitted_split(folder: Path) -> str | None:
     return fitted_on["split"] if fitted_on else None
 
 
-def seeds_rows() -> list[Row]:
-    """The teachers of the seeds' training report of 2025-12-24, as it prints them."""
+def reference_rows() -> list[Row]:
+    """Return the teachers of the reference recipe (docs/recipes/teacher.md), as its report of 2025-12-24 prints them."""
     rows = []
-    for name, (overall, f1, raw, scaled) in SEEDS_TEACHERS.items():
+    for name, (overall, f1, raw, scaled) in REFERENCE_TEACHERS.items():
         columns = (*OVERALL, "NLL", "ECE", "NLL scaled", "ECE scaled")
         figures: dict[str, float | None] = dict(zip(columns, (*overall, *raw, *scaled), strict=True))
-        rows.append(Row(name, SEEDS, dict(zip(SEEDS_CLASSES, f1, strict=True)), figures, (5.0,)))
+        rows.append(Row(name, REFERENCE, dict(zip(REFERENCE_CLASSES, f1, strict=True)), figures, (5.0,)))
     return rows
 
 
 def table_of(runs: Sequence[Row]) -> Table:
-    """The runs; below them the seeds' teachers, where a class is shared."""
+    """Tabulate the runs; below them the reference teachers, where a class is shared."""
     ours = {name for row in runs for name in row.f1}
-    seeds = [row for row in seeds_rows() if ours & set(row.f1)]
-    rows = [*runs, *seeds]
+    reference = [row for row in reference_rows() if ours & set(row.f1)]
+    rows = [*runs, *reference]
     classes = list(dict.fromkeys(name for row in rows for name in row.f1))
     header = ["run", *OVERALL, *classes, *HONESTY]
     cells = [_cells(row, classes) for row in rows]
     best = {(i, 1 + len(OVERALL) + j) for j, name in enumerate(classes) for i in _best(rows, name)}
-    return Table(header, cells, best, _caption(runs, bool(seeds)), {len(runs): SEEDS} if seeds else {})
+    return Table(header, cells, best, _caption(runs, bool(reference)), {len(runs): REFERENCE} if reference else {})
 
 
 def _cells(row: Row, classes: Sequence[str]) -> list[str]:
@@ -147,7 +147,7 @@ def _best(rows: Sequence[Row], name: str) -> Iterable[int]:
         yield from (i for i in group if low < printed[i] == top)
 
 
-def _caption(runs: Sequence[Row], seeds: bool) -> list[str]:
+def _caption(runs: Sequence[Row], reference: bool) -> list[str]:
     scored: dict[str, list[str]] = {}
     for row in runs:
         scored.setdefault(row.scored_on, []).append(row.name)
@@ -159,7 +159,7 @@ def _caption(runs: Sequence[Row], seeds: bool) -> list[str]:
         *([] if one else ["Runs scored on different rows are not to be compared with each other."]),
         "NLL against the label distributions, ECE (15 bins) and Brier against the majority label; scaled: logits / T.",
         *([f"{SAME}: T was fitted on the split that is scored here."] if any(row.same_split for row in runs) else []),
-        *([SEEDS_NOTE] if seeds else []),
+        *([REFERENCE_NOTE] if reference else []),
     ]
 
 

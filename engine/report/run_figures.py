@@ -1,4 +1,4 @@
-"""What a run's files say of it; neither the dataset nor torch is needed."""
+"""A run's figures, read from its files; neither the dataset nor torch is needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYS = ("acc", "macro_f1", "bacc")
 
 @dataclass(frozen=True)
 class Figures:
-    """Of a metrics.json, ours or the seed's. way, present: KEYS -> number. dataset: as it was named there."""
+    """The figures of a metrics.json, ours or the reference recipe's. way, present: KEYS -> number. dataset: its path there."""
 
     way: dict[str, float]
     present: dict[str, float]
@@ -55,24 +55,24 @@ def read_figures(path: Path) -> Figures:
 
 
 def validation(run: Path) -> Figures | None:
-    """None where the run has none of its own rows; figures of other rows that were written there are not taken for them."""
+    """Return the figures of the run's own validation rows; None where it has none, also where its file is of other rows."""
     if not (run / METRICS).is_file() or not any(key.endswith("way") for key in read_json(run / METRICS)):
         return None
-    found, data = read_figures(run / METRICS), read_config(run).get("data", {})
-    ours = data.get("dataset", found.dataset)
-    same = found.dataset is None or (isinstance(ours, str) and same_path(found.dataset, ours))
-    return found if same and found.split in (None, data.get("val_split", found.split)) else None
+    figures, data = read_figures(run / METRICS), read_config(run).get("data", {})
+    ours = data.get("dataset", figures.dataset)
+    same = figures.dataset is None or (isinstance(ours, str) and same_path(figures.dataset, ours))
+    return figures if same and figures.split in (None, data.get("val_split", figures.split)) else None
 
 
 def external(run: Path) -> dict[str, Figures]:
-    """Name of a set -> the run's figures there: of xval_NAME, and of evaluated/NAME as affect evaluate writes it."""
-    found = {path.parent.name: path for path in run.glob(f"evaluated/*/{METRICS}")}
-    found |= {path.parent.name.removeprefix(XVAL): path for path in run.glob(f"{XVAL}*/{METRICS}")}
-    return {name: read_figures(path) for name, path in sorted(found.items())}
+    """Return name of a set -> the run's figures there: of xval_NAME, and of evaluated/NAME as affect evaluate writes it."""
+    files = {path.parent.name: path for path in run.glob(f"evaluated/*/{METRICS}")}
+    files |= {path.parent.name.removeprefix(XVAL): path for path in run.glob(f"{XVAL}*/{METRICS}")}
+    return {name: read_figures(path) for name, path in sorted(files.items())}
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Of config.yaml as it is written; empty where there is none."""
+    """Read config.yaml as it is written; empty where there is none."""
     path = run / CONFIG
     if not path.is_file():
         return {}
@@ -86,12 +86,12 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def chosen_on(run: Path) -> dict[str, str]:
-    """The sets by which the run's settings were chosen: name -> path, with #split for a packed dataset."""
+    """Return the sets by which the run's settings were chosen: name -> path, with #split for a packed dataset."""
     return {str(name): str(path) for name, path in (read_config(run).get("chosen_on") or {}).items()}
 
 
 def mark(name: str, figures: Figures | None, chosen: Mapping[str, str]) -> str:
-    """What is printed behind a set: by which settings were chosen, or at least the epoch, as on every run's validation."""
+    """Return the mark of a set: it chose the settings, or at least the epoch, as every run's validation did."""
     if name in chosen:
         return CHOSEN_MARK
     if figures and any(_same_rows(figures, place) for place in chosen.values()):
@@ -118,12 +118,12 @@ def is_run(folder: Path) -> bool:
 
 
 def switches(run: Path) -> list[str]:
-    """The distillation terms that are on."""
+    """Return the distillation terms that are on."""
     path = run / ABLATION
     return [name for name, on in read_json(path)["switches"].items() if on] if path.is_file() else []
 
 
 def shown(folder: Path) -> str:
-    """A run's own name; of a link also the link's."""
-    own = folder.resolve().name
-    return f"{folder.name} -> {own}" if folder.is_symlink() else own
+    """Return the name of a run's folder; of a link also the link's."""
+    name = folder.resolve().name
+    return f"{folder.name} -> {name}" if folder.is_symlink() else name

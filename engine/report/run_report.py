@@ -1,4 +1,4 @@
-"""`affect report`: what a run is and how it did, from its files alone."""
+"""`affect report`: a run and its figures, from its files alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HONESTY = (("NLL", "nll"), ("ECE", "ece"), ("Brier", "brier"))
 
 
 def report(folder: Path) -> str:
-    """Several lines of text. Raises InputError where the folder is not a run."""
+    """Describe a run in several lines of text. Raises InputError where the folder is not a run."""
     if not is_run(folder):
         raise InputError(f"{folder}: not a run: it has no {CONFIG}; name the folder of a run")
     return "\n".join([f"{shown(folder)}: {_what(folder)}", *_figures(folder), "", *_across(folder), *_made_from(folder), ""])
@@ -48,14 +48,15 @@ def _what(folder: Path) -> str:
 
 
 def _figures(folder: Path) -> Iterator[str]:
-    """Raw and calibrated, as the run wrote them when it ended."""
+    """Yield the raw and the calibrated figures, as the run wrote them when it ended."""
     if not (folder / RELIABILITY).is_file():
         yield f"  no figures yet: has no {RELIABILITY}; write it: affect calibrate {folder}"
         return
-    found = read_json(folder / RELIABILITY)
-    raw, scaled = found["raw"], found["temperature_scaled"]
+    reliability = read_json(folder / RELIABILITY)
+    raw, scaled = reliability["raw"], reliability["temperature_scaled"]
     yield (
-        f"  {found['split']}: {found['rows']:,} rows, {found['label_protocol']} labels, epoch {found['epoch']}: accuracy "
+        f"  {reliability['split']}: {reliability['rows']:,} rows, {reliability['label_protocol']} labels, "
+        f"epoch {reliability['epoch']}: accuracy "
         f"{raw['accuracy']:.4f}, macro-F1 {raw['macro_f1']:.4f}, bACC {raw['bacc']:.4f}"
     )
     yield f"  raw: {_honesty(raw)}"
@@ -70,28 +71,30 @@ def _honesty(part: dict[str, Any]) -> str:
 
 
 def _across(folder: Path) -> Iterator[str]:
-    """Each set beside validation, and how far it falls below: present-only, in points."""
-    own, others = validation(folder), external(folder)
-    if not own and not others:
+    """Yield a table of each set beside validation, and how far it falls below: present-only, in points."""
+    validated, others = validation(folder), external(folder)
+    if not validated and not others:
         return
     chosen = chosen_on(folder)
-    sets = ({VAL: own} if own else {}) | others
+    sets = ({VAL: validated} if validated else {}) | others
     marks = {name: mark(name, figures, chosen) for name, figures in sets.items()}
-    cells = [[name + marks[name], *_row(figures, own if name != VAL else None)] for name, figures in sets.items()]
+    cells = [[name + marks[name], *_row(figures, validated if name != VAL else None)] for name, figures in sets.items()]
     way = next(iter(sets.values())).classes
     header = ["set", "rows", "classes", "acc.", "macro-F1", "bACC", "acc.", "macro-F1", "bACC", "acc.", "macro-F1"]
     groups = [("", 3), (f"{way}-way", 3), ("present-only", 3), ("drop", 2)]
     caption = [
-        f"drop: points of present-only accuracy and macro-F1 below {VAL}." if own else f"No figures of {VAL} to compare with.",
+        f"drop: points of present-only accuracy and macro-F1 below {VAL}."
+        if validated
+        else f"No figures of {VAL} to compare with.",
         *([f"{CHOSEN_MARK}: used to choose the settings."] if CHOSEN_MARK in marks.values() else []),
         *(["‡: used to choose the epoch."] if "‡" in marks.values() else []),
     ]
     yield markdown(Table(header, cells, set(), caption, groups=groups))
 
 
-def _row(figures: Figures, own: Figures | None) -> list[str]:
+def _row(figures: Figures, validated: Figures | None) -> list[str]:
     numbers = [f"{part[key]:.4f}" for part in (figures.way, figures.present) for key in KEYS]
-    drops = [NONE if own is None else f"{100 * (own.present[key] - figures.present[key]):+.2f}" for key in KEYS[:2]]
+    drops = [NONE if validated is None else f"{100 * (validated.present[key] - figures.present[key]):+.2f}" for key in KEYS[:2]]
     return [NONE if figures.rows is None else f"{figures.rows:,}", str(len(figures.names) or NONE), *numbers, *drops]
 
 

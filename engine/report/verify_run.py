@@ -1,4 +1,4 @@
-"""`affect report --verify`: what a run says it was made from, computed again from the files that are here."""
+"""`affect report --verify`: the digests that a run has recorded, computed again from the files that are here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ State = Literal["ok", "differs", "not here"]
 
 @dataclass(frozen=True)
 class Check:
-    """what: was computed again. of: the file, and where it differs what was found and expected."""
+    """what: the digest that was computed again. of: the file, and where it differs both digests."""
 
     what: str
     state: State
@@ -33,7 +33,7 @@ class Check:
 
 
 def verify(folder: Path) -> list[Check]:
-    """Of a run. What was never said of it is not checked."""
+    """Check a run. What it has not recorded is not checked."""
     made_from: dict[str, str] = read_json(folder / FINGERPRINT)
     raw = read_config(folder)
     run = validated(RunConfig, raw, str(folder / CONFIG))
@@ -60,7 +60,7 @@ def _file(what: str, expected: str, path: Path) -> Check:
 
 
 def _index(expected: str, run: RunConfig) -> Check:
-    """Of the dataset, or of several read as one."""
+    """Check the index of the dataset, or of several read as one."""
     data = run.data.dataset
     folders = data if isinstance(data, list) else [data]
     named = ", ".join(map(str, folders))
@@ -72,22 +72,22 @@ def _index(expected: str, run: RunConfig) -> Check:
 
 
 def _init(folder: Path, made_from: dict[str, str]) -> Iterator[Check]:
-    """The checkpoint that training started from."""
+    """Check the checkpoint that training started from."""
     report = folder / ALIGNMENT
     if "init" in made_from and report.is_file():
         yield _file("init", made_from["init"], Path(read_json(report)["init_from"]["path"]))
 
 
 def _ablation(folder: Path, run: RunConfig, made_from: dict[str, str]) -> Iterator[Check]:
-    """That the switches said are those of the configuration."""
+    """Check that the recorded switches are those of the configuration."""
     if run.loss.terms or (folder / ABLATION).is_file():
         path = folder / ABLATION
         if not path.is_file():
             yield Check("switches", "not here", str(path))
             return
-        said, now = read_json(path), json.loads(json.dumps(ablation(run, made_from)))
-        now["switches"] = {name: on for name, on in now["switches"].items() if on or name in said.get("switches", {})}
-        wrong = [key for key in now if said.get(key) != now[key]]
+        recorded, now = read_json(path), json.loads(json.dumps(ablation(run, made_from)))
+        now["switches"] = {name: on for name, on in now["switches"].items() if on or name in recorded.get("switches", {})}
+        wrong = [key for key in now if recorded.get(key) != now[key]]
         what = f"{path}: {', '.join(wrong)} not as in {CONFIG} and {FINGERPRINT}"
         yield Check("switches", "differs", what) if wrong else Check("switches", "ok", str(path))
 
@@ -100,16 +100,16 @@ def _package(folder: Path, made_from: dict[str, str]) -> Iterator[Check]:
     manifest = read_json(path)
     for name, fact in (manifest.get("files") or {}).items():
         yield _file(f"package {name}", fact["sha256"], path.parent / name)
-    kept = {key: value for key, value in made_from.items() if key != "git_commit"}  # a resumed run may have two
+    ours = {key: value for key, value in made_from.items() if key != "git_commit"}  # a resumed run may have two
     theirs = {key: value for key, value in manifest["fingerprint"].items() if key != "git_commit"}
-    wrong = [key for key in kept | theirs if kept.get(key) != theirs.get(key)]
+    wrong = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     yield Check("package of this run", "differs" if wrong else "ok", f"{path}: {', '.join(wrong)}" if wrong else str(path))
 
 
 def _evaluated(folder: Path) -> Iterator[Check]:
-    """That figures on other sets are of this model, under this calibration."""
+    """Check that figures on other sets are of this model, under this calibration."""
     for path in sorted(folder.glob(f"{XVAL}*/{FINGERPRINT}")):
-        said = read_json(path)
+        recorded = read_json(path)
         for key, name in (("model", BEST), ("calibration", CALIBRATION)):
-            if key in said:
-                yield _file(f"{path.parent.name} {key}", said[key], folder / name)
+            if key in recorded:
+                yield _file(f"{path.parent.name} {key}", recorded[key], folder / name)

@@ -25,7 +25,7 @@ from affect.engine.config.sweep import PRESENT_F1, VAL, SetConfig
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.unpacked import evaluate_csv, evaluate_npz
 from affect.engine.pipeline import train
-from affect.engine.report.criteria import found_at
+from affect.engine.report.criteria import value_at
 from affect.engine.report.run_figures import switches
 from affect.engine.runs.files import BEST, CHOSEN, CONFIG, FINGERPRINT, METRICS, SWEEP, XVAL
 from affect.engine.runs.folder import same_config, state_of, write_json
@@ -135,7 +135,7 @@ def _done(planned: PlannedRun, plan: Plan, state: str) -> dict[str, Any]:
 
 def score_of(figures: dict[str, Any], path: str, name: str) -> float:
     """The figure by which points are compared."""
-    score = found_at(figures, path)
+    score = value_at(figures, path)
     if score is None:
         raise InputError(f"select_by: {path}: {name} has no such figure in its {METRICS}; it has: {', '.join(_paths(figures))}")
     return score

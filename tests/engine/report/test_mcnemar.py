@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from affect.engine.report.mcnemar import Answers, macro_f1_gap, mcnemar_table, p_value, write_answers
+from affect.engine.report.mcnemar import ClassPredictions, macro_f1_gap, mcnemar_table, p_value, write_predictions
 
 NAMES = ("a", "b", "c")
 
@@ -22,7 +22,7 @@ def test_a_pair_is_compared_where_the_rows_are_the_same(tmp_path):
     for name, predicted in runs.items():
         (tmp_path / name).mkdir(parents=True)
         if predicted:
-            write_answers(tmp_path / name, label[::-1] if name == "other" else label, np.array(predicted), NAMES)
+            write_predictions(tmp_path / name, label[::-1] if name == "other" else label, np.array(predicted), NAMES)
     table = mcnemar_table([tmp_path / name for name in runs])
     assert [row[:-1] for row in table.cells] == [["x, y", "6", "1", "2", "+16.67", "1"]]
     assert table.cells[0][-1].startswith("+15.56 [")  # (4/5 + 2/3 + 1) / 3 - 2/3
@@ -33,7 +33,7 @@ def test_the_gap_of_macro_f1_is_sklearns_and_its_interval_that_of_resampled_rows
     random = np.random.default_rng(1)
     label, first, second = random.integers(0, 3, (3, 400))
     second = np.where(random.random(400) < 0.3, label, second)
-    a, b = (Answers(name, label, said, NAMES) for name, said in (("a", first), ("b", second)))
+    a, b = (ClassPredictions(name, label, said, NAMES) for name, said in (("a", first), ("b", second)))
 
     def gap(rows):
         return np.subtract(*(f1_score(label[rows], said[rows], average="macro") for said in (second, first)))

@@ -12,13 +12,13 @@ from affect.engine.cli.main import main
 from affect.engine.metrics.classification import reliability, reliability_bins, softmax
 from affect.engine.report.plots import confusion_plot, curves_plot, reliability_plot
 from affect.engine.report.reliability import (
-    SEEDS_CLASSES,
-    SEEDS_TEACHERS,
+    REFERENCE_CLASSES,
+    REFERENCE_TEACHERS,
     Row,
     latex,
     markdown,
     read_runs,
-    seeds_rows,
+    reference_rows,
     table_of,
     write_tables,
 )
@@ -116,14 +116,14 @@ def test_where_all_are_equal_none_is_the_best(values, marked):
 
 
 def test_the_seeds_teachers_are_as_reported(run):
-    rows = {row.name: row for row in seeds_rows()}
+    rows = {row.name: row for row in reference_rows()}
     assert list(rows) == ["RN18", "B3", "CNXT"]
-    for name, (overall, f1, *_) in SEEDS_TEACHERS.items():
+    for name, (overall, f1, *_) in REFERENCE_TEACHERS.items():
         assert overall[1] == pytest.approx(np.mean(f1), abs=1e-4)  # a typing error in one of them would show
         assert rows[name].f1["happiness"] == f1[3] and rows[name].temperature == (5.0,)
     table = table_of(read_runs([run("a", scored(FERPLUS))]))
     best = {table.header[j]: table.cells[i][0] for i, j in table.best}
-    assert best["disgust"] == best["anger"] == "CNXT" and best["fear"] == "RN18" and set(best) == set(SEEDS_CLASSES)
+    assert best["disgust"] == best["anger"] == "CNXT" and best["fear"] == "RN18" and set(best) == set(REFERENCE_CLASSES)
 
 
 def test_animals_are_not_beside_faces(run):
