@@ -1,4 +1,4 @@
-"""Names a file by its bytes."""
+"""The checksum of a file."""
 
 from __future__ import annotations
 

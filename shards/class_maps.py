@@ -28,12 +28,12 @@ SYNONYMS = {  # any spelling, in small letters -> FER+'s name
 
 
 def canonical(label: str, synonyms: Mapping[str, str] = SYNONYMS) -> str:
-    """FER+'s name of an emotion in any spelling; every other label as it is, without spaces around it."""
+    """Return FER+'s name of an emotion in any spelling, and every other label as it is, without spaces around it."""
     return synonyms.get(label.strip().casefold(), label.strip())
 
 
 def columns_by_name(wanted: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """Where in `names` each of `wanted` stands, in any spelling; None unless both are the same classes, each of them once."""
+    """Return the position in `names` of each of `wanted`, in any spelling; None unless both hold the same classes, each once."""
     ours, theirs = [canonical(name) for name in wanted], [canonical(name) for name in names]
     if set(ours) != set(theirs) or len(set(ours)) < max(len(ours), len(theirs)):
         return None
@@ -50,7 +50,7 @@ class ClassMap:
     synonyms: Mapping[str, str] = field(default_factory=lambda: SYNONYMS)
 
     def canonical(self, label: str) -> str:
-        """The class that `label` names, in any spelling. Raises InputError where the map has no such class."""
+        """Return the class that `label` names, in any spelling. Raises InputError where the map has no such class."""
         wanted = canonical(label, self.synonyms)
         for name in self.names:
             if name.casefold() == wanted.casefold():
@@ -80,7 +80,7 @@ class ClassMap:
 
     @classmethod
     def load(cls, name: str | Path) -> ClassMap:
-        """A JSON file by path, or one of the package by its name: `affectnet`."""
+        """Read a JSON file by its path, or one of the installed class maps by its name: `affectnet`."""
         if Path(name).is_file():
             return cls.read(Path(name))
         folder = Path(str(resources.files("affect.configs"))) / "class_maps"
@@ -91,7 +91,7 @@ class ClassMap:
 
 
 def _pairs(path: Path, value: Any) -> list[tuple[str, int]]:
-    """Names and ids of the three forms."""
+    """Return (name, id) pairs of a map in any of the three forms."""
     if isinstance(value, list):
         value = {str(i): name for i, name in enumerate(value)}
     if not isinstance(value, dict) or not value:
@@ -108,7 +108,7 @@ def _pairs(path: Path, value: Any) -> list[tuple[str, int]]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """json keeps the last of equal keys and says nothing."""
+    """Refuse equal keys: json would keep the last of them without an error."""
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -12,12 +12,12 @@ from affect.shards.sample import Box, Clip, Content, Image, Recording
 
 
 def clip_sha256(frames: Iterable[bytes]) -> bytes:
-    """32 bytes that name a clip by its pixels: of the `pixel_sha256` of every frame, in order."""
+    """Return 32 bytes that identify a clip by its pixels: the hash of every frame's `pixel_sha256`, in order."""
     return hashlib.sha256(b"".join(frames)).digest()
 
 
 def encode(content: Content, storage: Storage = Storage(), box: Box | None = None) -> Encoded | EncodedClip:  # noqa: B008
-    """A picture as `images.encode` has it; of a clip, every frame so, and all alike in size. Raises BadImage."""
+    """Encode a picture with `images.encode`, or every frame of a clip, which must all have one size. Raises BadImage."""
 
     def encode_frame(frame: Image | Encoded) -> Encoded:
         return frame if isinstance(frame, Encoded) else images.encode(frame, storage, box)

@@ -1,4 +1,4 @@
-"""Several packed datasets read as one: targets meet by name, never by position."""
+"""Several packed datasets read as one: targets are matched by name, never by position."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _to_stderr(line: str) -> None:
 
 
 class Merged(Dataset):
-    """Dataset after dataset; a sample's number is its own plus the samples of the datasets before.
+    """Datasets one after the other; a sample's number is that in its dataset plus the samples of the datasets before.
 
     Classes are the first dataset's, then what the others add, in any spelling; a class that a dataset does not have has the
     share 0 there. Units, scalars and outputs that a dataset does not have are NaN there: not labelled.
 
-    Training rows whose pixels or group another dataset holds out are in the split `leaked`, so that nothing trains on them; `say`
-    hears how many. A group is one with another if group and source have the same names. What one dataset has twice was judged
-    when it was packed.
+    Training rows whose pixels or group another dataset holds out are moved to the split `leaked`, so that nothing trains on them;
+    `say` is called with their number. Two groups are the same where group and source have the same names. Duplicates within a
+    dataset were handled when it was packed.
     """
 
     def __init__(self, folders: Sequence[Path | str], say: Callable[[str], None] = _to_stderr) -> None:
@@ -110,7 +110,7 @@ class Merged(Dataset):
 
     @property
     def names(self) -> list[str]:
-        """Of every index column that a part has, the targets under their merged names."""
+        """The index columns that any part has; targets have their merged names."""
         return self._merged_names
 
     def is_text(self, name: str) -> bool:
@@ -124,7 +124,7 @@ class Merged(Dataset):
         return pa.table({column: pa.array(self.column(column)) for column in columns})
 
     def column(self, name: str) -> np.ndarray:
-        """As of one dataset; empty (None or NaN) for the samples of a dataset without such a column."""
+        """As Dataset.column; empty (None or NaN) for the samples of a dataset without such a column."""
         if name not in self._columns:
             self._columns[name] = self._column(name)
         return self._columns[name]
@@ -191,7 +191,7 @@ class Merged(Dataset):
         return self.parts[which].times_s(local)
 
     def _place(self, sample: int) -> tuple[int, int]:
-        """The number of its dataset, and its own number there."""
+        """(number of the sample's dataset, number of the sample there)."""
         which = int(np.searchsorted(self.starts, sample, "right")) - 1
         return which, int(sample - self.starts[which])
 
@@ -216,7 +216,7 @@ def _merged_outputs(parts: list[Dataset]) -> tuple[Output, ...]:
 
 
 def _key(output: Output, name: str) -> str:
-    """What makes two names one: the class they stand for; of units and scalars the name itself."""
+    """Return the key by which names are matched: of classes the canonical name, of units and scalars the name itself."""
     return canonical(name).casefold() if output.kind == "classes" else name
 
 

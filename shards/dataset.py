@@ -15,7 +15,7 @@ from affect.shards.selection import Selection, select
 
 
 class Dataset(Index):
-    """A packed dataset, opened: its index, and the bytes of any picture.
+    """An opened packed dataset: its index, and the bytes of any picture.
 
     Tars are mapped into memory when a sample of theirs is read. Threads may share it.
     """

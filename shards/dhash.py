@@ -1,4 +1,4 @@
-"""Pictures that look alike: a 64-bit difference hash each, and how many are within a few bits of another.
+"""Finds pictures that look alike by a 64-bit difference hash of each.
 
 Source: N. Krawetz, "Kind of Like That", hackerfactor.com, 2013 (dHash).
 """
@@ -13,14 +13,14 @@ import numpy as np
 # Bits of the 64. A picture stored anew as JPEG, or a little brighter, moves 0 to 2. In FER+ (48 px, val against train) the gray
 # levels of pairs differ by 5, 9, 13, 20 and 35 (median) at distance 0 to 4: from 3 on most are two pictures.
 DISTANCE = 2
-FLAT = 8  # gray levels: below, the signs of the differences are noise, and all such pictures would be alike
-NONE = 0  # of a flat picture; it is like no other
+FLAT = 8  # gray levels; below, the signs of the differences are noise, and all such pictures would look alike
+NONE = 0  # hash of a flat picture, which looks like no other
 NEIGHBOURS = 64  # most comparisons a picture and pair of bands: larger clusters are counted from below
 PAIRS_OF_BANDS = list(combinations(range(4), 2))
 
 
 def dhash(rgb: np.ndarray) -> int:
-    """Which of 9x8 gray cells are darker than their right neighbour, 64 bits; NONE of a flat picture.
+    """Return 64 bits: which of 9x8 gray cells are darker than their right neighbour; NONE for a flat picture.
 
     rgb: (H, W, 3) uint8.
     """
@@ -31,7 +31,7 @@ def dhash(rgb: np.ndarray) -> int:
 
 
 def near_duplicates(train: np.ndarray, held_out: np.ndarray) -> dict[str, int]:
-    """How many training pictures are like a held-out one, and how many pairs of training pictures are alike.
+    """Count training pictures that look like a held-out one, and pairs of training pictures that look alike.
 
     train, held_out: (N,), (M,) uint64 hashes. Two are alike within DISTANCE bits. Of four bands of 16 bits at least two are then
     equal, so only neighbours in the order of each pair of bands are compared: O(N log N), and O(N) memory.
@@ -53,7 +53,7 @@ def near_duplicates(train: np.ndarray, held_out: np.ndarray) -> dict[str, int]:
             differ = hashes[first] ^ hashes[second]
             alike = np.bitwise_count(differ) <= DISTANCE
             leaking[second[alike & (first < len(held_out)) & (second >= len(held_out))]] = True
-            pairs += int((alike & (first >= len(held_out)) & _found_first(differ, a, b)).sum())
+            pairs += int((alike & (first >= len(held_out)) & _first_match(differ, a, b)).sum())
     return {"distance": DISTANCE, "train_like_held_out": int(leaking.sum()), "pairs_in_train": pairs}
 
 
@@ -61,7 +61,7 @@ def _band(hashes: np.ndarray, band: int) -> np.ndarray:
     return hashes >> np.uint64(16 * band) & np.uint64(0xFFFF)
 
 
-def _found_first(differ: np.ndarray, a: int, b: int) -> np.ndarray:
+def _first_match(differ: np.ndarray, a: int, b: int) -> np.ndarray:
     """Whether (a, b) is the first pair of bands in which two hashes agree: each pair is counted there only."""
     first = np.ones(len(differ), bool)
     for c, d in PAIRS_OF_BANDS[: PAIRS_OF_BANDS.index((a, b))]:

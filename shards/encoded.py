@@ -1,4 +1,4 @@
-"""A picture and a clip as they stand in a tar: bytes that every decoder here reads alike."""
+"""A picture or a clip as it is stored in a tar: bytes that every decoder here reads alike."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class EncodedClip:
 
     @property
     def members(self) -> dict[str, bytes]:
-        """{`000.jpg`: bytes} and so on, a member a frame.
+        """{"000.jpg": bytes, ...}, a member for each frame.
 
-        A key has no dots, so WebDataset, and DALI's fn.readers.webdataset by the .idx, take all behind the first one as the
+        A key has no dots, so WebDataset, and DALI's fn.readers.webdataset by the .idx, take everything after the first dot as the
         extension: ext=["000.jpg", "001.jpg", ...].
         """
         frames = zip(self.data, self.extensions, strict=True)
@@ -52,5 +52,5 @@ class EncodedClip:
 
 
 def frame_name(number: int, num_frames: int) -> str:
-    """Three digits, or as many as the last frame's number has."""
+    """Return a frame's number in three digits, or in as many as the last frame's has."""
     return f"{number:0{max(3, len(str(num_frames - 1)))}d}"

@@ -1,4 +1,4 @@
-"""What a user can mend: one clear message, exit code 1."""
+"""Errors that a user can correct: one clear message, exit code 1."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """The input is wrong. The message says where, what was found, what was expected and what to do."""
+    """The input is wrong. The message names the place, what was found, what was expected and what to do."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the most similar known word, or nothing."""
+    """Return `; did you mean 'x'?` with the most similar known word, or an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def first(items: Iterable[object], most: int = 5) -> str:
-    """The first few items, a line each, and how many more there are."""
+    """Return the first few items, one a line, and how many more there are."""
     items = list(items)
     lines = [f"  {item}" for item in items[:most]]
     if len(items) > most:

@@ -1,4 +1,4 @@
-"""Which fold each sample validates in: groups divided evenly, or as a file says. Axes: N samples, G groups, L levels."""
+"""Divides samples into folds: whole groups, evenly or as a file lists them. Axes: N samples, G groups, L levels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ QUARTERS = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class FoldRule:
-    """How groups become folds; one of `count`, `leave` and `file` is given.
+    """How groups become folds; exactly one of `count`, `leave` and `file` is set.
 
-    by: an index column, rows with the same value of which stay together. count: as many folds. leave: as many groups validate in
-    each, fewer in some where they do not divide. stratify: an index column or an output of classes, of which every fold gets its
-    share. file: {test_animals, cv_folds}, as seed 002 has it.
+    by: an index column; rows with the same value stay together. count: number of folds. leave: groups that validate in each fold,
+    fewer in some where they do not divide evenly. stratify: an index column or an output of classes, of which every fold gets its
+    share. file: a JSON {test_animals, cv_folds}, as in the reference recipe (docs/recipes/cattle_pain.md).
     """
 
     by: str = "group"
@@ -32,9 +32,9 @@ class FoldRule:
 
 
 def fold_numbers(index: Index, rule: FoldRule, divided: np.ndarray) -> np.ndarray:
-    """(N,) int64 the fold in which a sample validates, -1 in none; divided: (N,) bool, the rows that have one.
+    """Return (N,) int64, the fold in which each sample validates, -1 for none; divided: (N,) bool, the rows that have a fold.
 
-    It depends on these rows and the rule alone, not on other filters. Raises InputError naming what cannot be divided.
+    The result depends on these rows and the rule alone, not on other filters. Raises InputError naming what cannot be divided.
     """
     codes, names = _coded(index, rule.by)
     rows = np.flatnonzero(divided)
@@ -58,10 +58,11 @@ def fold_numbers(index: Index, rule: FoldRule, divided: np.ndarray) -> np.ndarra
 
 
 def assigned(counts: np.ndarray, names: list[str], folds: int, most: int) -> np.ndarray:
-    """(G,) the fold of each group: the most one-sided and largest first, each to where the levels then lie most evenly.
+    """Return (G,) the fold of each group. Groups are placed one by one, the most one-sided and largest first, each in the fold
+    that leaves the levels spread most evenly.
 
-    counts: (G, L) rows of a level in a group. names: (G,), which decide between equals. most: groups in a fold.
-    Source: scikit-learn's StratifiedGroupKFold, here with a limit and without chance.
+    counts: (G, L) rows of a level in a group. names: (G,), break ties. most: groups in a fold.
+    Source: scikit-learn's StratifiedGroupKFold, with a limit on groups and without randomness.
     """
     share = counts / np.maximum(counts.sum(0), 1)  # of each level's rows
     filled, sizes, of_group = np.zeros((folds, counts.shape[1])), np.zeros(folds, np.int64), np.full(len(counts), -1)
@@ -83,7 +84,7 @@ def _uneven(filled: np.ndarray, fold: int, share: np.ndarray) -> float:
 
 
 def _sizes(index: Index, rule: FoldRule, groups: int) -> tuple[int, int]:
-    """How many folds, and how many groups the largest may have."""
+    """(number of folds, groups that the largest may have)."""
     folds = rule.count if rule.count else -(-groups // (rule.leave or 1))
     if folds < 2 or folds > groups:
         option = f"count: {rule.count}" if rule.count else f"leave: {rule.leave}"
@@ -95,7 +96,7 @@ def _sizes(index: Index, rule: FoldRule, groups: int) -> tuple[int, int]:
 
 
 def _from_file(index: Index, rule: FoldRule, names: list[str]) -> np.ndarray:
-    """(G,) as the file says; -1 for a group that trains in every fold."""
+    """(G,) the fold of each group in the file; -1 for a group that trains in every fold."""
     folds = Folds.read(Path(rule.file))
     folds.check(set(names), index.folder)
     if tested := sorted(folds.test & set(names)):
@@ -107,7 +108,7 @@ def _from_file(index: Index, rule: FoldRule, names: list[str]) -> np.ndarray:
 
 
 def _levels(index: Index, column: str) -> np.ndarray:
-    """(N,) int64 from 0: the classes of an output, the texts or numbers of a column; what is missing is a level of its own."""
+    """(N,) int64 from 1: the classes of an output, the texts or numbers of a column; 0 where there is none."""
     outputs = {output.name: output for output in index.info.layout.outputs}
     if column in outputs:
         if outputs[column].kind != "classes":

@@ -1,4 +1,4 @@
-"""How large a picture says it is, before anything of it is decoded: a small file can unpack to gigabytes."""
+"""Reads the size of a picture from its header, before it is decoded: a small file can unpack to gigabytes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def size_of(data: bytes) -> tuple[int, int] | None:
             return _webp(data)
         if data[:4] in TIFF:
             return _tiff(data, TIFF[data[:4]])
-    except struct.error:  # cut short; the decoder says so
+    except struct.error:  # cut short: the decoder will report it
         return None
     match = re.match(rb"P[1-6]\s+(?:#.*\s+)*(\d{1,9})\s+(?:#.*\s+)*(\d{1,9})\s", data[:4096])
     return (int(match[1]), int(match[2])) if match else None
 
 
 def jpeg_frame(data: bytes) -> int:
-    """Where the frame header begins, which holds height, width and the number of components; 0 where there is none."""
+    """Return where the frame header begins, which holds height, width and the number of components; 0 where there is none."""
     at = 2
     while at + 9 < len(data):
         if data[at] != 0xFF:

@@ -1,4 +1,4 @@
-"""Pictures as bytes: what is kept, what is rewritten, what identifies a picture."""
+"""Pictures as bytes: which files keep theirs, which are encoded anew, and how a picture is identified."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", "
 
 
 def decode(data: bytes | np.ndarray, where: str = "image") -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoded picture, its EXIF orientation applied. Raises BadImage."""
+    """Return (H, W, 3) uint8 RGB of an encoded picture, its EXIF orientation applied. Raises BadImage."""
     if len(data) == 0:
         raise BadImage("empty file")
     try:
@@ -37,14 +37,14 @@ def decode(data: bytes | np.ndarray, where: str = "image") -> np.ndarray:
 
 
 def pixel_sha256(rgb: np.ndarray) -> bytes:
-    """32 bytes that name a picture by its pixels: (H, W, 3) uint8, gray as three equal channels."""
+    """Return 32 bytes that identify a picture by its pixels, (H, W, 3) uint8, gray as three equal channels."""
     digest = hashlib.sha256(f"{rgb.shape[0]}x{rgb.shape[1]}".encode())
     digest.update(np.ascontiguousarray(rgb).data)
     return digest.digest()
 
 
 def shrink(rgb: np.ndarray, longest: int) -> np.ndarray:
-    """The picture with its longer side at most `longest` pixels, by area averaging."""
+    """Reduce the longer side to at most `longest` pixels, by area averaging."""
     height, width = rgb.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:
@@ -64,9 +64,9 @@ class Storage:
 
 
 def encode(image: Image, storage: Storage = Storage(), box: Box | None = None) -> Encoded:
-    """8-bit JPEG and PNG files keep their bytes; arrays, parts of pictures and everything else are encoded anew.
+    """Encode a picture. 8-bit JPEG and PNG files keep their bytes; arrays, parts of pictures and all else are encoded anew.
 
-    box: top, left, bottom, right in pixels; the part of it that lies inside the picture is kept.
+    box: top, left, bottom, right in pixels; the part of it that lies inside the picture is encoded.
     """
     image = image() if callable(image) else image
     if isinstance(image, np.ndarray):
@@ -77,7 +77,7 @@ def encode(image: Image, storage: Storage = Storage(), box: Box | None = None) -
 
 
 def pixels(image: Content, box: Box | None = None) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: what is read of a picture that `encode` has stored as it is. Raises BadImage where `encode` does."""
+    """Return (H, W, 3) uint8 RGB of a picture, as it would be read after `encode`. Raises BadImage where `encode` does."""
     image = image() if callable(image) else image
     if isinstance(image, Clip | Recording):
         raise BadImage("a clip, expected a picture")
@@ -90,7 +90,7 @@ def pixels(image: Content, box: Box | None = None) -> np.ndarray:
 
 
 def _read(image: Path | bytes) -> bytes:
-    """A file's bytes, if its header does not say that it is far too large."""
+    """Return the bytes of a file. Raises BadImage where its header names a size that is far too large."""
     try:
         data = image if isinstance(image, bytes) else image.read_bytes()
     except FileNotFoundError:
@@ -118,14 +118,14 @@ def _decoded(data: bytes) -> np.ndarray:
     except BadImage as reason:
         raise BadImage("a GIF that this OpenCV cannot read: store it as PNG") if data.startswith(GIF) else reason from None
     if data.startswith(JPEG) and b"\xff\xd9" not in data[-64:]:
-        raise BadImage("cut short: a JPEG without its end")  # OpenCV fills the rest with gray and says nothing
+        raise BadImage("cut short: a JPEG without its end")  # OpenCV fills the rest with gray, without an error
     return rgb
 
 
 def _from_file(data: bytes, storage: Storage, box: Box | None) -> Encoded:
     rgb = _decoded(data)
     height, width = rgb.shape[:2]
-    extension = _kept(data)
+    extension = _stored_extension(data)
     if extension and box is None and not (storage.max_side and max(height, width) > storage.max_side):
         return Encoded(data, extension, width, height, pixel_sha256(rgb), dhash(rgb))
     return _from_array(_cut(rgb, box), storage)
@@ -145,8 +145,8 @@ def _cut(array: np.ndarray, box: Box | None) -> np.ndarray:
     return np.ascontiguousarray(part)
 
 
-def _kept(data: bytes) -> str | None:
-    """The extension of a file whose bytes every decoder here reads to the same pixels, else None."""
+def _stored_extension(data: bytes) -> str | None:
+    """Return the extension of a file whose bytes every decoder here reads to the same pixels, else None."""
     if data.startswith(JPEG):
         frame = jpeg_frame(data)
         return "jpg" if frame and data[frame + 9] in (1, 3) else None  # four components: CMYK

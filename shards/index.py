@@ -1,4 +1,4 @@
-"""The index of a packed dataset: what is known of every sample, read a column at a time."""
+"""The index of a packed dataset: a row for every sample, read a column at a time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Index:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.info = DatasetInfo.read(self.folder)
-        self._reading = threading.Lock()  # a Parquet file is of one thread at a time: two crash the process
+        self._reading = threading.Lock()  # two threads in one Parquet file crash the process
         self._columns: dict[str, np.ndarray] = {}
         self._listed: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @property
     def index_sha256(self) -> str:
-        """What tells this dataset from every other."""
+        """Identifies the dataset."""
         return self.info.files[INDEX].sha256
 
     @cached_property
@@ -73,7 +73,7 @@ class Index:
         return values
 
     def coded(self, name: str) -> tuple[np.ndarray, list[str]]:
-        """(N,) int32 codes of a text column, -1 where it is empty, and the texts they stand for."""
+        """(N,) int32 codes of a text column, -1 where it is empty, and the text of each code."""
         values = self.table([name]).column(0)
         if not pa.types.is_dictionary(values.type):
             values = values.dictionary_encode()
@@ -92,7 +92,7 @@ class Index:
 
     @property
     def names(self) -> list[str]:
-        """Of the index columns."""
+        """The names of the index columns."""
         return self._file.schema_arrow.names
 
     def places(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,6 +118,6 @@ class Index:
 
 
 def codes_of(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """(N,) int32 codes of a dictionary-encoded column, -1 where it is empty, and what they stand for."""
+    """Return (N,) int32 codes of a dictionary-encoded column, -1 where it is empty, and the values of the codes."""
     values = values.unify_dictionaries().combine_chunks()
     return np.from_dlpack(values.indices.fill_null(-1)), values.dictionary  # to_numpy would import pandas: 0.5 s

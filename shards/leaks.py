@@ -1,4 +1,4 @@
-"""The same picture, or one person's or animal's pictures, in two splits."""
+"""Finds pictures, persons and animals that are in two splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OnLeak = Literal["error", "drop-train", "keep"]
 
 @dataclass
 class Leak:
-    """A picture or group of one split that stands in another, too."""
+    """A picture or group of one split that is also in another."""
 
     path: str
     split: str
@@ -25,7 +25,7 @@ class Leak:
 
 
 class HeldOut:
-    """Remembers what stands in the held-out splits and finds it again in the others."""
+    """Remembers the pixels and groups of the held-out splits, and finds them in the others."""
 
     def __init__(self, on_leak: OnLeak) -> None:
         self.on_leak = on_leak
@@ -47,9 +47,9 @@ class HeldOut:
 
 
 def held_out_elsewhere(codes: np.ndarray, held_out: np.ndarray, dataset: np.ndarray) -> np.ndarray:
-    """(N,) for each row one with the same code that another dataset holds out, -1 where there is none.
+    """Return (N,): for each row a row with the same code that another dataset holds out, -1 where there is none.
 
-    codes: (N,) int, equal ones are one picture or one group, -1 is none. held_out: (N,) bool.
+    codes: (N,) int, equal for the same picture or group, -1 for none. held_out: (N,) bool.
     dataset: (N,) the number of each row's dataset, ascending.
     """
     rows, twins = np.flatnonzero(held_out & (codes >= 0)), np.full(len(codes), -1)

@@ -1,8 +1,8 @@
 """Packs samples into tars, an index and `dataset.json`; the same input gives the same bytes.
 
-Held-out splits are written first, so that a training picture that also stands in one of them is known when it comes.
-Everything is written to a folder beside the target and moved there at the end: the target is whole or not there. What was
-killed or interrupted goes on from that folder when the same is packed again.
+Held-out splits are written first, so that a training picture that is also in one of them is recognised.
+Everything is written to a folder beside the target and moved there at the end: the target is complete or absent. A packing that
+was killed or interrupted continues from that folder when the same command is given again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from affect.shards.schema import SPLITS, DatasetInfo
 from affect.shards.tar_writer import SHARD_SAMPLES, Tally, Writer
 
 IN_FLIGHT, IN_FLIGHT_BYTES = 256, 64 * 2**20  # samples read and encoded ahead of the writer, and the bytes of their pictures
-CLIPS_IN_FLIGHT = 2  # a worker: what a video unpacks to is not known before
+CLIPS_IN_FLIGHT = 2  # for each worker: the size of an unpacked video is not known before
 
 
 def pack(
@@ -53,7 +53,7 @@ def pack(
     max_rejects: the share of samples that may be unreadable; they are listed in rejected.csv.
     calib: this share of val becomes the split calib, by group, else by origin, else by pixels.
     storage: how pictures that cannot keep their bytes are stored, and how large at most.
-    say: hears whether an interrupted packing is continued.
+    say: called with a line where an interrupted packing is continued.
     Raises: InputError, with nothing left behind. After anything else the folder `.<name>.packing` stays, to be continued.
     """
     check_new_folder(out)
@@ -90,7 +90,7 @@ class _Packing:
     advance: Callable[[int], None]
 
     def run(self, building: Path, shard_samples: int, max_rejects: float, say: Callable[[str], None]) -> DatasetInfo:
-        """Write everything into `building`; it is removed where the user must mend something first."""
+        """Write everything into `building`; it is removed where the input is wrong."""
         fingerprint = self.source.fingerprint()
         writer = Writer(building, self.source, shard_samples)
         journal = Journal(building, self._facts(fingerprint), say, writer.sync)
@@ -137,7 +137,7 @@ class _Packing:
         return tally
 
     def _place(self, result: Result, writer: Writer, tally: Tally, held_out: HeldOut) -> None:
-        """Where a sample goes: into a tar, or among the rejected or the duplicates."""
+        """Put a sample into a tar, or list it as rejected or as a duplicate."""
         sample, encoded = result.sample, result.encoded
         if isinstance(encoded, BadImage):
             tally.rejected.append((sample.path, str(encoded)))
@@ -153,7 +153,7 @@ class _Packing:
         writer.add(sample, encoded, result)
 
     def _results(self, journal: Journal, pool: ThreadPoolExecutor) -> Iterator[Result]:
-        """In the order of the samples: first what the journal knows, then what is encoded now."""
+        """Yield results in the order of the samples: first those in the journal, then those that are encoded now."""
         samples = _in_order(self.source)
         most = CLIPS_IN_FLIGHT * self.workers if clip_of(self.source) else IN_FLIGHT
         for sample in samples:
@@ -165,9 +165,9 @@ class _Packing:
 
 
 def _carved(sample: Sample, sha256: bytes, calib: float, held_out: HeldOut) -> Sample:
-    """The sample, moved from val to calib where its group, else its origin, else its pixels say so.
+    """Move a sample from val to calib, chosen by its group, else by its origin, else by its pixels.
 
-    Without a group it follows an equal picture that was there before, whatever the origins: the same pixels stay in one split.
+    Without a group it follows an equal picture that came before, whatever the origins: the same pixels stay in one split.
     """
     if not calib or sample.split != "val":
         return sample
@@ -179,7 +179,7 @@ def _carved(sample: Sample, sha256: bytes, calib: float, held_out: HeldOut) -> S
 
 
 def _in_order(source: Source) -> Iterator[Sample]:
-    """Held-out splits first, training last."""
+    """Yield the samples of held-out splits first, those of training last."""
     for sample in source.samples():
         if sample.split not in SPLITS:
             raise InputError(f"{sample.path}: split {sample.split!r} is not one of {', '.join(SPLITS)}")

@@ -1,8 +1,8 @@
-"""What a packing that was killed had done, so that the same command goes on there.
+"""A journal of a packing, from which the same command continues after it was killed.
 
-A record stands for each sample of the source, in its order: what encoding it gave, all but the picture's bytes, which are in
-the tars. Records are written after the tars are on the disk. When the command is started again they are replayed: index,
-leaks and counts come about as they did the first time, tars are passed over as far as they are whole.
+It has a record for each sample, in order: the result of encoding, except the picture's bytes, which are in the tars. Records are
+written after the tars are on the disk. When the command is started again they are replayed: index, leaks and counts are computed
+as they were the first time, and what the tars hold already is skipped.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from affect.shards.sample import Clip, Recording, Sample
 from affect.shards.tar import TarWriter
 
 FACTS, RECORDS = "journal.json", "journal.jsonl"
-COMMIT_SAMPLES, COMMIT_S = 1000, 2.0  # so much is done again after a kill, at most
+COMMIT_SAMPLES, COMMIT_S = 1000, 2.0  # the most that is lost by a kill
 MEANING = {"source": "the source", "options": "the options", "version": "the version of affect-engine"}
 
 
 class Torn(Exception):
-    """A tar is shorter than its journal says: what is there cannot be continued."""
+    """A tar is shorter than in its journal, so the packing cannot be continued."""
 
 
 @dataclass
 class Result:
-    """What became of a sample. replayed: it is in its tar already, and so many bytes of zero stand for the picture's."""
+    """A sample and its encoding. replayed: it is in its tar already, and zeros replace the picture's bytes."""
 
     sample: Sample
     encoded: Encoded | EncodedClip | BadImage
@@ -48,7 +48,7 @@ class Result:
 class Journal:
     """The records of one building folder, which it owns while it is open.
 
-    facts: what must be equal to go on, by the keys of MEANING; other facts, and everything is removed and started anew.
+    facts: must be equal to continue, by the keys of MEANING; otherwise everything is removed and packed anew.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], say: Callable[[str], None], sync: Callable[[], None]) -> None:
@@ -79,7 +79,7 @@ class Journal:
         self.stream.truncate(0)
 
     def replay(self, sample: Sample, stamp: str) -> Result | None:
-        """What the next record says of `sample`; None from the first one on that is missing or of something else."""
+        """Return the result in the next record; None from the first record on that is missing or of another sample."""
         if not self.replaying:
             return None
         line = self.stream.readline()
@@ -96,7 +96,7 @@ class Journal:
         return Result(sample, _encoded(*record[1:]), stamp, replayed=True)
 
     def add(self, result: Result) -> None:
-        """Note a result whose picture has been handed to its tar."""
+        """Add the record of a result whose picture has been written to its tar."""
         if result.replayed:
             return
         encoded = result.encoded
@@ -112,7 +112,7 @@ class Journal:
             self.commit()
 
     def commit(self) -> None:
-        """First the tars, then the records: what a record speaks of is on the disk."""
+        """Write tars to the disk first, then records, so that every recorded sample is on the disk."""
         self.sync()
         self.stream.write(b"".join(self.waiting))
         self.stream.flush()
@@ -130,7 +130,7 @@ class Journal:
 
 
 class ContinuedTar(TarWriter):
-    """A tar whose first samples are there already: they are passed over, and what follows them is cut off."""
+    """A tar whose first samples are written already: they are skipped, and what follows them is cut off."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.lines, self.at = path, [], 0
@@ -141,7 +141,7 @@ class ContinuedTar(TarWriter):
         self.passing, self.cut = False, False
 
     def pass_over(self, key: str, members: dict[str, bytes]) -> dict[str, int]:
-        """`add` of members of the same sizes, without a byte written."""
+        """Advance as `add` would with members of these sizes, without writing."""
         self.passing = True
         offsets = self.add(key, members)
         self.passing = False
@@ -161,11 +161,10 @@ class ContinuedTar(TarWriter):
 
 
 def stamp(sample: Sample) -> tuple[str, int]:
-    """(what must be equal for a record to be of `sample`, bytes of its picture).
+    """(a digest that a record of `sample` must have, bytes of its picture).
 
-    Of a file, its size and times: one that was mended, or was not there and is now, is read again; of a folder those of its
-    files, of a recording those that it reads. Of a picture that is yet to be made, nothing: the source's fingerprint speaks
-    for it.
+    It covers the size and times of a file, so that a file that was changed or was missing is read again; of a folder those of its
+    files, of a recording those of its files. A picture that is generated adds nothing: the source's fingerprint covers it.
     """
     image = sample.image
     contents = image.frames if isinstance(image, Clip) else image.files if isinstance(image, Recording) else (image,)
@@ -177,7 +176,7 @@ def stamp(sample: Sample) -> tuple[str, int]:
 
 
 def _seen(image: object) -> tuple[str, int]:
-    """(what tells a picture from another, its bytes)."""
+    """(a text that identifies a picture, its bytes)."""
     if isinstance(image, Path):
         try:
             stat = image.stat()
@@ -194,7 +193,7 @@ def _seen(image: object) -> tuple[str, int]:
 
 
 def _encoded(extension: Any, width: int, height: int, sha256: str, dhash: int, size: Any, *clip: Any) -> Encoded | EncodedClip:
-    """What a record says of a picture, or of a clip, whose times and meta stand behind."""
+    """The encoding of a record; a clip's has times and meta as well."""
     if not clip:
         return Encoded(bytes(size), extension, width, height, bytes.fromhex(sha256), dhash)
     data, (times_s, meta) = tuple(bytes(count) for count in size), clip
@@ -207,7 +206,7 @@ def to_disk(stream: BinaryIO) -> None:
 
 
 def _record(line: bytes) -> list[Any]:
-    """A line of the journal; [None] of one that was being written when everything ended, by a kill or without power."""
+    """Parse a line of the journal; [None] for one that was cut off by a kill or a power failure."""
     try:
         return list(json.loads(line)) if line.endswith(b"\n") else [None]
     except (ValueError, TypeError):
@@ -215,7 +214,7 @@ def _record(line: bytes) -> list[Any]:
 
 
 def _changed(folder: Path, facts: dict[str, Any]) -> list[str]:
-    """What differs from the packing that lies there, in words; empty where it can be continued."""
+    """Name what differs from the interrupted packing; empty where it can be continued."""
     try:
         before = json.loads((folder / FACTS).read_text())
         return [MEANING[name] for name in facts if before.get(name) != json.loads(json.dumps(facts[name]))]

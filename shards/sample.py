@@ -23,8 +23,8 @@ Image = Path | bytes | np.ndarray | Callable[[], np.ndarray]
 class Clip:
     """T frames of one recording, in order: one sample.
 
-    times_s: (T,) seconds of each frame in the recording. meta: what is known only once it has been read; the source names it in
-        its own `meta`, too.
+    times_s: (T,) seconds of each frame in the recording. meta: values that are known only once it has been read; the source
+        lists their names in its `meta`.
     """
 
     frames: tuple[Image | Encoded, ...]
@@ -37,12 +37,12 @@ class Clip:
 
 
 class Recording(ABC):
-    """A clip that lies in files and is read when it is packed, in a thread, a frame at a time."""
+    """A clip in files, read when it is packed: in a thread, a frame at a time."""
 
     @property
     @abstractmethod
     def files(self) -> tuple[Path, ...]:
-        """What is read: if one of them changes, a packing that was interrupted reads it again."""
+        """The files that are read; if one changes, an interrupted packing reads the recording again."""
 
     @abstractmethod
     def clip(self, encode_frame: Callable[[Image], Encoded]) -> Clip:
@@ -57,10 +57,10 @@ Content = Image | Clip | Recording | Callable[[], np.ndarray | Clip]
 
 @dataclass
 class Sample:
-    """One picture or clip and what is known of it, before it is packed.
+    """One picture or clip with its labels, before it is packed.
 
-    image: a file, a file's bytes, an array (H, W) or (H, W, 3) uint8 RGB, a clip, a recording, or what makes an array or a clip:
-        called once, in a thread, if the sample is packed. The source's fingerprint stands for what is made.
+    image: a file, a file's bytes, an array (H, W) or (H, W, 3) uint8 RGB, a clip, a recording, or a function that returns an
+        array or a clip. It is called once, in a thread, if the sample is packed; the source's fingerprint must cover its result.
     path: where it came from, for people: a file name, or `file.npz#17`.
     targets: target column -> value; a class is a distribution, a hard label a one-hot.
     origin: the picture it was cut from. Parts of one are drawn into val or calib together; in two splits they are no leak.

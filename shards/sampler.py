@@ -1,4 +1,4 @@
-"""Which sample comes when: shuffled, or drawn by weight."""
+"""The order of samples: shuffled, or drawn by weight."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from affect.shards.errors import InputError
 
 
 class Order:
-    """Which sample comes when: a pure function of (seed, position).
+    """The order of samples, a pure function of (seed, position).
 
     Positions run on over epoch ends; position p belongs to epoch p // N and names one of the N rows. Without `weights` each
     row comes once an epoch. With them an epoch is N draws with replacement, of which row i gets N w_i / sum(w), rounded
     down or up such that this is its mean: systematic sampling (Madow, Ann. Math. Statist. 1949) of the rows in a new random
-    order each epoch (Hartley and Rao, 1962; in a fixed order neighbours would never meet), then shuffled.
+    order each epoch (Hartley and Rao, 1962; in a fixed order neighbours would never be drawn together), then shuffled.
     Step k takes positions [k * batch, (k + 1) * batch), of which rank r of `world` gets the r-th part: the global sequence
     is the same for any number of ranks.
     """
@@ -36,7 +36,7 @@ class Order:
         self._epochs: dict[int, np.ndarray] = {}
 
     def first_step_of(self, epoch: int) -> int:
-        """The step by whose start all samples of the epochs before `epoch` have been handed out."""
+        """The first step that starts after all samples of the epochs before `epoch`."""
         return -(-epoch * len(self.rows) // self.batch)
 
     def step(self, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +55,7 @@ class Order:
         return samples, epoch if self.weights is None else position
 
     def rows_of(self, epoch: int) -> np.ndarray:
-        """(N,) the rows in the order of one epoch; the last two are kept."""
+        """(N,) the rows in the order of one epoch; the last two epochs are cached."""
         if not self.shuffle and self.weights is None:
             return self.rows
         if epoch not in self._epochs:
@@ -66,7 +66,7 @@ class Order:
         return self._epochs[epoch]
 
     def _drawn(self, random: np.random.Generator) -> np.ndarray:
-        """(N,) rows, each as often as its weight says: those whose stretch of [0, N) holds a point of u, u + 1, u + 2, ..."""
+        """(N,) rows, each as often as its interval of [0, N), as long as its weight, holds a point of u, u + 1, u + 2, ..."""
         assert self.weights is not None
         turn = random.permutation(len(self.rows))
         ends = np.cumsum(self.weights[turn], dtype=np.float64)
@@ -78,9 +78,10 @@ class Order:
 
 
 def class_balanced_weights(labels: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """(N,) float64 weights by which a class of n rows comes in proportion to n^(1 - power): all equally often, or by 1/2 as the
-    square root of n (Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, ICLR 2020).
+    """Return (N,) float64 weights by which a class of n rows is drawn in proportion to n^(1 - power).
 
+    1 draws all classes equally often, 1/2 as the square root of n (Kang et al., Decoupling Representation and Classifier for
+    Long-Tailed Recognition, ICLR 2020).
     labels: (N,) class numbers; a row below 0 has no label and is never drawn.
     """
     labelled = labels >= 0

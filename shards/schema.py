@@ -3,7 +3,7 @@
 DATASET/
   dataset.json            SCHEMA, target layout, splits and counts, source fingerprints, sha256 and size of every file
   index.parquet           one row per sample (INDEX_COLUMNS, the target columns, meta.*)
-  train-000000.tar ...    WebDataset: <key>.jpg|png, <key>.y.f32, <key>.json where there is something to say;
+  train-000000.tar ...    WebDataset: <key>.jpg|png, <key>.y.f32, <key>.json where there is meta;
                           of a clip <key>.000.jpg ... <key>.031.jpg, its frames in order
   train-000000.idx        DALI's index of the tar
   rejected.csv  duplicates.csv
@@ -22,8 +22,8 @@ import pyarrow as pa
 from affect.shards.errors import InputError
 
 SCHEMA = 1
-SPLITS = ("train", "val", "test", "calib")  # calib: what is fitted after training is fitted there
-LEAKED = "leaked"  # the split of training rows that another of the datasets read as one holds out; see concat.py
+SPLITS = ("train", "val", "test", "calib")  # calib: for what is fitted after training
+LEAKED = "leaked"  # training rows that another of several datasets holds out; see concat.py
 INFO, INDEX, REJECTED, DUPLICATES = "dataset.json", "index.parquet", "rejected.csv", "duplicates.csv"
 
 Kind = Literal["classes", "multilabel", "scalars"]
@@ -32,7 +32,7 @@ Choice = Literal["uniform", "rate", "all"]
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """Which frames of its recordings a dataset holds.
+    """Which frames of its recordings a dataset has.
 
     choice: `uniform`, num_frames of them spread evenly; `rate`, those nearest to a grid of rate_hz; `all`.
     start_s, end_s: only frames of this window, None where it is open; window_s: its length where both are one number.
@@ -82,7 +82,7 @@ class TargetLayout:
 
     @property
     def first_classes(self) -> Output | None:
-        """The one that a temperature calibrates; None where no output is of classes."""
+        """The output that a temperature calibrates; None where no output is of classes."""
         return next((output for output in self.outputs if output.kind == "classes"), None)
 
     def vector(self, targets: dict[str, float]) -> np.ndarray:
@@ -128,7 +128,7 @@ def index_schema(layout: TargetLayout, meta: dict[str, type], clips: bool = Fals
 
 @dataclass(frozen=True)
 class FileFact:
-    """What a file of the dataset must be."""
+    """The size and checksum of a file of the dataset."""
 
     size: int
     sha256: str

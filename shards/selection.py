@@ -1,4 +1,4 @@
-"""Which rows of a dataset are used: a selection is a value, applied to the index and to nothing else."""
+"""Selects rows of a dataset by its index: by split, source, confidence, column values and fold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows that meet all of this; what is empty selects nothing away.
+    """The rows that meet all of these conditions; an empty one excludes nothing.
 
     confidence_min: rows below are left out. where: index column -> its values, one of which a row must have.
     """
@@ -44,7 +44,7 @@ class Selection:
 
 
 def select(index: Index, wanted: Selection) -> np.ndarray:
-    """(n,) the sample numbers, ascending. Raises InputError naming the filter that leaves none."""
+    """Return (n,) sample numbers, ascending. Raises InputError naming the filter that leaves none."""
     keep = _of_split(index, wanted)
     if wanted.sources:
         keep &= equals(index, "source", wanted.sources)
@@ -62,7 +62,7 @@ def select(index: Index, wanted: Selection) -> np.ndarray:
 
 
 def equals(index: Index, column: str, values: tuple[Value, ...]) -> np.ndarray:
-    """(N,) bool: the column has one of the values. Texts are compared by their codes."""
+    """Return (N,) bool, where the column has one of the values. Texts are compared by their codes."""
     if index.is_text(column):
         codes, names = index.coded(column)
         wanted = {str(value) for value in values}
@@ -75,7 +75,7 @@ def equals(index: Index, column: str, values: tuple[Value, ...]) -> np.ndarray:
 
 
 def present(index: Index, column: str, rows: np.ndarray | None = None) -> list[str]:
-    """The texts that rows, or the named ones, have in a column, sorted."""
+    """Return the texts of a column, sorted; of the given rows only, if there are any."""
     codes, names = index.coded(column)
     codes = codes if rows is None else codes[rows]
     used = np.bincount(codes + 1, minlength=len(names) + 1)[1:]
@@ -101,7 +101,7 @@ def _of_fold(index: Index, split: str, fold: Fold) -> np.ndarray:
 
 
 def _by_column(index: Index, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) bool each: of the fold; of none."""
+    """(N,) bool each: rows of the fold; rows of no fold."""
     if not index.has(FOLD):
         raise InputError(
             f"{index.folder}: data.fold is {fold.number}, but no row has a fold: there is no column {FOLD}. "
@@ -123,7 +123,7 @@ def _by_rule(index: Index, fold: Fold, divided: np.ndarray) -> tuple[np.ndarray,
 
 
 def fold_list(index: Index, rule: FoldRule | None, splits: tuple[str, ...]) -> list[int]:
-    """The numbers of the folds, ascending. Raises InputError where there are none, or they are not whole numbers."""
+    """Return the numbers of the folds, ascending. Raises InputError where there are none, or they are not whole numbers."""
     divided = equals(index, "split", splits)
     if rule:
         numbers = fold_numbers(index, rule, divided)
@@ -164,7 +164,7 @@ def _either(column: str, values: tuple[Value, ...]) -> str:
 
 
 def _offer(index: Index, column: str, values: tuple[Value, ...]) -> str:
-    """What the column has instead."""
+    """Name the values that the column has."""
     if index.is_text(column):
         names = present(index, column)
         return f"{nearest(str(values[0]), names)}; it has: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}"

@@ -1,4 +1,4 @@
-"""Tars that are the same bytes for the same input, and DALI's index of them."""
+"""Writes tars, the same bytes for the same input, and DALI's index of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = 512
-MAGIC = "v1.2"  # of the index that `fn.readers.webdataset` reads
+MAGIC = "v1.2"  # version of the index that `fn.readers.webdataset` reads
 
 
 def header(name: str, size: int) -> bytes:
-    """512 bytes: no times, no owners."""
+    """Return the 512 bytes of a tar header, without times and owners."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.USTAR_FORMAT)

@@ -1,6 +1,6 @@
-"""Reading tars from their first byte to their last: for storage that is remote or seeks slowly.
+"""Reads tars from their first byte to their last, for storage that is remote or seeks slowly.
 
-The index says what stands where, so the order stays a pure function of (seed, position), and a resumed run continues exactly:
+The index lists what is where, so the order stays a pure function of (seed, position), and a resumed run continues exactly:
 shards come in a new random order each epoch, and a sample moves by at most `buffer` places from where it is read.
 """
 
@@ -28,7 +28,7 @@ class StreamOrder(Order):
         self.shard, self.buffer = dataset.coded("shard")[0][rows], buffer
 
     def read_order(self, epoch: int) -> np.ndarray:
-        """(N,) the rows as they are read: shard after shard."""
+        """(N,) the rows in the order in which they are read: shard after shard."""
         turn = self._random(epoch, 0).permutation(int(self.shard.max()) + 1)
         return self.rows[np.argsort(turn[self.shard], kind="stable")]
 
@@ -45,7 +45,7 @@ class StreamOrder(Order):
 
 
 class StreamReader:
-    """Reads ahead in a thread, from the position of the first sample asked for; holds `buffer` pictures or clips and some.
+    """Reads ahead in a thread; buffers `buffer` pictures or clips, and two batches more.
 
     tars: where the tars are, a folder or anything that fsspec opens (`s3://bucket/path`); the index is read from the dataset.
     """
@@ -53,7 +53,7 @@ class StreamReader:
     def __init__(self, dataset: Dataset, order: StreamOrder, tars: str = "") -> None:
         self.dataset, self.order, self.tars = dataset, order, tars or str(dataset.folder)
         self.limit = order.buffer + 2 * order.batch
-        self._held: dict[tuple[int, int], list[np.ndarray]] = {}
+        self._buffered: dict[tuple[int, int], list[np.ndarray]] = {}
         self._changed = threading.Condition()
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -61,7 +61,7 @@ class StreamReader:
 
     @contextmanager
     def reading(self, step: int) -> Iterator[None]:
-        """Inside, samples are asked for in the order of step, step + 1, ..."""
+        """Within the block samples must be requested in the order of step, step + 1, ..."""
         self.start(step)
         try:
             yield
@@ -71,21 +71,21 @@ class StreamReader:
     def start(self, step: int) -> None:
         self.close()
         self._closed, self._error = False, None
-        self._held.clear()
+        self._buffered.clear()
         self._thread = threading.Thread(target=self._run, args=(step,), daemon=True, name="stream reader")
         self._thread.start()
 
     def image(self, sample: int, epoch: int) -> np.ndarray:
-        """The encoded bytes, (n,) uint8, of a clip its first frame's; waits until they are read. Each is handed out once."""
+        """Return the encoded bytes, (n,) uint8, of a clip its first frame's; waits until they are read. Each is returned once."""
         return self.frames(sample, epoch)[0]
 
     def frames(self, sample: int, epoch: int) -> list[np.ndarray]:
-        """As `image`, of all frames of a clip."""
+        """Return, as `image` does, the bytes of all frames of a clip."""
         with self._changed:
-            self._changed.wait_for(lambda: (epoch, sample) in self._held or self._error)
+            self._changed.wait_for(lambda: (epoch, sample) in self._buffered or self._error)
             if self._error:
                 raise self._error
-            data = self._held.pop((epoch, sample))
+            data = self._buffered.pop((epoch, sample))
             self._changed.notify_all()
             return data
 
@@ -101,12 +101,12 @@ class StreamReader:
         try:
             for epoch, sample, data in self._pictures(step):
                 with self._changed:
-                    self._changed.wait_for(lambda: len(self._held) < self.limit or self._closed)
+                    self._changed.wait_for(lambda: len(self._buffered) < self.limit or self._closed)
                     if self._closed:
                         return
-                    self._held[epoch, sample] = data
+                    self._buffered[epoch, sample] = data
                     self._changed.notify_all()
-        except Exception as error:  # whatever the storage raises belongs to the one who waits
+        except Exception as error:  # raised in the thread that waits for the sample
             with self._changed:
                 self._error = error if isinstance(error, InputError) else InputError(f"{self.tars}: cannot be read: {error}")
                 self._changed.notify_all()

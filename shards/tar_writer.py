@@ -26,12 +26,12 @@ from affect.shards.schema import DUPLICATES, INDEX, INFO, REJECTED, SPLITS, Data
 from affect.shards.tar import TarWriter
 
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 512 * 2**20
-INDEX_ROWS = 10_000  # held until they are written
+INDEX_ROWS = 10_000  # in memory until they are written
 
 
 @dataclass
 class Tally:
-    """What happened to the samples of a source."""
+    """Counts of the samples of a source: packed, rejected, leaked."""
 
     counts: Counter[str] = field(default_factory=Counter)
     rejected: list[tuple[str, str]] = field(default_factory=list)  # path, reason
@@ -44,7 +44,7 @@ class Tally:
 
 
 class Writer:
-    """Tars by split, and the index, in one building folder."""
+    """Writes tars by split, and the index, into one folder."""
 
     def __init__(self, folder: Path, source: Source, shard_samples: int) -> None:
         self.folder, self.source, self.shard_samples = folder, source, shard_samples
@@ -60,7 +60,7 @@ class Writer:
         self.index = pq.ParquetWriter(self.folder / INDEX, self.schema, compression="zstd")
 
     def add(self, sample: Sample, image: Encoded | EncodedClip, result: Result) -> None:
-        """Write a sample; of one that is in its tar already, the row only."""
+        """Write a sample; only its row where it is in its tar already."""
         clip = image if isinstance(image, EncodedClip) else None
         assert (clip is None) == (clip_of(self.source) is None)
         targets, meta = self.source.layout.vector(sample.targets), sample.meta | dict(clip.meta if clip else {})
@@ -123,7 +123,7 @@ class Writer:
         self.index.close()
         for path in [*self.folder.glob("*.tar"), *self.folder.glob("*.idx")]:
             if path.stem not in self.names:
-                path.unlink()  # of the run that was interrupted, when its source had more
+                path.unlink()  # left by an interrupted run whose source had more samples
         _write_csv(self.folder / REJECTED, ("path", "reason"), tally.rejected)
         columns = ("path", "split", "twin", "twin_split", "what", "dropped")
         _write_csv(self.folder / DUPLICATES, columns, ([getattr(leak, c) for c in columns] for leak in tally.leaks))

@@ -1,4 +1,4 @@
-"""Reads everything back and names what is not as it was packed."""
+"""Reads a packed dataset back and names what has changed since it was packed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _targets(dataset: Dataset) -> np.ndarray:
 def _first_damage(
     dataset: Dataset, name: str, rows: np.ndarray, targets: np.ndarray, advance: Callable[[int], None]
 ) -> str | None:
-    """What is wrong with the first damaged sample of a tar, None where all are whole."""
+    """Describe the damage of the first damaged sample of a tar; None where there is none."""
     tar = np.memmap(dataset.folder / name, np.uint8, "r")
     damaged = None
     for sample in rows:

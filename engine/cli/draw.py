@@ -92,7 +92,7 @@ def mouse(
     from affect.shards.synthetic.mice import head_box, write_mice
 
     if order and shortcut:
-        raise InputError("--order, --shortcut: the label is to be told by one of them; give one")
+        raise InputError("--order, --shortcut: only one of them can carry the label; give one")
     cue: Literal["order", "shortcut", "levels"] = "order" if order else "shortcut" if shortcut else "levels"
     with Progress("draw", clips * (1 + shortcut), "clips") as progress:
         done = write_mice(

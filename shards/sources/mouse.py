@@ -1,4 +1,4 @@
-"""Seed 003's folder: a table of single frames, of which each video becomes a clip, and folds of sets of its rows.
+"""The folder of the mouse recipe (docs/recipes/mouse.md): a table of frames, whose videos become clips, and folds of its rows.
 
 dataset_df (csv, json or pkl): image, video, mouse, recording, treatment, label; cohort, sex and a box where they are there.
 fold0, fold1, ... (json or pkl): {train: [{indices, label}], test: [...]}, sets of rows of the table. A set's frames may be

@@ -1,4 +1,4 @@
-"""The files of seed 003's folder as rows of texts and as folds, whether CSV, JSON or pickle."""
+"""Reads the table and the folds of the mouse recipe's folder from CSV, JSON or pickle."""
 
 from __future__ import annotations
 

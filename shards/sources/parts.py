@@ -100,9 +100,9 @@ class Background(_Changed):
 class Cropped(_Changed):
     """Each clip cut to its subject: one box a clip, so that what moves is the subject and not the box.
 
-    find: called in several threads. named: the detector as --crop gives it. margin: share of the box's sides that is added on each
-    of them. A clip that has a box of its own keeps it. meta.found: in how many of LOOKED frames, spread over the clip, the subject
-    was detected; a clip without any is rejected.
+    find: called in several threads. named: the detector as --crop gives it. margin: added on each side, as a share of the box's
+    sides. A clip that has a box of its own keeps it. meta.found: in how many of LOOKED frames, spread over the clip, the
+    subject was detected; a clip without any is rejected.
     """
 
     def __init__(self, source: Source, find: Find, named: str, margin: float = 0.1) -> None:

@@ -21,7 +21,7 @@ from affect.shards.schema import Output, TargetLayout
 from affect.shards.sources.pack_command import Argument, Option, pack_command
 from affect.shards.sources.rafce_text import LISTED, UNIT, Units, parse_units, rows_of, stem_of
 
-SEED_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 17, 20, 23, 24, 25, 26, 43, 45)
+RECIPE_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 17, 20, 23, 24, 25, 26, 43, 45)
 SPLIT_IDS = {"0": "train", "1": "test", "2": "val"}
 Null = Literal["unlabelled", "none"]
 
@@ -37,7 +37,7 @@ class Row:
 class RafCeSource:
     """`images`: a folder with `0001_aligned.jpg` or `0001.jpg`; `au`, `emotion`, `partition`: the three files.
 
-    aus: `seed` (SEED_UNITS), `all` that occur in train, or their numbers, `1,2,4`.
+    aus: `seed` (RECIPE_UNITS, those of docs/recipes/action_units.md), `all` that occur in train, or their numbers, `1,2,4`.
     min_positives: units with fewer positives in train are not packed.
     null: what `null` means: `unlabelled`, or `none` of the units.
     max_strays: the share of rows that may hold something that is no unit. The unit whose number stands in it is not labelled in
@@ -75,7 +75,7 @@ class RafCeSource:
         self._check_pictures()
         self._check_units(au, max_strays)
         in_train = _positives(row for row in self.rows.values() if row.split == "train")
-        self.wanted = {"seed": SEED_UNITS, "all": tuple(sorted(in_train))}[aus] if aus in ("seed", "all") else _listed(aus)
+        self.wanted = {"seed": RECIPE_UNITS, "all": tuple(sorted(in_train))}[aus] if aus in ("seed", "all") else _listed(aus)
         self.units = tuple(unit for unit in self.wanted if in_train[unit] >= min_positives)
         if not self.units:
             most = ", ".join(f"AU{unit} ({count:,})" for unit, count in in_train.most_common(5)) or "none"
@@ -189,7 +189,7 @@ def rafce_source(
     au: Annotated[Path, Option("RAFCE_AUlabel.txt")],
     emotion: Annotated[Path, Option("RAFCE_emolabel.txt")],
     partition: Annotated[Path, Option("RAFCE_partition.txt")],
-    aus: Annotated[str, Option("action units: seed (18), all of train, or numbers: 1,2,4")] = "seed",
+    aus: Annotated[str, Option("action units: seed (18, the reference recipe's), all of train, or numbers: 1,2,4")] = "seed",
     min_positives: Annotated[int, Option("leave out units with fewer in train", min=0)] = 0,
     null: Annotated[Null, Option("what null means: nothing is known, or no unit")] = "unlabelled",
     max_strays: Annotated[float, Option("share of rows that may hold what is no action unit", min=0, max=1)] = 0.1,

@@ -1,7 +1,7 @@
-"""Drawn cattle faces in motion, with scores, in the files that `pain.py` reads: for trying things out without an animal.
+"""Draws cattle faces in motion, with scores, in the files that `affect pack pain` reads.
 
-Seven features, 0 to 2, move an eye, a brow, a cheek, an ear, the lips or the nostrils each. What a clip shows is a latent value;
-what it is labelled with is what a rater would write down of it: with an error, and in whole numbers.
+Each of seven features, 0 to 2, moves an eye, a brow, a cheek, an ear, the lips or the nostrils. A clip shows latent values; its
+labels are the scores of a simulated rater: with an error, in whole numbers.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ COATS = ((38, 52, 84), (30, 30, 34), (150, 160, 170), (60, 96, 140), (92, 104, 1
 
 @dataclass(frozen=True)
 class Cattle:
-    """What has been written. R2 of the noisy totals, over all clips.
+    """The files that were written, and R2 of two predictions of the noisy totals, over all clips.
 
-    oracle_r2: of the mean total that a rater gives to these latent values; no model can know more of a clip.
-    moment_r2: of the mean total of each moment.
+    oracle_r2: predicts the mean total that a rater gives to the latent values, which no model can beat.
+    moment_r2: predicts the mean total of each moment.
     """
 
     labels: Path
@@ -44,7 +44,7 @@ class Cattle:
 
 @dataclass(frozen=True)
 class Animal:
-    """What tells one from another: coat (BGR), proportions (1: mean), features at rest."""
+    """An animal: coat (BGR), proportions (1: mean), features at rest."""
 
     coat: tuple[int, int, int]
     blaze: float  # width of the pale stripe
@@ -88,7 +88,7 @@ def write_cattle(
 
 
 def _written(folder: Path, names: list[str], sequences: list[dict[str, object]], latents: np.ndarray) -> Cattle:
-    """The JSONs, last: where they are, all clips are."""
+    """Write the JSONs, last: where they are, all clips are written."""
     totals = np.array([float(str(sequence[TOTAL])) for sequence in sequences])
     moments = np.array([str(sequence["moment"]) for sequence in sequences])
     by_moment = np.array([totals[moments == moment].mean() for moment in moments])
@@ -126,7 +126,7 @@ def _latent(rng: np.random.Generator, moment: str, animal: Animal) -> np.ndarray
 
 
 def _rated(rng: np.random.Generator, latent: np.ndarray) -> dict[str, object]:
-    """What a rater writes down."""
+    """The scores that a rater writes down."""
     scores = np.rint(latent + rng.normal(0, RATER, len(latent))).clip(0, MOST).astype(int).tolist()
     pain = latent.sum() / (MOST * len(latent))
     nrs, vas = 1 + 9 * pain + rng.normal(0, 0.7), 100 * pain + rng.normal(0, 6)

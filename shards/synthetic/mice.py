@@ -1,8 +1,8 @@
-"""Drawn mice under stimulation, as clips in the files that `affect pack mouse` reads, to measure what a model can know.
+"""Draws mice under stimulation, as clips in the files that `affect pack mouse` reads, to measure what a model can learn.
 
-order: stress turns the ears and the whisker pad from front to back, no stress from back to front: the same frames, of which only
-the order tells. shortcut: the background is bright under stress in the cohort that is trained on, and as it comes in another.
-Else five levels of a stimulus, after which ears, eyes and whiskers move by as much.
+order: under stress ears and whisker pad turn from front to back, without it from back to front: the frames are the same, and only
+their order differs. shortcut: in the training cohort the background is bright under stress; in another cohort it is random.
+levels: five levels of a stimulus, after which ears, eyes and whiskers move in proportion.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Mouse:
-    """What tells one from another: fur (BGR), sizes (1: mean) and how it holds its ears at rest."""
+    """An animal: fur (BGR), sizes (1: mean) and the ears' position at rest."""
 
     fur: tuple[int, int, int]
     sizes: np.ndarray  # (3,) head, ear, eye
@@ -59,7 +59,7 @@ def write_mice(
     folder: Path, clips: int = 400, animals: int = 8, *, cue: Cue = "levels", flip_labels: float = 0.0, size: int = 64,
     frames: int = 16, form: Literal["jpg", "mp4"] = "jpg", seed: int = 1337, advance: Callable[[int], None] = lambda count: None,
 ) -> Path:  # fmt: skip
-    """The CSV, written last, of `clips` clips in a random order of levels; a quarter of the animals is the split val.
+    """Write `clips` clips in a random order of levels, and last the CSV, whose path is returned; a quarter of the animals is val.
 
     With a shortcut there are as many animals and clips again in the cohort `external`, split test.
     flip_labels: this share of the training trials gets the other label, of levels one that is drawn from the others.
@@ -85,7 +85,7 @@ def write_mice(
 
 
 def head_box(size: int) -> tuple[int, int, int, int]:
-    """x, y, width, height in pixels of where the mouse is: what --box takes."""
+    """x, y, width, height in pixels of a box around the mouse, as --box takes it."""
     x, y, width, height = (round(share * size) for share in HEAD)
     return x, y, width, height
 
@@ -93,7 +93,7 @@ def head_box(size: int) -> tuple[int, int, int, int]:
 def _trials(
     cohort: str, clips: int, animals: int, cue: Cue, flip_labels: float, frames: int, form: str, seed: int
 ) -> list[Trial]:  # fmt: skip
-    """Each animal has as many of each level, drawn in an order of its own."""
+    """Every animal has equally many trials of each level, in a random order."""
     levels = tuple(range(len(SHOCKS_UA))) if cue == "levels" else (0, len(SHOCKS_UA) - 1)
     held_out, trials = max(1, animals // 4), list[Trial]()
     for animal in range(animals):
@@ -118,15 +118,15 @@ def _mouse(seed: int, name: str) -> Mouse:
 
 
 def _light(rng: np.random.Generator, level: int, cue: Cue, cohort: str) -> float:
-    """Of the background, 0 to 1: with a shortcut at home by the level, elsewhere and else by chance."""
+    """Brightness of the background, 0 to 1: random, but by the level in the home cohort with a shortcut."""
     bright = level >= HIGH if cue == "shortcut" and cohort == HOME else rng.random() < 0.5
     return float(rng.uniform(0.6, 0.9) if bright else rng.uniform(0.1, 0.4))
 
 
 def _ordered(rng: np.random.Generator, level: int, frames: int) -> np.ndarray:
-    """(T, 5) ears, eyes, whiskers, x, y: ears and whiskers go all the way once, one way or the other.
+    """(T, 5) ears, eyes, whiskers, x, y: ears and whiskers move once through their range.
 
-    The way is all that the level decides: the clip is drawn from front to back and turned round as a whole.
+    The level decides only the direction: a clip of one level is a clip of the other in reverse.
     """
     start, end = rng.uniform(0, 0.25), rng.uniform(0.75, 1)
     way = np.linspace(start, end, frames) + rng.normal(0, 0.02, frames)
@@ -139,7 +139,7 @@ def _after(rng: np.random.Generator, trial: Trial, cue: Cue, frames: int) -> np.
     """(T, 5) ears, eyes, whiskers, x, y: after the stimulus ears turn, eyes narrow and whiskers shake by the level."""
     seconds = (np.arange(frames) - trial.trigger_first_frame) / FPS
     risen = np.where(seconds < 0, 0, 1 - np.exp(-seconds / 0.08))
-    most = 0.35 if cue == "shortcut" else 0.8  # beside a shortcut the face tells less
+    most = 0.35 if cue == "shortcut" else 0.8  # with a shortcut the face shows less
     amount = most * trial.true_intensity / (len(SHOCKS_UA) - 1) + rng.normal(0, NOISE)
     beat = np.sin(2 * math.pi * rng.uniform(3, 6) * seconds + rng.uniform(0, 6))
     whiskers = 0.5 + 0.05 * beat + 0.4 * max(amount, 0) * risen * beat

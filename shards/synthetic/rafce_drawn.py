@@ -1,4 +1,4 @@
-"""Drawn faces in the files of RAF-CE: compound emotions by their action units, as rare and as untidy as the published ones.
+"""Draws faces in the files of RAF-CE: compound emotions by their action units, as rare and as irregular as the published ones.
 
 Source of COMPOUNDS: after Du, Tao & Martinez, Compound facial expressions of emotion, PNAS 2014, table 1; the shares, and the
 last two emotions, which are not in it, are chosen here.

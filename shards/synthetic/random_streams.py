@@ -1,4 +1,4 @@
-"""Random numbers of drawn faces: a stream of its own for each purpose."""
+"""Random numbers of drawn faces: a separate stream for each purpose."""
 
 from types import SimpleNamespace
 

@@ -22,7 +22,10 @@ CASES = [
     dict(name="official, epoch 0", student=S3, teacher=T3, target=[0, 2], epoch="0", warmup="20"),
     dict(name="official, ImageNet", student=S5, teacher=T5, target=[2], temperature="1", beta="0.5"),
     dict(name="the teacher is wrong", student=S5, teacher=T5, target=[3]),
-    dict(name="seed 000's student", student=S3, teacher=T3, target=[1, 0], temperature="2", beta="4", ce="0.5", weight="0.5"),
+    dict(
+        name="the reference recipe's student", student=S3, teacher=T3, target=[1, 0], temperature="2", beta="4", ce="0.5",
+        weight="0.5",
+    ),
     dict(name="plain KD, mdistiller's .1 and .9", student=S3, teacher=T3, target=[0, 2], beta=None, ce="0.1", weight="0.9"),
     dict(name="plain KD alone, T 2", student=S5, teacher=T5, target=[1], beta=None, ce="0", temperature="2"),
     dict(name="a teacher peaked at s 30, T 1", student=S30, teacher=T30, target=[0, 0], temperature="1"),

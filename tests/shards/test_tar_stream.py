@@ -36,7 +36,7 @@ def test_any_step_gives_the_pictures_of_the_index(synthetic, first, buffer):
     for step in range(first, first + 30):
         for sample, epoch in zip(*(part.tolist() for part in order.step(step)), strict=True):
             assert (reader.image(sample, epoch) == dataset.image(sample)).all()
-        assert len(reader._held) <= reader.limit
+        assert len(reader._buffered) <= reader.limit
     reader.close()
 
 

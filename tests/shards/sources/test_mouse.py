@@ -1,4 +1,4 @@
-"""Mice: seed 003's folder, trials with levels, drawn ones, and what of a clip is packed."""
+"""Mice: the folder of the reference recipe, trials with levels, drawn ones, and parts of clips."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ FRAMES = 5
 
 @pytest.fixture
 def raw(tmp_path, picture):
-    """Eight videos of four mice, their frames numbered 9 to 13; write(change, folds, form) -> seed 003's folder."""
+    """Eight videos of four mice, their frames numbered 9 to 13; write(change, folds, form) -> the folder."""
     rows = []
     for video in range(8):
         for frame in range(FRAMES):
@@ -60,7 +60,7 @@ def raw(tmp_path, picture):
 
 
 def sets(*videos):
-    """A set of frames of each video, repeated and out of order, as the seed has them."""
+    """A set of frames of each video, repeated and out of order, as in the reference recipe."""
     return [{"indices": [FRAMES * v + i for i in (3, 0, 3)], "label": v % 2} for v in videos]
 
 

@@ -11,7 +11,7 @@ from affect.engine.metrics.multilabel import unit_figures
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 from affect.shards.pack import pack
-from affect.shards.sources.rafce import SEED_UNITS, RafCeSource
+from affect.shards.sources.rafce import RECIPE_UNITS, RafCeSource
 from affect.shards.sources.rafce_text import Units, parse_units
 from affect.shards.synthetic.rafce_drawn import COMPOUNDS, UNITS, labels_of, write_rafce
 
@@ -100,7 +100,7 @@ def test_null_as_none_of_the_units_spares_rows_of_which_nothing_is_known(files):
 @pytest.mark.parametrize(
     ("aus", "min_positives", "units"),
     [
-        ("seed", 0, SEED_UNITS),
+        ("seed", 0, RECIPE_UNITS),
         ("seed", 2, (1, 12)),
         ("all", 0, (1, 2, 4, 12, 23, 24, 25, 27)),
         ("all", 2, (1, 12)),
@@ -188,9 +188,9 @@ def drawn_source(folder, **options):
     return RafCeSource(folder / "aligned", *(folder / name for name in FILES.values()), **options)
 
 
-def seeds_parser(au_str):
+def recipes_parser(au_str):
     """As it stands in the seed: it splits at spaces and looks for "AU1"."""
-    names = [f"AU{unit}" for unit in SEED_UNITS]
+    names = [f"AU{unit}" for unit in RECIPE_UNITS]
     au_vector = np.zeros(len(names), dtype=np.float32)
     if au_str == "null" or au_str is None:
         return au_vector
@@ -200,8 +200,8 @@ def seeds_parser(au_str):
     return au_vector
 
 
-def test_the_seeds_parser_has_an_au_f1_of_0_on_the_files_that_ours_reads_whole(drawn):
-    """Against the units that were drawn. The seed's matches no row of the published form: all its targets are 0."""
+def test_the_recipes_parser_has_an_au_f1_of_0_on_the_files_that_ours_reads_whole(drawn):
+    """Against the units that were drawn. The reference recipe's matches no row of the published form: all its targets are 0."""
     source, options = drawn_source(drawn), {"label_noise": 0, "shares": (0.6, 0.2, 0.2)}
     rows = labels_of(120, seed=1337, rarest=3, null=0.05, strays=0.03, **options)
     truth = np.array([[row.expression.au.get(name, 0) > 0 for name in source.au.names] for row in rows], float)
@@ -209,11 +209,11 @@ def test_the_seeds_parser_has_an_au_f1_of_0_on_the_files_that_ours_reads_whole(d
     texts = dict(line.split(".jpg ") for line in (drawn / FILES["au"]).read_text().splitlines())
     ours = units_of(source)
     read = {
-        "seed": np.stack([seeds_parser(texts[row.name]) for row in rows]),
+        "recipe": np.stack([recipes_parser(texts[row.name]) for row in rows]),
         "ours": np.array([list(ours[row.name].values()) for row in rows]),
     }
     f1 = {who: unit_figures(np.nan_to_num(said) - 0.5, truth, source.au.names)["macro_f1"] for who, said in read.items()}
-    assert f1 == {"seed": 0.0, "ours": 1.0} and seeds_parser("AU1 AU2").sum() == 2 and np.nansum(truth) > 300
+    assert f1 == {"recipe": 0.0, "ours": 1.0} and recipes_parser("AU1 AU2").sum() == 2 and np.nansum(truth) > 300
 
 
 def test_packed_twice_the_bytes_are_the_same_and_hold_the_labels(drawn, tmp_path):
@@ -251,7 +251,7 @@ def test_drawn_labels_are_of_the_published_kind():
     assert counts == sorted(counts, reverse=True) and counts[-1] == 6 and sum(counts) == 2000
     assert {(row.emotion, row.split) for row in rows} == {(name, split) for name in COMPOUNDS for split in range(3)}
     said = [parse_units(row.units) for row in rows]
-    assert {unit for units in said for unit in units.present} == set(UNITS) and set(SEED_UNITS) - set(UNITS) == {45}
+    assert {unit for units in said for unit in units.present} == set(UNITS) and set(RECIPE_UNITS) - set(UNITS) == {45}
     assert {side[0] for units in said for side in units.sides} == set("LRBT") and any(units.strays for units in said)
     assert 60 < sum(row.units == "null" for row in rows) < 140
     for row, units in zip(rows, said, strict=True):
