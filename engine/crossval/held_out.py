@@ -13,7 +13,7 @@ import numpy as np
 from affect.engine.calibration.calibration import CALIBRATION, read_calibration
 from affect.engine.data.build import eval_loader
 from affect.engine.evaluation.evaluated_model import in_torch
-from affect.engine.evaluation.predictions import collect, pooled
+from affect.engine.evaluation.predictions import pooled, predict_all
 from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model
 from affect.engine.system.device import choose_device
@@ -109,7 +109,7 @@ def predict(folder: Path, fold: int, dataset: Dataset, rows: np.ndarray, order: 
         dataset, rows, run.preprocess, (), device, clip=clip, kind=run.data.loader, workers=run.data.workers, side=run.data.side,
     )  # fmt: skip
     with Progress(f"fold {fold}", len(loader.order.rows), "windows" if clip else "samples") as progress:
-        values = collect(in_torch(model.to(device)), loader, progress.advance)
+        values = predict_all(in_torch(model.to(device)), loader, progress.advance)
     if loader.windows:
         _, values = pooled(loader.windows.sample, values)
     if first:

@@ -12,7 +12,7 @@ import torch
 from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import largest_share, open_dataset
 from affect.engine.distill.features import Features, refuse_existing
-from affect.engine.evaluation.predictions import collect
+from affect.engine.evaluation.predictions import predict_all
 from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model
@@ -41,7 +41,7 @@ def extract(run: Path, data: list[Path], split: str, out: Path, advance: Callabl
         return {"features": model(images)[0].float().cpu().numpy()}
 
     result = Features(
-        features=collect(penultimate, loader, advance)["features"],
+        features=predict_all(penultimate, loader, advance)["features"],
         sample=rows,
         y=largest_share(target[rows]),
         target=target[rows],

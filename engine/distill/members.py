@@ -19,9 +19,9 @@ from affect.engine.config.run import Precision, RunConfig
 from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import train_selection
 from affect.engine.distill.softlabels import Scale
-from affect.engine.evaluation.evaluate import same_classes
+from affect.engine.evaluation.class_order import same_classes
 from affect.engine.evaluation.evaluated_model import in_torch
-from affect.engine.evaluation.predictions import Advance, collect
+from affect.engine.evaluation.predictions import Advance, predict_all
 from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model
@@ -131,7 +131,7 @@ def _pass(
         kind=run.data.loader,
         workers=run.data.workers,
     )
-    logits = collect(_together(members, dtype, device, flip), loader, advance)
+    logits = predict_all(_together(members, dtype, device, flip), loader, advance)
     return [logits[str(i)] for i in range(len(members))], name
 
 

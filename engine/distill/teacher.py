@@ -19,7 +19,7 @@ from affect.engine.data.batch import Batch
 from affect.engine.data.selection import train_selection
 from affect.engine.distill.features import feature_table
 from affect.engine.distill.softlabels import SoftLabels
-from affect.engine.evaluation.evaluate import same_classes
+from affect.engine.evaluation.class_order import same_classes
 from affect.engine.losses.base import TeacherOutput
 from affect.engine.runs.files import BEST
 from affect.engine.runs.trained import trained_model

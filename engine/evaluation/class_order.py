@@ -1,19 +1,21 @@
-"""The classes of a set in the model's order: by name, synonyms included, never by position."""
+"""The classes of a dataset in the model's order: by name, synonyms included, never by position."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from affect.shards.class_maps import ClassMap, canonical
+from affect.shards.class_maps import ClassMap, canonical, columns_by_name
+from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError, first
-from affect.shards.schema import Output
+from affect.shards.schema import Output, TargetLayout
 
 
 @dataclass(frozen=True)
-class Matched:
+class ClassOrder:
     """columns: the model's column of each class of the set, -1 where it is left out. classes: of the model."""
 
     columns: tuple[int, ...]
@@ -26,28 +28,30 @@ class Matched:
         """
         columns = np.array(self.columns)
         known = columns >= 0
-        found = np.zeros((len(target), self.classes), target.dtype)
-        found[:, columns[known]] = target[:, known]
-        out = np.isnan(target).any(1)
+        reordered = np.zeros((len(target), self.classes), target.dtype)
+        reordered[:, columns[known]] = target[:, known]
+        left_out = np.isnan(target).any(1)
         if not known.all():
-            out |= ~known[np.nan_to_num(target).argmax(1)]
-            found /= np.maximum(found.sum(1, keepdims=True), np.finfo(target.dtype).tiny)
-        found[out] = np.nan
-        return found
+            left_out |= ~known[np.nan_to_num(target).argmax(1)]
+            reordered /= np.maximum(reordered.sum(1, keepdims=True), np.finfo(target.dtype).tiny)
+        reordered[left_out] = np.nan
+        return reordered
 
 
-def matched(model: Output, evaluated: Output, rows: dict[str, int], where: str, class_map: ClassMap | None) -> Matched:
-    """rows: how many have a share of each of the set's classes. class_map: classes that are not in it are left out.
+def class_order(model: Output, evaluated: Output, rows: dict[str, int], where: str, class_map: ClassMap | None) -> ClassOrder:
+    """Match the classes of a set with the model's, by name.
+
+    rows: how many have a share of each of the set's classes. class_map: classes that are not in it are left out.
 
     The set may lack classes of the model. Raises: InputError where a class has rows, is not left out, and the model has it not.
     """
     if {model.kind, evaluated.kind} != {"classes"}:
         raise InputError(f"{where}: {evaluated.name} is {evaluated.kind}, of the model {model.kind}; only classes are evaluated")
     ours = [canonical(name).casefold() for name in model.names]
-    kept = {name.casefold() for name in class_map.names} if class_map else None
+    mapped = {name.casefold() for name in class_map.names} if class_map else None
     columns, unknown = list[int](), dict[str, int]()
     for name in evaluated.names:
-        known, wanted = canonical(name).casefold() in ours, kept is None or canonical(name).casefold() in kept
+        known, wanted = canonical(name).casefold() in ours, mapped is None or canonical(name).casefold() in mapped
         columns.append(ours.index(canonical(name).casefold()) if known and wanted else -1)
         if wanted and not known and rows.get(name):
             unknown[name] = rows[name]
@@ -57,7 +61,7 @@ def matched(model: Output, evaluated: Output, rows: dict[str, int], where: str, 
         raise InputError(
             f"{where}: its classes are {', '.join(evaluated.names)}, of which the model knows none: {', '.join(model.names)}"
         )
-    return Matched(tuple(columns), len(ours))
+    return ClassOrder(tuple(columns), len(ours))
 
 
 def unknown_classes(rows: dict[str, int], model: Output, where: str) -> InputError:
@@ -67,3 +71,14 @@ def unknown_classes(rows: dict[str, int], model: Output, where: str) -> InputErr
         f"{where}: classes that the model does not know:\n{lines}\nIt knows: {', '.join(model.names)}. Mend the labels, or "
         f"name the classes to keep and leave the rest out: --class-map FILE, as in {json.dumps([*model.names])}"
     )
+
+
+def same_classes(layout: TargetLayout, dataset: Dataset, output: str, model: Path) -> list[int]:
+    """The model's column for each of the dataset's classes. Raises InputError where they are not the same, each once."""
+    ours, theirs = layout.output(output).names, dataset.info.layout.output(output).names
+    columns = columns_by_name(theirs, ours)
+    if columns is None:
+        raise InputError(
+            f"{model} knows the classes {', '.join(ours)}; {dataset.folder} has {', '.join(theirs)}: not the same, each once"
+        )
+    return columns

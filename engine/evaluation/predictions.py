@@ -1,4 +1,4 @@
-"""What a model says of rows, and what they are labelled."""
+"""Predictions of a model on rows, beside their labels."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from affect.engine.evaluation.evaluated_model import Predict
 from affect.engine.metrics.output_metrics import labelled
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
-from affect.shards.schema import Output
+from affect.shards.schema import Output, TargetLayout
 
-Advance = Callable[[int], None]  # told how many rows are done
+Advance = Callable[[int], None]  # called with the number of rows that have just been done
 
 
-def silent(count: int) -> None:
-    """Advance that nobody watches."""
+def no_progress(count: int) -> None:
+    """An Advance that shows nothing."""
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Of one output: logits or scalars, target (N, C), labelled rows only; sources (N,) names."""
+class LabelledPredictions:
+    """Predictions of one output on the rows that are labelled for it.
+
+    logits: (N, C), or scalars. target: (N, C). sources: (N,) names. names: of the C classes, units or scalars.
+    """
 
     logits: np.ndarray
     target: np.ndarray
@@ -32,10 +35,10 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """Of several outputs, labelled or not: output -> (N, C). rows: (N,) sample numbers.
+class Predictions:
+    """Predictions of all outputs, labelled or not: output -> (N, C). rows: (N,) sample numbers.
 
-    windows: where clips were seen through several windows, what was said of each; the values here are their means.
+    windows: where clips were seen through several windows, the predictions of each; the values here are their means.
     """
 
     outputs: tuple[Output, ...]
@@ -43,16 +46,26 @@ class Predicted:
     targets: dict[str, np.ndarray]
     sources: np.ndarray
     rows: np.ndarray
-    windows: Predicted | None = None
+    windows: Predictions | None = None
 
-    def of(self, output: Output) -> Predictions:
-        """Of the rows that are labelled for it."""
-        keep = labelled(output, self.targets[output.name])
+    @property
+    def first_classes(self) -> Output | None:
+        """The output that a temperature calibrates; None where no output is of classes."""
+        return TargetLayout(self.outputs).first_classes
+
+    @property
+    def further(self) -> list[Output]:
+        """The outputs besides the first one of classes."""
+        return [output for output in self.outputs if output is not self.first_classes]
+
+    def labelled(self, output: Output) -> LabelledPredictions:
+        """Of one output, on the rows that are labelled for it."""
         values, target = self.values[output.name], self.targets[output.name]
-        return Predictions(values[keep], target[keep], self.sources[keep], output.names)
+        known = labelled(output, target)
+        return LabelledPredictions(values[known], target[known], self.sources[known], output.names)
 
 
-def collect(predict: Predict, loader: Loader, advance: Advance = silent) -> dict[str, np.ndarray]:
+def predict_all(predict: Predict, loader: Loader, advance: Advance = no_progress) -> dict[str, np.ndarray]:
     """output -> (N, C) float32 logits of every row of the loader's order, in its order."""
     order = loader.order
     gathered: dict[str, list[np.ndarray]] = {}
@@ -65,22 +78,21 @@ def collect(predict: Predict, loader: Loader, advance: Advance = silent) -> dict
     return {name: np.concatenate(parts)[: len(order.rows)] for name, parts in gathered.items()}
 
 
-def predicted(predict: Predict, loader: Loader, outputs: tuple[Output, ...], advance: Advance = silent) -> Predicted:
-    """Of the loader's samples. Raises InputError where none is labelled for the first output."""
+def predict_samples(predict: Predict, loader: Loader, outputs: tuple[Output, ...], advance: Advance = no_progress) -> Predictions:
+    """Predictions of the loader's samples. Raises InputError where none is labelled for the first output."""
     dataset, windows = loader.dataset, loader.windows
     rows = windows.sample if windows else loader.order.rows
-    target = loader.targets[outputs[0].name].numpy()[rows]
-    check_labelled(dataset, outputs[0], target, "of the split")
+    check_labelled(dataset, outputs[0], loader.targets[outputs[0].name].numpy()[rows], "of the split")
 
-    def said_of(rows: np.ndarray, values: dict[str, np.ndarray], windows: Predicted | None = None) -> Predicted:
+    def beside_labels(rows: np.ndarray, values: dict[str, np.ndarray], windows: Predictions | None = None) -> Predictions:
         targets = {output.name: loader.targets[output.name].numpy()[rows] for output in outputs}
-        return Predicted(outputs, values, targets, sources_of(dataset, rows), rows, windows)
+        return Predictions(outputs, values, targets, sources_of(dataset, rows), rows, windows)
 
-    values = collect(predict, loader, advance)
+    values = predict_all(predict, loader, advance)
     if windows is None:
-        return said_of(rows, values)
+        return beside_labels(rows, values)
     samples, means = pooled(windows.sample, values)
-    return said_of(samples, means, said_of(rows, values) if len(samples) < len(rows) else None)
+    return beside_labels(samples, means, beside_labels(rows, values) if len(samples) < len(rows) else None)
 
 
 def pooled(sample: np.ndarray, values: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -95,6 +107,7 @@ def pooled(sample: np.ndarray, values: dict[str, np.ndarray]) -> tuple[np.ndarra
 
 
 def check_labelled(dataset: Dataset, output: Output, target: np.ndarray, which: str) -> None:
+    """Raises InputError where none of these rows has a label of the output."""
     if not labelled(output, target).any():
         raise InputError(f"{dataset.folder}: no row {which} is labelled for {output.name!r}; nothing to evaluate")
 

@@ -10,7 +10,7 @@ from affect.engine.config.run import RunConfig
 from affect.engine.data.build import eval_loader
 from affect.engine.data.loader import Loader
 from affect.engine.data.selection import train_rows, val_selection
-from affect.engine.evaluation.predictions import check_labelled, collect, pooled
+from affect.engine.evaluation.predictions import check_labelled, pooled, predict_all
 from affect.engine.metrics.output_metrics import all_figures, labelled
 from affect.engine.system.device import autocast, choose_precision
 from affect.engine.system.distributed import Ranks
@@ -63,7 +63,7 @@ class Scorer:
             return {name: values.float().cpu().numpy() for name, values in outputs.items()}
 
         loader = self._loader(which, ranks)
-        parts = ranks.gather(collect(predict, loader))
+        parts = ranks.gather(predict_all(predict, loader))
         rows, windows, values = self.rows[which], loader.planner.windows, {}
         for output in self.outputs:
             values[output.name] = np.empty((len(windows.sample) if windows else len(rows), len(output.names)), np.float32)

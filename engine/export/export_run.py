@@ -20,7 +20,7 @@ from affect.engine.data.loader import Loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
 from affect.engine.data.side_signals import signal
 from affect.engine.evaluation.evaluated_model import Predict, in_torch
-from affect.engine.evaluation.predictions import collect
+from affect.engine.evaluation.predictions import predict_all
 from affect.engine.export import quantize
 from affect.engine.export.judge import Judge, openvino_in_bf16
 from affect.engine.export.onnx import write_onnx
@@ -138,7 +138,7 @@ class Exporter:
             logits = predict(*given)
             return logits | ({first.name: self.calibration.apply(logits[first.name])} if first else {})
 
-        want, got = collect(by_model, self.loader), collect(by_graph, self.loader)
+        want, got = predict_all(by_model, self.loader), predict_all(by_graph, self.loader)
         return {
             output.name: parity(want[output.name], got[output.name], f"export: {output.name}", output.kind)
             for output in self.layout.outputs

@@ -14,7 +14,7 @@ from affect.engine.config.run import RunConfig
 from affect.engine.data.build import eval_loader
 from affect.engine.data.loader import Loader
 from affect.engine.data.selection import open_dataset, train_selection, val_selection
-from affect.engine.evaluation.predictions import collect, pooled
+from affect.engine.evaluation.predictions import pooled, predict_all
 from affect.engine.export.parity import agreement
 from affect.engine.export.quantize import CLIPS, SAMPLES
 from affect.engine.metrics.output_metrics import all_figures
@@ -87,7 +87,7 @@ class Judge:
             values = backend.run(*(one.numpy() for one in given))
             return {output.name: values[raw_name(output)] for output in self.layout.outputs}
 
-        return collect(predict, self._validation)
+        return predict_all(predict, self._validation)
 
     def _metric(self, values: dict[str, np.ndarray]) -> float:
         windows = self._validation.windows

@@ -68,7 +68,7 @@ def swept(place, write):
     config = write(points=points, report_on=report_on)
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.MonkeyPatch.context() as patch:
         patch.setattr("affect.engine.pipeline.export_run", lambda folder: (folder / "last.onnx").touch())  # graphs take longest
-        patch.setattr("affect.engine.evaluation.evaluate.confusion_plot", lambda *_: None)
+        patch.setattr("affect.engine.evaluation.class_figures.confusion_plot", lambda *_: None)
         patch.setattr(sys, "argv", ["affect", "sweep", config, "--out", str(place / "out")])
         with pytest.raises(SystemExit) as ended:
             main()

@@ -13,10 +13,11 @@ from affect.engine.config.run import CalibrationConfig
 from affect.engine.data.build import eval_loader
 from affect.engine.evaluation.evaluate import evaluate
 from affect.engine.evaluation.evaluated_model import in_torch
-from affect.engine.evaluation.predictions import Predictions, collect
+from affect.engine.evaluation.predictions import LabelledPredictions, predict_all
+from affect.engine.evaluation.run_reports import reliability_report
 from affect.engine.metrics.classification import softmax
 from affect.engine.package.model_package import ModelPackage
-from affect.engine.pipeline import complete, reliability_report, train
+from affect.engine.pipeline import complete, train
 from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.trained import trained_model
@@ -52,7 +53,7 @@ def logits_of(run, split):
     config, model, _ = trained_model(run)
     dataset = Dataset(config.data.dataset)
     loader = eval_loader(dataset, split, config.preprocess, ("emotion",), torch.device("cpu"))
-    return collect(in_torch(model), loader)["emotion"], dataset.targets("emotion")[dataset.rows(split)]
+    return predict_all(in_torch(model), loader)["emotion"], dataset.targets("emotion")[dataset.rows(split)]
 
 
 def test_figures_are_of_val_and_the_temperature_of_calib(run):
@@ -74,8 +75,8 @@ def test_figures_are_of_val_and_the_temperature_of_calib(run):
 def test_a_source_is_scored_on_the_classes_it_has():
     label, predicted = [0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2]
     sources = np.array(["ab"] * 4 + ["c"] * 2, object)
-    val = Predictions(9 * np.eye(3, dtype=np.float32)[predicted], np.eye(3)[label], sources, tuple("abc"))
-    report = reliability_report(val, fixed(2.0), 0, "val", "hard")
+    val = LabelledPredictions(9 * np.eye(3, dtype=np.float32)[predicted], np.eye(3)[label], sources, tuple("abc"))
+    report = reliability_report(val, fixed(2.0), {"epoch": 0, "split": "val", "label_protocol": "hard"})
     for part in ("raw", "temperature_scaled"):
         ab, c = (report["sources"][name][part] for name in ("ab", "c"))
         assert (ab["rows"], ab["macro_f1"], ab["macro_f1_classes"]) == (4, pytest.approx((2 / 3 + 4 / 5) / 2), 2)
@@ -118,7 +119,9 @@ def test_calibrated_anew_in_another_mode(run, capsys):
     backend = session(run / "package" / "model.onnx", ["CPUExecutionProvider"])
     config, _, _ = trained_model(run)
     loader = eval_loader(Dataset(config.data.dataset), "val", config.preprocess, ("emotion",), torch.device("cpu"))
-    got = collect(lambda images: {"emotion": backend.run(["emotion.logits"], {"images": images.numpy()})[0]}, loader)["emotion"]
+    got = predict_all(lambda images: {"emotion": backend.run(["emotion.logits"], {"images": images.numpy()})[0]}, loader)[
+        "emotion"
+    ]
     assert np.abs(got - logits / np.array(read_calibration(run).temperature)).max() < 1e-3
     sets_are_fitted_on_calib_and_reported_of_val(run, logits, target)
     complete(run, CalibrationConfig())  # as it was for whoever comes next

@@ -13,6 +13,7 @@ from affect.engine.crossval import run_folds as crossfolds
 from affect.engine.crossval.crossval_report import report
 from affect.engine.crossval.held_out import concat, load
 from affect.engine.crossval.plan import goes_on, plan
+from affect.engine.evaluation import run_reports
 from affect.engine.report.pain import out_of_fold
 from affect.engine.runs.folder import read_history
 from affect.engine.training import trainer as training
@@ -50,9 +51,9 @@ def quick():
     """Without graphs and plots, which take longest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(complete, "export_run", lambda folder: (folder / "last.onnx").touch())
-        for name in ("curves_plot", "reliability_plot", "output_plots"):
-            patch.setattr(complete, name, lambda *_: None)
-        patch.setattr("affect.engine.evaluation.evaluate.confusion_plot", lambda *_: None)
+        for name in ("curves_plot", "reliability_plot", "output_plot"):
+            patch.setattr(run_reports, name, lambda *_: None)
+        patch.setattr("affect.engine.evaluation.class_figures.confusion_plot", lambda *_: None)
         yield
 
 

@@ -20,7 +20,7 @@ from affect.engine.data.build import eval_loader, train_loader
 from affect.engine.data.mixup import mixed
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
-from affect.engine.evaluation.evaluated_model import open_subject
+from affect.engine.evaluation.evaluated_model import open_model
 from affect.engine.evaluation.scorer import Scorer
 from affect.engine.export.export_run import export
 from affect.engine.models.side_signals import scale_of
@@ -112,7 +112,7 @@ def run(config, tmp_path_factory):
 @pytest.fixture(scope="module")
 def given(noise, run):
     """A batch of the validation clips as the run sees them, some without activity: images and side as arrays."""
-    subject = open_subject(run)
+    subject = open_model(run)
     loader = eval_loader(
         open_dataset(noise), "val", subject.preprocess, (), CPU, clip=subject.clip, kind="plain", workers=1, side=SIDE
     )
@@ -144,7 +144,7 @@ def test_the_scale_is_that_of_the_training_rows_and_is_kept(run):
 
 
 def test_every_graph_says_what_the_run_says_missing_values_included(run, given):
-    want = open_subject(run).predict(*map(torch.from_numpy, given))["stress"]
+    want = open_model(run).predict(*map(torch.from_numpy, given))["stress"]
     assert np.isnan(given[1]).sum() == 8
     files = json.loads((run / "package/manifest.json").read_text())["files"]
     assert set(files) == {"model.onnx", "encoder.onnx", "temporal.onnx"}
@@ -154,7 +154,7 @@ def test_every_graph_says_what_the_run_says_missing_values_included(run, given):
         assert backend.run(*given)["stress.logits"] == pytest.approx(want, abs=1e-4)
         shown = np.full_like(given[1], np.nan)
         assert np.array_equal(backend.run(given[0])["stress.logits"], backend.run(given[0], shown)["stress.logits"])
-    assert open_subject(package.model).predict(*map(torch.from_numpy, given))["stress"] == pytest.approx(want, abs=1e-4)
+    assert open_model(package.model).predict(*map(torch.from_numpy, given))["stress"] == pytest.approx(want, abs=1e-4)
     assert OnnxRuntime(package.model.with_name("encoder.onnx")).signals == 0
 
 

@@ -13,7 +13,7 @@ from affect.engine.data.build import eval_loader
 from affect.engine.distill.ensemble_softlabels import soft_labels
 from affect.engine.distill.softlabels import SoftLabels, standardized
 from affect.engine.evaluation.evaluated_model import in_torch
-from affect.engine.evaluation.predictions import collect
+from affect.engine.evaluation.predictions import predict_all
 from affect.engine.metrics.classification import nll
 from affect.engine.runs.trained import trained_model
 from affect.shards.dataset import Dataset
@@ -49,7 +49,7 @@ def logits_of(run, data):
     config, model, _ = trained_model(run)
     dataset = Dataset(data)
     loader = eval_loader(dataset, np.arange(160), config.preprocess, (), torch.device("cpu"), batch=32)
-    return collect(in_torch(model), loader)["emotion"]
+    return predict_all(in_torch(model), loader)["emotion"]
 
 
 def read(folder, data):

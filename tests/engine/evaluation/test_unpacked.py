@@ -50,7 +50,7 @@ def val(synthetic, tmp_path_factory):
 def no_plots(request, monkeypatch):
     """They take most of the time; one test has them."""
     if request.node.name != "test_a_set_without_some_classes":
-        monkeypatch.setattr("affect.engine.evaluation.evaluate.confusion_plot", lambda *arguments: None)
+        monkeypatch.setattr("affect.engine.evaluation.class_figures.confusion_plot", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")

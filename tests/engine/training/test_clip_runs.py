@@ -15,8 +15,8 @@ from affect.engine.data.batch import Batch
 from affect.engine.data.build import eval_loader
 from affect.engine.data.selection import open_dataset
 from affect.engine.evaluation.evaluate import evaluate
-from affect.engine.evaluation.evaluated_model import open_subject
-from affect.engine.evaluation.predictions import pooled, predicted
+from affect.engine.evaluation.evaluated_model import open_model
+from affect.engine.evaluation.predictions import pooled, predict_samples
 from affect.engine.evaluation.unpacked import evaluate_npz
 from affect.engine.losses.scalars import correlation_weights
 from affect.engine.pipeline import train
@@ -111,12 +111,12 @@ def test_the_folder_has_figures_of_scores_and_state(run):
 def test_a_package_says_of_frames_what_the_run_says_of_the_clip(run, recordings):
     dataset, engine = open_dataset(recordings), Engine.load(run)
     row = int(dataset.rows("val")[3])
-    subject = open_subject(run)
+    subject = open_model(run)
     outputs = subject.layout.outputs
     loader = eval_loader(
         dataset, np.array([row]), subject.preprocess, ("pain", "state"), torch.device("cpu"), clip=subject.clip, kind="plain"
     )
-    want = predicted(subject.predict, loader, outputs).values["pain"][0]
+    want = predict_samples(subject.predict, loader, outputs).values["pain"][0]
     level, seed = int(dataset.column("path")[row].removeprefix("clip")) % 8, int(dataset.column("path")[row].removeprefix("clip"))
     (clip,) = engine.predict(recording(level, seed=seed), np.arange(12) / RATE_HZ)
     assert isinstance(engine, ClipEngine) and (clip.start_s, clip.end_s) == (0.0, pytest.approx(1.1))
