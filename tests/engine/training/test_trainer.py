@@ -201,8 +201,9 @@ def test_a_fast_step_agrees_with_the_plain_one(settings, backbone, setting, tole
 
 @pytest.mark.slow
 def test_synthetic_faces_are_learned(settings, train, tmp_path):
-    """Forty epochs over 304 faces: far above chance (.125) on other people."""
-    train([*settings, "optim.epochs=40", "optim.lr=5e-3", "data.augment.crop=null"], tmp_path / "run")
+    """Twelve epochs over 304 faces: far above chance (.125) on other people."""
+    more = ["model.backbone=small_cnn", "optim.epochs=12", "optim.lr=3e-3", "data.augment.crop=null", "data.augment.jitter=null"]
+    train([*settings, *more], tmp_path / "run")
     history = read_history(tmp_path / "run")
     assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
     assert max(line["val"]["accuracy"] for line in history) > 0.3
