@@ -1,4 +1,4 @@
-"""TensorRT engines of our graphs, through `tensorrt` or `tensorrt_rtx`, whichever is installed; kept in `engines/` beside them.
+"""TensorRT engines of our graphs, through `tensorrt` or `tensorrt_rtx`, whichever is installed; stored in `engines/` beside them.
 
 An engine is of one graph, one version of the library, one GPU, one profile and one precision: these are its facts, in a JSON
 beside it, and one whose facts differ is never loaded. `tensorrt_rtx` compiles its kernels where the engine runs, so that it
@@ -26,7 +26,10 @@ EVERY_RTX = ("8.0", "8.6", "8.9", "12.0", "12.1")  # Turing (7.5) has no float32
 
 @dataclass(frozen=True)
 class Gpu:
-    """name: as the driver has it; empty: any of the capabilities. capabilities: `8.9`, one of a real GPU."""
+    """A GPU that an engine is for.
+
+    name: as the driver has it; empty: any of the capabilities. capabilities: `8.9`, one of a real GPU.
+    """
 
     name: str
     capabilities: tuple[str, ...]
@@ -43,7 +46,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an engine is of."""
+    """What an engine was built from and for."""
 
     graph_sha256: str
     library: str
@@ -64,7 +67,7 @@ class Facts:
         return cls(value["graph_sha256"], value["library"], gpu, Profile(**value["profile"]), value["precision"])
 
     def serve(self, wanted: Facts) -> bool:
-        """Whether an engine of these facts is one of the wanted: built for its GPU, perhaps for others, too."""
+        """Whether an engine of these facts serves the wanted ones: built for their GPU, perhaps for others, too."""
         same = asdict(self) | {"gpu": None} == asdict(wanted) | {"gpu": None}
         return same and self.gpu.name == wanted.gpu.name and set(self.gpu.capabilities) >= set(wanted.gpu.capabilities)
 
@@ -94,15 +97,15 @@ def this_gpu() -> Gpu:
         from cuda.bindings import runtime
     except ImportError as error:
         raise InputError("TensorRT runs with cuda-bindings: pip install cuda-bindings") from error
-    status, found = runtime.cudaGetDeviceProperties(0)
+    status, properties = runtime.cudaGetDeviceProperties(0)
     if status != runtime.cudaError_t.cudaSuccess:
         raise InputError(f"TensorRT: no GPU here ({status.name})")
-    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
-    return Gpu(name.rstrip("\0"), (f"{found.major}.{found.minor}",))
+    name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
+    return Gpu(name.rstrip("\0"), (f"{properties.major}.{properties.minor}",))
 
 
 def gpu_for(library: Any, capabilities: Sequence[str] = ()) -> Gpu:
-    """Of the capabilities; without them this machine's GPU, and without one all that TensorRT-RTX builds for."""
+    """Return the GPU of the capabilities; by default this machine's, and without one all that TensorRT-RTX builds for."""
     if capabilities:
         if not is_rtx(library):
             raise InputError("--gpu: tensorrt builds for the GPU at hand; only tensorrt-rtx builds for others")
@@ -116,16 +119,15 @@ def gpu_for(library: Any, capabilities: Sequence[str] = ()) -> Gpu:
 
 
 def engine_of(graph: Path, gpu: Gpu, profile: Profile | None = None, precision: str = "float32") -> Path:
-    """The engine of a graph for a GPU, built unless it is there. Raises InputError where it cannot be built."""
-    made_by = library()
-    facts = Facts.of(graph, made_by, gpu, profile or Profile(), precision)
+    """Return the engine of a graph for a GPU, built unless it is there. Raises InputError where it cannot be built."""
+    facts = Facts.of(graph, library(), gpu, profile or Profile(), precision)
     folder = graph.parent / ENGINES
     stale = []
     for path in sorted(folder.glob(f"{graph.stem}-*.json")):
-        if (found := _facts_of(path)) and found.serve(facts) and path.with_suffix(".engine").is_file():
+        if (stored := _facts_of(path)) and stored.serve(facts) and path.with_suffix(".engine").is_file():
             return path.with_suffix(".engine")
-        if found and found.graph_sha256 == facts.graph_sha256:
-            stale.append(_difference(found, facts))
+        if stored and stored.graph_sha256 == facts.graph_sha256:
+            stale.append(_difference(stored, facts))
     if stale:
         say(f"TensorRT: {folder}: {'; '.join(stale)}; left alone")
     say(f"TensorRT: building {graph.name} for {gpu.name or ', '.join(gpu.capabilities)} with {facts.library}")
@@ -138,17 +140,17 @@ def engine_of(graph: Path, gpu: Gpu, profile: Profile | None = None, precision: 
         path.with_suffix(".json").write_text(json.dumps(about, indent=1))
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise InputError(f"{folder}: cannot be written: {error.strerror or error}; TensorRT keeps its engines there") from error
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}; TensorRT stores its engines there") from error
     return path
 
 
 def read(path: Path, wanted: Facts) -> bytes:
-    """The bytes of an engine. Raises InputError where it is another's: of another graph, library, GPU, profile or precision."""
-    found = _facts_of(path.with_suffix(".json"))
-    if not found:
+    """Return the bytes of an engine. Raises InputError where it is of another graph, library, GPU, profile or precision."""
+    stored = _facts_of(path.with_suffix(".json"))
+    if not stored:
         raise InputError(f"{path}: no facts beside it; delete it, it is built anew")
-    if not found.serve(wanted):
-        raise InputError(f"{path}: {_difference(found, wanted)}; delete it, it is built anew")
+    if not stored.serve(wanted):
+        raise InputError(f"{path}: {_difference(stored, wanted)}; delete it, it is built anew")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != json.loads(path.with_suffix(".json").read_text())["sha256"]:
         raise InputError(f"{path}: its bytes have changed since it was built; delete it, it is built anew")
@@ -156,7 +158,7 @@ def read(path: Path, wanted: Facts) -> bytes:
 
 
 def build(graph: Path, gpu: Gpu, profile: Profile) -> bytes:
-    """An engine. Numbers are of the graph's own kinds (strongly typed), float32 without TF32."""
+    """Build an engine. Numbers are of the graph's own kinds (strongly typed), float32 without TF32."""
     trt = library()
     log = _logger(trt)
     builder = trt.Builder(log)
@@ -174,10 +176,10 @@ def build(graph: Path, gpu: Gpu, profile: Profile) -> bytes:
     config.add_optimization_profile(shapes)
     if is_rtx(trt):
         _for_capabilities(trt, config, gpu.capabilities)
-    made = builder.build_serialized_network(network, config)
-    if made is None:
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
         raise InputError(f"{graph}: TensorRT cannot build it: {log.last or 'no reason given'}")
-    return bytes(made)
+    return bytes(engine)
 
 
 def _for_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
@@ -192,7 +194,7 @@ def _for_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
 
 
 def _cast_first(path: Path) -> bytes:
-    """The graph with its pixels made float32 before anything else: TensorRT moves no uint8. The numbers stay the same."""
+    """Return the graph with its pixels cast to float32 first: TensorRT moves no uint8. The numbers are the same."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -200,13 +202,13 @@ def _cast_first(path: Path) -> bytes:
         model = onnx.load(path)
     except DecodeError as error:
         raise InputError(f"{path}: TensorRT cannot read it: no ONNX graph ({error}); export the model anew") from error
-    for given in model.graph.input:
-        if given.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
+    for image in model.graph.input:
+        if image.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             for node in model.graph.node:
                 for i, name in enumerate(node.input):
-                    if name == given.name:
+                    if name == image.name:
                         node.input[i] = f"{name}.float"
-            cast = onnx.helper.make_node("Cast", [given.name], [f"{given.name}.float"], to=onnx.TensorProto.FLOAT)
+            cast = onnx.helper.make_node("Cast", [image.name], [f"{image.name}.float"], to=onnx.TensorProto.FLOAT)
             model.graph.node.insert(0, cast)
     return bytes(model.SerializeToString())
 
@@ -228,19 +230,19 @@ def _logger(trt: Any) -> Any:
 
 
 def _facts_of(path: Path) -> Facts | None:
-    """None where there are none, or they cannot be read."""
+    """Read the facts; None where there are none, or they cannot be read."""
     try:
         return Facts.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _difference(found: Facts, wanted: Facts) -> str:
-    if found.graph_sha256 != wanted.graph_sha256:
+def _difference(stored: Facts, wanted: Facts) -> str:
+    if stored.graph_sha256 != wanted.graph_sha256:
         return "engine of another graph"
-    if found.library != wanted.library:
-        return f"engine of another version ({found.library}, here {wanted.library})"
-    if found.profile != wanted.profile or found.precision != wanted.precision:
-        return f"engine of another profile or precision ({found.precision}, {asdict(found.profile)})"
+    if stored.library != wanted.library:
+        return f"engine of another version ({stored.library}, here {wanted.library})"
+    if stored.profile != wanted.profile or stored.precision != wanted.precision:
+        return f"engine of another profile or precision ({stored.precision}, {asdict(stored.profile)})"
     here = wanted.gpu.name or ", ".join(wanted.gpu.capabilities)
-    return f"engine of another GPU ({found.gpu.name or ', '.join(found.gpu.capabilities)}, here {here})"
+    return f"engine of another GPU ({stored.gpu.name or ', '.join(stored.gpu.capabilities)}, here {here})"

@@ -1,4 +1,4 @@
-"""What FFmpeg reads, frame by frame: the right stream, upright pictures, past packets that cannot be decoded."""
+"""Decodes containers with FFmpeg: the right stream, upright pictures, past packets that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from av.stream import Disposition
 
 @dataclass
 class Tally:
-    """What came of a container. live: an error other than a damaged packet is raised, for the connection is lost."""
+    """Counts of what a container gave. live: an error other than a damaged packet is raised, for the connection is lost."""
 
     live: bool = False
     packets: int = 0
     frames: int = 0
-    damaged: int = 0  # frames that the decoder has patched
+    damaged: int = 0  # frames that the decoder has repaired
     errors: list[str] = field(default_factory=list)
 
     def failed(self, error: av.FFmpegError) -> None:
@@ -30,12 +30,12 @@ class Tally:
 
 
 def video_of(container: Any) -> Any:
-    """The first stream of moving pictures, or None; the cover of an audio file is none."""
+    """Return the first video stream, or None; the cover of an audio file is none."""
     return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
 
 
 def length_s(stream: Any) -> float | None:
-    """The time at which the video ends, by its header: of Matroska the tag that its writers leave."""
+    """Return the time at which the video ends, by its header: in Matroska the tag that its writers leave."""
     if stream.duration is not None and stream.time_base is not None:
         return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
     clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
@@ -43,7 +43,7 @@ def length_s(stream: Any) -> float | None:
 
 
 def decoded(container: Any, stream: Any, tally: Tally) -> Iterator[Any]:
-    """The frames that can be decoded, past packets that cannot, up to where the container breaks off."""
+    """Yield the frames that can be decoded, past packets that cannot, up to where the container breaks off."""
     packets = container.demux(stream)
     while True:
         try:
@@ -61,7 +61,7 @@ def decoded(container: Any, stream: Any, tally: Tally) -> Iterator[Any]:
 
 
 def _frames(stream: Any, packet: Any, tally: Tally) -> list[Any]:
-    """Of a packet; None: those that the decoder still holds."""
+    """Return the frames of a packet; None: those that remain in the decoder."""
     try:
         return list(stream.decode(packet))
     except av.error.EOFError:  # it was emptied already
@@ -72,7 +72,7 @@ def _frames(stream: Any, packet: Any, tally: Tally) -> list[Any]:
 
 
 def pixels(frame: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as the file asks for."""
+    """Return (H, W, 3) uint8 RGB, rotated as the file asks for."""
     image = frame.to_ndarray(format="rgb24")
     quarters = round(frame.rotation / 90) % 4  # counter-clockwise
     return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image

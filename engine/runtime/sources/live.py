@@ -1,4 +1,4 @@
-"""Cameras and network streams: they come back when they are lost."""
+"""Cameras and network streams: lost connections are opened again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Gone(Exception):
 
 @dataclass(frozen=True)
 class Retry:
-    """How a lost source is looked for: after first_s, then twice as long each time up to most_s, for patience_s in all."""
+    """Waits between attempts to connect: first_s, then twice as long each time up to most_s, for patience_s in all."""
 
     first_s: float = 0.5
     most_s: float = 30.0
@@ -36,26 +36,26 @@ class Retry:
 
 
 class Clock:
-    """Seconds since the first frame: by the source's clock within a connection, by ours between two."""
+    """Seconds since the first frame: by the source's clock within a connection, by this machine's between two."""
 
     def __init__(self) -> None:
         self._time_s = 0.0
         self._source: float | None = None
-        self._ours = math.nan
+        self._here = math.nan
 
     @property
     def silent_s(self) -> float:
         """Since the latest frame."""
-        return time.monotonic() - self._ours
+        return time.monotonic() - self._here
 
     def at(self, source: float | None) -> float:
-        """The time of a frame that has come just now; source: by the connection's clock, which may jump back."""
+        """Return the time of a frame that has just arrived; source: its time by the connection's clock, which may jump back."""
         now = time.monotonic()
         if source is not None and self._source is not None and source >= self._source:
             self._time_s += source - self._source
-        elif not math.isnan(self._ours):
-            self._time_s += now - self._ours
-        self._source, self._ours = source, now
+        elif not math.isnan(self._here):
+            self._time_s += now - self._here
+        self._source, self._here = source, now
         return self._time_s
 
     def lost(self) -> None:
@@ -63,20 +63,20 @@ class Clock:
 
 
 def camera(number: int | str, retry: Retry = Retry(), capture: Callable[[Any], Any] = cv2.VideoCapture) -> Source:
-    """A camera by its number or device file."""
+    """Open a camera by its number or device file."""
     name = f"camera {number}"
     return Source(
-        name, lambda channel: reconnecting(name, lambda: _captured(number, capture), channel, retry), live=True, moving=True
+        name, lambda channel: reconnecting(name, lambda: _capture(number, capture), channel, retry), live=True, moving=True
     )
 
 
 def network(url: str, retry: Retry = Retry()) -> Source:
-    """rtsp://, http://, tcp://, udp://, srt://, rtmp://: what FFmpeg opens."""
-    return Source(url, lambda channel: reconnecting(url, lambda: _received(url), channel, retry), live=True, moving=True)
+    """Open what FFmpeg opens: rtsp://, http://, tcp://, udp://, srt://, rtmp://."""
+    return Source(url, lambda channel: reconnecting(url, lambda: _receive(url), channel, retry), live=True, moving=True)
 
 
 def reconnecting(name: str, connect: Callable[[], Pictures], channel: Channel, retry: Retry) -> Iterator[VideoFrame]:
-    """Frames from one connection after the other; what cannot be opened at first is an InputError."""
+    """Yield frames from one connection after the other; a source that cannot be opened at first is an InputError."""
     number, wait_s, clock = 0, retry.first_s, Clock()
     while True:
         try:
@@ -98,7 +98,7 @@ def reconnecting(name: str, connect: Callable[[], Pictures], channel: Channel, r
         wait_s = min(2 * wait_s, retry.most_s)
 
 
-def _captured(number: int | str, capture: Callable[[Any], Any]) -> Pictures:
+def _capture(number: int | str, capture: Callable[[Any], Any]) -> Pictures:
     with opencv_quiet():
         device = capture(number)
     try:
@@ -114,7 +114,7 @@ def _captured(number: int | str, capture: Callable[[Any], Any]) -> Pictures:
         device.release()
 
 
-def _received(url: str) -> Pictures:
+def _receive(url: str) -> Pictures:
     options = {"flags": "low_delay"} | ({"rtsp_transport": "tcp"} if url.startswith("rtsp") else {})
     try:
         with av.open(url, options=options, timeout=(TIMEOUT_S, TIMEOUT_S)) as container:

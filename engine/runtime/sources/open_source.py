@@ -26,13 +26,13 @@ Picture = np.ndarray | tuple[float, np.ndarray]  # with its time in seconds, or 
 
 
 def open_source(what: str | Path | int | np.ndarray | Iterable[Picture], rate_hz: float | None = None) -> Source:
-    """Where frames come from.
+    """Return the source of frames that `what` names.
 
     what: a picture, a folder of pictures or videos, an image sequence (`img_%04d.png`, `day1/*.png`), a video, a GIF, a
     camera's number, an address (rtsp://...), one or many (H, W, 3) or (H, W) uint8 arrays, or an iterator of arrays or of
     (seconds, array).
     rate_hz: of pictures that have no clock; without it their time_s is None.
-    Raises InputError; what only reading shows is raised by the stream.
+    Raises InputError; errors that only reading shows are raised by the stream.
     """
     if rate_hz is not None and not 0 < rate_hz < math.inf:
         raise InputError(f"rate: found {rate_hz:g}; expected pictures a second, above 0")
@@ -70,7 +70,7 @@ def _on_disk(path: Path, rate_hz: float | None) -> Source:
 
 
 def _sequence(path: Path) -> list[Path]:
-    """The files of `img_%04d.png` by their numbers, or of `*.png` by their names."""
+    """Return the files of `img_%04d.png` by their numbers, or of `*.png` by their names."""
     counted = re.fullmatch(r"(.*?)%0?\d*d(.*)", path.name)
     if counted and path.parent.is_dir():
         name = re.compile(rf"{re.escape(counted[1])}(\d+){re.escape(counted[2])}")
@@ -82,12 +82,12 @@ def _sequence(path: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """frame2 before frame10."""
+    """Sort key: frame2 before frame10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def _files(files: list[Path], channel: Channel, rate_hz: float | None) -> Iterator[VideoFrame]:
-    """Each picture, each frame of each video; what cannot be read is said and passed over."""
+    """Yield each picture, and each frame of each video; a file that cannot be read is named and passed over."""
     number = wrong = 0
     for position, path in enumerate(files):
         try:
@@ -115,11 +115,11 @@ def _picture(path: Path) -> np.ndarray:
 
 
 def _arrays(images: Iterable[Picture], rate_hz: float | None) -> Source:
-    """In the caller's own thread: there is nothing to decode, and an iterator may wait for ever."""
+    """Read arrays in the caller's own thread: there is nothing to decode, and an iterator may wait for ever."""
 
     def frames(channel: Channel) -> Iterator[VideoFrame]:
-        for number, given in enumerate(images):
-            time_s, image = given if isinstance(given, tuple) else (number / rate_hz if rate_hz else None, given)
+        for number, item in enumerate(images):
+            time_s, image = item if isinstance(item, tuple) else (number / rate_hz if rate_hz else None, item)
             yield VideoFrame("array", number, time_s, _rgb(image, number))
 
     return Source("array", frames, threaded=False)
@@ -127,15 +127,15 @@ def _arrays(images: Iterable[Picture], rate_hz: float | None) -> Source:
 
 def _rgb(image: Any, number: int) -> np.ndarray:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
-        found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"frame {number}: found {found}; expected (H, W, 3) or (H, W) uint8 in RGB, or (seconds, array)")
+        actual = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"frame {number}: found {actual}; expected (H, W, 3) or (H, W) uint8 in RGB, or (seconds, array)")
     if image.ndim == 3 and image.shape[2] != 3:
         raise InputError(f"frame {number}: found {image.shape}; expected three channels in RGB, or (H, W) gray")
     return np.repeat(image[:, :, None], 3, 2) if image.ndim == 2 else image
 
 
 def _video(path: Path | str, channel: Channel) -> Iterator[VideoFrame]:
-    """Every frame with its own time; a video that ends in garbage gives what can be read, and says so."""
+    """Yield every frame with its own time; of a video that ends in garbage what can be read, with a message."""
     name = path.name if isinstance(path, Path) else path
     tally = Tally()
     try:

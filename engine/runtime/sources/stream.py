@@ -1,4 +1,4 @@
-"""Frames from a thread of their own: a file loses none, a live source keeps the newest."""
+"""Frames decoded in a thread of their own: a file loses none, a live source keeps the newest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class VideoFrame:
 
 
 class Channel:
-    """What the two sides of a stream share.
+    """The queue between the two sides of a stream.
 
     depth: frames that wait at most. newest: a full channel drops the oldest instead of waiting.
     """
@@ -50,7 +50,7 @@ class Channel:
         self._error: BaseException | None = None
 
     def put(self, frame: VideoFrame) -> bool:
-        """False once nobody reads any more."""
+        """Append a frame; False once nobody reads any more."""
         with self._changed:
             if self.newest and len(self._waiting) >= self.depth:
                 self._waiting.popleft()
@@ -66,7 +66,7 @@ class Channel:
             self._changed.notify_all()
 
     def get(self) -> VideoFrame | None:
-        """The next frame, or None at the end. Raises what ended the source."""
+        """Return the next frame, or None at the end. Raises the error that ended the source."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended or self._closed)
             if self._waiting and not self._closed:
@@ -90,18 +90,17 @@ class Channel:
             return self._changed.wait_for(lambda: self._closed, seconds)
 
     def tell(self, note: str) -> None:
-        """What the person at the terminal should know of the source; it stays in `notes`."""
+        """Print a message about the source, and keep it in `notes`."""
         self.notes.append(note)
         say(note)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where frames come from.
+    """Something that frames come from.
 
     frames: generates them, within the stream's thread. live: frames that come too fast are dropped, not kept.
-    threaded: there is something to decode. sound: the file whose sound belongs to the frames. moving: a video or a camera, not
-    pictures.
+    threaded: there is something to decode. sound: the file with the frames' sound. moving: a video or a camera, not pictures.
     """
 
     name: str
@@ -118,8 +117,8 @@ class Stream:
         with Stream(open_source("clip.mp4")) as stream:
             for frame in stream: ...
 
-    It ends, and its thread with it, at the end of the source, at `close`, or when nobody holds it any more. Errors of the
-    source are raised by the iteration, after the frames before them. Threads do not survive a fork: open it afterwards.
+    It ends, and its thread with it, at the end of the source, at `close`, or when nothing refers to it any more. Errors of
+    the source are raised by the iteration, after the frames before them. Threads do not survive a fork: open it afterwards.
     """
 
     def __init__(self, source: Source, ahead: int = AHEAD) -> None:
@@ -136,12 +135,12 @@ class Stream:
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that nobody was quick enough to take."""
+        """Frames of a live source that were not taken in time."""
         return self.channel.dropped
 
     @property
     def notes(self) -> list[str]:
-        """What was said of the source: frames that could not be read, connections lost."""
+        """Messages about the source: frames that could not be read, connections lost."""
         return list(self.channel.notes)
 
     def __iter__(self) -> Iterator[VideoFrame]:

@@ -1,4 +1,4 @@
-"""Where a subject is in a picture, and boxes that somebody else found: of the caller, a CSV, or DeepLabCut."""
+"""Boxes of subjects in a picture, and boxes known beforehand: from the caller, a CSV, or DeepLabCut."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ DLC_MARGIN = 0.2  # around its points, as a share of the longer side
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """x, y: of the top left corner; w, h: all in pixels, also outside of the picture. score: 0..1.
+    """A subject's place in a picture.
+
+    x, y: of the top left corner; w, h: all in pixels, also outside of the picture. score: 0..1.
 
     points: (5, 2) float32 x, y of the right eye, the left eye, the nose, the right and the left corner of the mouth of
     the person, or None.
@@ -54,15 +56,15 @@ class Box:
 
 
 class Detector(Protocol):
-    """What finds subjects. One detector serves one thread."""
+    """Finds subjects. One detector serves one thread."""
 
     def detect(self, image: np.ndarray, number: int = 0) -> list[Box]:
-        """Boxes, best first, in an (H, W, 3) uint8 RGB picture. number: of the frame in its source, from 0."""
+        """Return boxes, best first, of an (H, W, 3) uint8 RGB picture. number: of the frame in its source, from 0."""
         ...
 
 
 class Listed:
-    """Boxes known beforehand: frame number -> boxes. A frame that is not in there has none."""
+    """A detector of boxes known beforehand: frame number -> boxes. A frame that is not listed has none."""
 
     def __init__(self, boxes: Mapping[int, Sequence[Box]]) -> None:
         self.boxes = boxes
@@ -72,7 +74,7 @@ class Listed:
 
 
 def read_boxes(path: Path, margin: float = DLC_MARGIN) -> Listed:
-    """A CSV with the columns frame, x, y, w, h and perhaps score, or what DeepLabCut writes.
+    """Read a CSV with the columns frame, x, y, w, h and perhaps score, or one of DeepLabCut.
 
     DeepLabCut: three header rows, or four with several animals; each animal's box holds its points of a likelihood above
     LIKELY, and `margin` of the longer side around them. Raises InputError with the line.
@@ -108,8 +110,8 @@ def _plain(path: Path, header: list[str], lines: Iterator[tuple[int, list[str]]]
         frame, *place = (_number(path, line, cells, column, header[column]) for column in columns)
         if place[2] <= 0 or place[3] <= 0:
             raise InputError(f"{path}:{line}: found a box of {place[2]:g} x {place[3]:g}; expected w and h above 0")
-        given = score is not None and score < len(cells) and cells[score].strip()
-        boxes[int(frame)].append(Box.at(place, _number(path, line, cells, score, "score") if given and score else 1.0))
+        scored = score is not None and score < len(cells) and cells[score].strip()
+        boxes[int(frame)].append(Box.at(place, _number(path, line, cells, score, "score") if scored and score else 1.0))
     return dict(boxes)
 
 
@@ -132,7 +134,7 @@ def _deeplabcut(path: Path, lines: Iterator[tuple[int, list[str]]], margin: floa
 
 
 def _animals(path: Path, headers: dict[str, list[str]]) -> list[list[tuple[int, int, int]]]:
-    """For each animal the columns of x, y and likelihood of each of its points."""
+    """Return for each animal the columns of x, y and likelihood of each of its points."""
     if "bodyparts" not in headers or "coords" not in headers:
         raise InputError(f"{path}: DeepLabCut's header rows end early; expected scorer, [individuals,] bodyparts, coords")
     parts, coords = headers["bodyparts"], headers["coords"]
@@ -141,18 +143,18 @@ def _animals(path: Path, headers: dict[str, list[str]]) -> list[list[tuple[int, 
     for column in range(1, len(coords)):
         columns[names[column]][parts[column]][coords[column]] = column
     try:
-        return [[(at["x"], at["y"], at["likelihood"]) for at in of.values()] for of in columns.values()]
+        return [[(at["x"], at["y"], at["likelihood"]) for at in points.values()] for points in columns.values()]
     except KeyError as error:
         raise InputError(f"{path}: a body part without {error.args[0]}; expected x, y and likelihood of each") from error
 
 
 def _around(path: Path, line: int, cells: list[str], parts: list[tuple[int, int, int]], margin: float) -> Box | None:
-    """The box of an animal, or None where fewer than two of its points are likely."""
-    found = []
+    """Return the box of an animal, or None where fewer than two of its points are likely."""
+    points = []
     for part in parts:
-        if all(column < len(cells) and cells[column].strip() for column in part):  # DeepLabCut leaves what it has not found empty
-            found.append([_number(path, line, cells, column, "a point") for column in part])
-    likely = np.array([point for point in found if point[2] > LIKELY])
+        if all(column < len(cells) and cells[column].strip() for column in part):  # DeepLabCut leaves a missing point empty
+            points.append([_number(path, line, cells, column, "a point") for column in part])
+    likely = np.array([point for point in points if point[2] > LIKELY])
     if len(likely) < 2:
         return None
     (left, top), (right, bottom) = likely[:, :2].min(0), likely[:, :2].max(0)

@@ -1,4 +1,4 @@
-"""The square around a subject that a model looks at."""
+"""Crops the square around a subject that a model sees."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LARGEST = 4096  # pixels; a box from a file may be of any size
 
 
 def crop(image: np.ndarray, box: Box, margin: float = MARGIN, align: bool = False) -> np.ndarray:
-    """(S, S, 3) uint8 around the box, in the picture's own pixels; the picture's edge is repeated outside of it.
+    """Return (S, S, 3) uint8 around the box, in the picture's own pixels; the picture's edge is repeated outside of it.
 
     margin: room on each side as a share of the box's longer side. align: turned and scaled so that the five points lie on
-    FIVE_POINTS; a box without points is cut as it stands.
+    FIVE_POINTS; a box without points is cropped upright.
     """
     if align and box.points is not None:
         return _aligned(image, box.points, margin)
@@ -35,7 +35,7 @@ def crop(image: np.ndarray, box: Box, margin: float = MARGIN, align: bool = Fals
 
 
 def _aligned(image: np.ndarray, points: np.ndarray, margin: float) -> np.ndarray:
-    """The similarity that brings the points nearest to the template, in the least squares' sense."""
+    """Crop by the similarity that brings the points nearest to the template, in the least squares' sense."""
     source, target = _complex(points), _complex(FIVE_POINTS)
     middle, centre = source.mean(), target.mean()
     turn = np.vdot(target - centre, source - middle) / np.vdot(target - centre, target - centre)  # template -> picture
@@ -54,7 +54,7 @@ def _complex(points: np.ndarray) -> np.ndarray:
 
 
 def sharpness(image: np.ndarray) -> float:
-    """The variance of the Laplacian of the luma at BLUR_SIDE pixels: near 0 where blurred, hundreds where sharp."""
+    """Return the variance of the Laplacian of the luma at BLUR_SIDE pixels: near 0 where blurred, hundreds where sharp."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
     shrinks = max(luma.shape) > BLUR_SIDE
     small = cv2.resize(luma, (BLUR_SIDE, BLUR_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -12,20 +12,20 @@ from affect.engine.runtime.vision.boxes import Box
 from affect.engine.system.quiet import opencv_quiet
 from affect.shards.errors import InputError
 
-WIDTH = 320  # pixels; a wider picture is searched at this width
+WIDTH = 320  # pixels; a wider picture is reduced to this width
 HAAR_SMALLEST = 24  # pixels at that width
 YUNET_SMALLEST = 16  # pixels a side; a smaller picture shows no face
 
 
 class Full:
-    """The whole picture is the subject, cropped already."""
+    """No detector: the whole picture is the subject, cropped already."""
 
     def detect(self, image: np.ndarray, number: int = 0) -> list[Box]:
         return [Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))]
 
 
 class Haar:
-    """OpenCV's frontal faces by Haar features: there without a download. Upright and frontal faces only.
+    """OpenCV's detector of frontal faces by Haar features, which needs no download. Upright and frontal faces only.
 
     score: the last stage's sum s as s / (1 + s); it ranks, it is no probability.
     """
@@ -38,12 +38,12 @@ class Haar:
     def detect(self, image: np.ndarray, number: int = 0) -> list[Box]:
         small, scale = narrowed(image, self.width)
         gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        found, _, sums = self.cascade.detectMultiScale3(
+        places, _, sums = self.cascade.detectMultiScale3(
             gray, 1.1, 5, minSize=(HAAR_SMALLEST, HAAR_SMALLEST), outputRejectLevels=True
         )
         boxes = [
             Box.at(place / scale, max(0.0, float(s)) / (1 + max(0.0, float(s))))
-            for place, s in zip(found, np.ravel(sums), strict=True)
+            for place, s in zip(places, np.ravel(sums), strict=True)
         ]
         return sorted(boxes, key=lambda box: -box.score)
 
@@ -83,9 +83,9 @@ class YuNet:
 
 
 def narrowed(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
-    """A picture at most `width` wide, and its scale.
+    """Return the picture at most `width` wide, and its scale.
 
-    Linear: averaging the area takes 2 ms at 1080p, and what is found is the same.
+    Linear: averaging the area takes 2 ms at 1080p, and the detections are the same.
     """
     scale = min(1.0, width / image.shape[1])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))

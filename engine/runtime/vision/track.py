@@ -1,4 +1,4 @@
-"""Subjects keep their identity over the frames, and cost less than a detection in each.
+"""Tracks subjects: they keep their identity over the frames, and cost less than a detection in each.
 
 Between detections a box follows the sparse optical flow (Lucas-Kanade, in a pyramid) of points within it: the median of
 their shifts moves it, the median of their distances' ratios scales it. Measured at every=5 against detecting always: mean
@@ -29,16 +29,16 @@ FLOW_FACE = 16  # pixels that the smallest face has there, if the picture has th
 SIDE = 5  # points a side of the grid in a box
 INNER = np.linspace(0.2, 0.8, SIDE)  # where they are, as shares of the box
 PAIRS = np.triu_indices(SIDE * SIDE, 1)
-LEAST = 6  # points that must be found again
+LEAST = 6  # points that must be tracked
 FLOW: dict[str, Any] = dict(winSize=(15, 15), maxLevel=2, criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03))
 MOST_GROWTH = 1.1  # a frame
 
 
 @dataclass(frozen=True)
 class TrackedBox:
-    """track: its number, never given twice; None where the source has no clock.
+    """A subject in a frame. track: its number, never used twice; None where the source has no clock.
 
-    seen: by the latest detection. One that was missed stays in the list for LOST_S: no answer, but a face to blur.
+    seen: by the latest detection. One that was missed stays in the list for LOST_S: without a result, but a face to blur.
     """
 
     track: int | None
@@ -48,11 +48,11 @@ class TrackedBox:
 
 @dataclass(frozen=True)
 class _Track:
-    """found_s: of the latest detection that found it. missed_s: of the first one since then that did not."""
+    """detected_s: of its latest detection. missed_s: of the first detection since then that missed it."""
 
     track: int
     box: Box
-    found_s: float
+    detected_s: float
     missed_s: float | None = None
 
     @property
@@ -61,18 +61,18 @@ class _Track:
 
 
 class Tracker:
-    """Detection in every `every`th frame, flow between; one for each source.
+    """Runs the detector in every `every`th frame and optical flow between; one for each source.
 
         tracker = Tracker(subject_of("human_face"), every=5)
         for frame in stream:
-            for found in tracker.step(frame): ...
+            for tracked in tracker.step(frame): ...
 
     A cut, a jump back in time and a frame of another size end all tracks, and are detected in at once.
     """
 
     def __init__(self, detector: Detector, every: int = 1, lost_s: float = LOST_S) -> None:
         self.detector, self.lost_s = detector, lost_s
-        self.every = 1 if isinstance(detector, Full | Listed) else max(1, every)  # these cost nothing, and are right
+        self.every = 1 if isinstance(detector, Full | Listed) else max(1, every)  # these cost nothing, and are exact
         self.cuts = 0
         self.ended: list[int] = []  # of the latest step
         self._tracks: list[_Track] = []
@@ -80,7 +80,7 @@ class Tracker:
         self._before: _Look | None = None
 
     def step(self, frame: VideoFrame) -> list[TrackedBox]:
-        """The subjects of the next frame."""
+        """Return the subjects of the next frame."""
         if frame.time_s is None:
             return [TrackedBox(None, box) for box in self.detector.detect(frame.image, frame.number)]
         alive = {track.track for track in self._tracks}
@@ -101,7 +101,7 @@ class Tracker:
         return [TrackedBox(track.track, track.box, track.seen) for track in self._tracks]
 
     def _needs_flow(self, detects: bool) -> bool:
-        """A detection in each frame finds its track without."""
+        """Detections in each frame are matched to their tracks without."""
         return not detects or self.every > 1 or any(not track.seen for track in self._tracks)
 
     def _match(self, boxes: list[Box], time_s: float) -> None:
@@ -118,19 +118,19 @@ class Tracker:
         self._tracks = tracks
 
     def _drop(self, frame: VideoFrame) -> None:
-        """Those missed for too long, and those whose centre has left the picture."""
+        """Drop tracks missed for too long, and those whose centre has left the picture."""
         now, (height, width) = frame.time_s or 0.0, frame.image.shape[:2]
         self._tracks = [
             track
             for track in self._tracks
             if (track.missed_s is None or now - track.missed_s < self.lost_s)
-            and (track.found_s == now or _inside(track.box, width, height))
+            and (track.detected_s == now or _inside(track.box, width, height))
         ]
 
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """What is kept of a frame for the next one.
+    """A frame reduced for comparison with the next one.
 
     shape: of the frame. gray: its luma, at most GRAY_WIDTH wide; scale: of that. thumbnail: (18, 32) float32.
     """
@@ -156,7 +156,7 @@ class _Look:
 
 
 def assigned(tracks: list[Box], boxes: list[Box]) -> dict[int, int]:
-    """Track -> box: as many pairs of an IoU from SAME on as can be, of the largest sum; then those that are near."""
+    """Return {track: box}: as many pairs of an IoU from SAME on as can be, of the largest sum; then those that are near."""
     if not tracks or not boxes:
         return {}
     worth = np.array([[_worth(track, box) for box in boxes] for track in tracks])
@@ -180,19 +180,19 @@ def _worth(track: Box, box: Box) -> float:
     return 0.5 * (1 - off) if off < 1 and 1 / MOST_RATIO < other / max(size, 1e-9) < MOST_RATIO else 0.0
 
 
-def moved(before: np.ndarray, after: np.ndarray, boxes: list[Box], given: float = 1.0) -> list[Box]:
-    """Boxes of a picture where they are in the next one; one that cannot be followed stays.
+def moved(before: np.ndarray, after: np.ndarray, boxes: list[Box], frame_scale: float = 1.0) -> list[Box]:
+    """Move boxes to where they are in the next picture; one that cannot be tracked stays.
 
-    before, after: (H, W) uint8 luma. given: their scale; boxes are in pixels of the frame itself.
+    before, after: (H, W) uint8 luma. frame_scale: their scale; boxes are in pixels of the frame itself.
     """
-    smallest = min(min(box.w, box.h) for box in boxes) * given
+    smallest = min(min(box.w, box.h) for box in boxes) * frame_scale
     scale = min(1.0, max(FLOW_WIDTH / before.shape[1], FLOW_FACE / max(smallest, 1.0)))
     size = max(1, round(before.shape[1] * scale)), max(1, round(before.shape[0] * scale))
     small, next_small = (cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR) for picture in (before, after))
     points = np.stack([_grid(box) for box in boxes])  # (B, N, 2), in pixels of the frame
-    zoom = np.float32(given * scale)
-    found, there, _ = cv2.calcOpticalFlowPyrLK(small, next_small, (points * zoom).reshape(-1, 1, 2), None, **FLOW)
-    shift, growth = motion(points, found.reshape(points.shape) / zoom, there.reshape(points.shape[:2]) == 1)
+    zoom = np.float32(frame_scale * scale)
+    moved_points, tracked, _ = cv2.calcOpticalFlowPyrLK(small, next_small, (points * zoom).reshape(-1, 1, 2), None, **FLOW)
+    shift, growth = motion(points, moved_points.reshape(points.shape) / zoom, tracked.reshape(points.shape[:2]) == 1)
     return [_shifted(box, *by) for box, *by in zip(boxes, shift, growth.tolist(), strict=True)]
 
 
@@ -201,28 +201,28 @@ def _grid(box: Box) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], 1).astype(np.float32)
 
 
-def motion(points: np.ndarray, found: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shift (B, 2) and the growth (B,) of B boxes whose points (B, N, 2) went to `found`.
+def motion(points: np.ndarray, moved: np.ndarray, tracked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shift (B, 2) and the growth (B,) of B boxes whose points (B, N, 2) went to `moved`.
 
-    kept: (B, N) which were found again; of those, the ones that move as most do count. Too few of them: no motion.
+    tracked: (B, N) which points were; of those, the ones that move as most do count. Too few of them: no motion.
     """
-    moves = found - points
-    shift = np.stack([_median(moves[..., axis], kept) for axis in (0, 1)], 1)
+    moves = moved - points
+    shift = np.stack([_median(moves[..., axis], tracked) for axis in (0, 1)], 1)
     off = np.abs(moves - shift[:, None]).sum(2)
-    agree = kept & (off <= 2 * _median(off, kept)[:, None] + 1)
+    agree = tracked & (off <= 2 * _median(off, tracked)[:, None] + 1)
     count = agree.sum(1)
     shift = (moves * agree[..., None]).sum(1) / np.maximum(count, 1)[:, None]
     i, j = PAIRS
-    before, after = (np.hypot(*np.moveaxis(of[:, i] - of[:, j], 2, 0)) for of in (points, found))
+    before, after = (np.hypot(*np.moveaxis(places[:, i] - places[:, j], 2, 0)) for places in (points, moved))
     growth = _median(after / np.maximum(before, 1e-6), agree[:, i] & agree[:, j])
     enough = count >= LEAST
     return np.where(enough[:, None], shift, 0), np.where(enough, growth.clip(1 / MOST_GROWTH, MOST_GROWTH), 1)
 
 
-def _median(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """(B,) of the values (B, N) that are kept, the lower of the two middle ones; 0 where there is none."""
-    ordered = np.sort(np.where(kept, values, np.inf), 1)
-    middle = ordered[np.arange(len(values)), np.maximum(kept.sum(1) - 1, 0) // 2]
+def _median(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(B,) medians of the valid values (B, N), the lower of the two middle ones; 0 where there is none."""
+    ordered = np.sort(np.where(valid, values, np.inf), 1)
+    middle = ordered[np.arange(len(values)), np.maximum(valid.sum(1) - 1, 0) // 2]
     return np.where(np.isfinite(middle), middle, 0)
 
 

@@ -19,7 +19,7 @@ POINT_VALUES = 15  # five points of x, y, visibility
 
 
 class Yolo:
-    """A graph images (1, 3, S, S) float32 RGB 0..1 -> (1, 4 + classes [+ points], N): centre x, y, w, h in the graph's pixels.
+    """A graph: images (1, 3, S, S) float32 RGB 0..1 -> (1, 4 + classes [+ points], N), centre x, y, w, h in its pixels.
 
     The layout of YOLOv8 and later, exported without NMS. Values past the scores are read as five points (x, y,
     visibility) where there are fifteen of them, else left alone. How many classes there are is read from the metadata
@@ -31,32 +31,32 @@ class Yolo:
             raise InputError(f"{path}: no such file; expected a YOLO-style detector: onnx:FILE")
         self.path, self.score, self.overlap = path, score, overlap
         self.session = session(path, ["CPUExecutionProvider"])
-        (given, *more), shape = self.session.get_inputs(), self.session.get_inputs()[0].shape
-        if more or given.type != "tensor(float)" or len(shape) != 4 or shape[1] == 1:
-            raise InputError(f"{path}: found an input {shape} {given.type}; expected one of (1, 3, S, S) float32")
-        self.input = given.name
+        (image, *more), shape = self.session.get_inputs(), self.session.get_inputs()[0].shape
+        if more or image.type != "tensor(float)" or len(shape) != 4 or shape[1] == 1:
+            raise InputError(f"{path}: found an input {shape} {image.type}; expected one of (1, 3, S, S) float32")
+        self.input = image.name
         self.height, self.width = (size if isinstance(size, int) else SIDE for size in shape[2:])
         self.classes = max(1, len(_names(self.session.get_modelmeta().custom_metadata_map)))
-        self.detect(np.zeros((32, 32, 3), np.uint8))  # what does not fit is said now
+        self.detect(np.zeros((32, 32, 3), np.uint8))  # so that a wrong graph is an error now
 
     def detect(self, image: np.ndarray, number: int = 0) -> list[Box]:
         letter, scale, left, top = letterbox(image, self.width, self.height)
         tensor = np.ascontiguousarray(letter.transpose(2, 0, 1)[None], np.float32) / 255
-        found: Any = self.session.run(None, {self.input: tensor})[0]
-        if found.ndim != 3 or found.shape[0] != 1 or found.shape[1] < 4 + self.classes:
+        output: Any = self.session.run(None, {self.input: tensor})[0]
+        if output.ndim != 3 or output.shape[0] != 1 or output.shape[1] < 4 + self.classes:
             raise InputError(
-                f"{self.path}: found an output {found.shape}; expected (1, {4 + self.classes} or more, N): export it without NMS"
+                f"{self.path}: found an output {output.shape}; expected (1, {4 + self.classes} or more, N): export it without NMS"
             )
-        return self._boxes(found[0].T, scale, np.array([left, top], np.float32))
+        return self._boxes(output[0].T, scale, np.array([left, top], np.float32))
 
     def _boxes(self, rows: np.ndarray, scale: float, offset: np.ndarray) -> list[Box]:
-        """(N, 4 + classes + points) in the graph's pixels -> boxes in the picture's."""
+        """Turn rows (N, 4 + classes + points) in the graph's pixels into boxes in the picture's."""
         scores = rows[:, 4 : 4 + self.classes].max(1)
         rows, scores = rows[scores >= self.score], scores[scores >= self.score]
         corners = np.concatenate([(rows[:, :2] - rows[:, 2:4] / 2 - offset) / scale, rows[:, 2:4] / scale], 1)
-        kept = cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), self.score, self.overlap) if len(rows) else ()
+        chosen = cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), self.score, self.overlap) if len(rows) else ()
         boxes = []
-        for i in np.asarray(kept, int).ravel():
+        for i in np.asarray(chosen, int).ravel():
             tail = rows[i, 4 + self.classes :]
             points = (tail.reshape(5, 3)[:, :2] - offset) / scale if len(tail) == POINT_VALUES else None
             boxes.append(Box.at(corners[i], float(scores[i]), points))
@@ -64,7 +64,7 @@ class Yolo:
 
 
 def letterbox(image: np.ndarray, width: int, height: int) -> tuple[np.ndarray, float, int, int]:
-    """The whole picture in (height, width, 3), gray around it; the scale, and its left and top edge in there."""
+    """Return the whole picture in (height, width, 3) with gray around it, its scale, and its left and top edge."""
     scale = min(width / image.shape[1], height / image.shape[0])
     inner = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
