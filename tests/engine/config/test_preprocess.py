@@ -10,9 +10,9 @@ from affect.engine.config.preprocess import Clahe, Preprocess, fit, resize, too_
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (100, 60), (33, 97), (480, 640), (1, 1), (7, 300)])
 @pytest.mark.parametrize("color", ["rgb", "gray"])
 def test_any_shape_becomes_the_models_square(picture, height, width, color):
-    made = Preprocess(64, color=color, clahe=Clahe(tiles=2))(picture(height, width))
-    assert made.shape == (64, 64, 3) and made.dtype == np.uint8 and made.flags.c_contiguous
-    assert color == "rgb" or (made[..., 0] == made[..., 2]).all()
+    result = Preprocess(64, color=color, clahe=Clahe(tiles=2))(picture(height, width))
+    assert result.shape == (64, 64, 3) and result.dtype == np.uint8 and result.flags.c_contiguous
+    assert color == "rgb" or (result[..., 0] == result[..., 2]).all()
 
 
 def test_gray_arrays_and_gray_pictures_agree(picture):

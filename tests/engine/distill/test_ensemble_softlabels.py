@@ -1,4 +1,4 @@
-"""Soft labels are the teachers' own logits, by row and by name, weighed as asked; what cannot be made leaves nothing."""
+"""Soft labels are the teachers' logits, by row and by name, weighted as asked; what cannot be computed leaves nothing behind."""
 
 import errno
 import json
@@ -70,11 +70,11 @@ def test_the_order_of_the_teachers_classes_changes_nothing(one, member, data, tm
     names = [spelled.get(EMOTION.names[i], EMOTION.names[i]) for i in order]
     permuted = member("permuted", order=order, names=names)
     soft_labels([permuted], [data], tmp_path / "soft")
-    found = read(tmp_path / "soft", data)
-    assert np.allclose(found.logits, read(one, data).logits, atol=1e-2, rtol=2 * HALF_ULP)
-    assert found.names == EMOTION.names
-    (said,) = json.loads((tmp_path / "soft" / "alignmentreport.json").read_text())["members"]
-    assert said["classes"]["happiness"] == "Happy" and list(said["classes"]) == list(EMOTION.names)
+    result = read(tmp_path / "soft", data)
+    assert np.allclose(result.logits, read(one, data).logits, atol=1e-2, rtol=2 * HALF_ULP)
+    assert result.names == EMOTION.names
+    (report,) = json.loads((tmp_path / "soft" / "alignmentreport.json").read_text())["members"]
+    assert report["classes"]["happiness"] == "Happy" and list(report["classes"]) == list(EMOTION.names)
 
 
 def test_float32_loses_nothing(trained, data, tmp_path):
@@ -85,14 +85,14 @@ def test_float32_loses_nothing(trained, data, tmp_path):
 
 def test_mirror_images_are_seen_too(trained, data, tmp_path):
     soft_labels([trained], [data], tmp_path / "once", RAW)
-    found = soft_labels([trained], [data], tmp_path / "twice", replace(RAW, flip=True))
+    result = soft_labels([trained], [data], tmp_path / "twice", replace(RAW, flip=True))
     (member,) = open_members([trained], Dataset(data))
     images = torch.from_numpy(np.stack([member.run.preprocess(decode(Dataset(data).image(row))) for row in range(8)]))
     with torch.inference_mode():
         want = sum(member.model(view)[1]["emotion"] for view in (images, images.flip(2))) / 2
     got = read(tmp_path / "twice", data).logits[:8]
     assert got == pytest.approx(want.numpy(), abs=1e-2) and (got != read(tmp_path / "once", data).logits[:8]).any()
-    assert found["view"] == "evaluation and its mirror image"
+    assert result["view"] == "evaluation and its mirror image"
 
 
 def test_a_mean_of_logits_and_a_mean_of_probabilities():
@@ -112,12 +112,12 @@ def test_fitted_weights_are_the_best_of_a_grid(mode):
     label = random.integers(0, 4, 300)
     good, fair, noise = (skill * np.eye(4)[label] + random.normal(size=(300, 4)) for skill in (2.0, 1.0, 0.0))
     target = np.eye(4)[label]
-    found = fit_weights([good, fair, noise], target, mode)
-    least = nll(combine([good, fair, noise], found, mode), target)
+    result = fit_weights([good, fair, noise], target, mode)
+    least = nll(combine([good, fair, noise], result, mode), target)
     grid = [np.array([a, b, 10 - a - b]) / 10 for a in range(11) for b in range(11 - a)]
-    assert found.sum() == pytest.approx(1) and found[0] > found[1] > found[2] and found.min() >= 0
+    assert result.sum() == pytest.approx(1) and result[0] > result[1] > result[2] and result.min() >= 0
     assert least <= min(nll(combine([good, fair, noise], weights, mode), target) for weights in grid) + 1e-9
-    assert (found == fit_weights([good, fair, noise], target, mode)).all()
+    assert (result == fit_weights([good, fair, noise], target, mode)).all()
 
 
 def test_one_perfect_model_and_equal_models_end_finite():
@@ -129,11 +129,11 @@ def test_one_perfect_model_and_equal_models_end_finite():
 @pytest.mark.parametrize("mode", ["logit", "probability"])
 def test_an_ensemble_is_what_its_members_say(trained, member, data, tmp_path, mode):
     a, b = member("warm", temperature=2.0), member("noisy", noise=1.0, temperature=0.5)
-    found = soft_labels([a, b], [data], tmp_path / "soft", Options(mode, (3, 1), float32=True))
-    assert (found["scale"], found["weights"], found["weights_from"]) == ("calibrated", [0.75, 0.25], "given")
+    result = soft_labels([a, b], [data], tmp_path / "soft", Options(mode, (3, 1), float32=True))
+    assert (result["scale"], result["weights"], result["weights_from"]) == ("calibrated", [0.75, 0.25], "given")
     want = combine([logits_of(a, data) / 2, logits_of(b, data) / 0.5], np.array([0.75, 0.25]), mode)
     assert np.abs(read(tmp_path / "soft", data).logits - want).max() < 1e-4
-    first, rows = found["members"][0], Dataset(data).rows("val")
+    first, rows = result["members"][0], Dataset(data).rows("val")
     assert first["weight"] == 0.75 and first["calibration"]["global_temperature"] == 2.0
     assert first["val"]["nll"] == pytest.approx(
         nll(logits_of(a, data)[rows] / 2, Dataset(data).targets("emotion")[rows]), rel=1e-4
@@ -145,21 +145,21 @@ def test_weights_fitted_on_calib_are_better_there_than_equal_ones(member, data, 
     equal = soft_labels(runs, [data], tmp_path / "a")
     fitted = soft_labels(runs, [data], tmp_path / "b", Options(fit_weights=True))
     assert fitted["combined"]["calib"]["nll"] < equal["combined"]["calib"]["nll"]
-    said = capsys.readouterr().err
-    assert "weights 0.5, 0.5, equal" in said and "calib rows, fewer than 100" in said and "scale calibrated" in said
+    report = capsys.readouterr().err
+    assert "weights 0.5, 0.5, equal" in report and "calib rows, fewer than 100" in report and "scale calibrated" in report
     assert sum(fitted["weights"]) == pytest.approx(1) and fitted["weights_from"].startswith("fitted on ")
 
 
 def test_out_of_fold_a_row_is_said_by_who_did_not_learn_it(member, data, tmp_path):
     a, b = member("fold0", fold=0), member("fold1", fold=1, bias=1.0)
-    found = soft_labels([a, b], [data], tmp_path / "soft", Options(scale="raw", out_of_fold=True, float32=True))
+    result = soft_labels([a, b], [data], tmp_path / "soft", Options(scale="raw", out_of_fold=True, float32=True))
     fold, of = Dataset(data).column("meta.fold"), [logits_of(run, data) for run in (a, b)]
     logits = read(tmp_path / "soft", data).logits
     for rows, want in ((fold == 0, of[0]), (fold == 1, of[1]), (np.isnan(fold), (of[0] + of[1]) / 2)):
         assert rows.any() and np.abs(logits - want)[rows].max() < 1e-5
-    assert found["out_of_fold"]
-    said = json.loads((tmp_path / "soft" / "alignmentreport.json").read_text())["members"]
-    assert said[0]["trained_on"] == {**dict.fromkeys(Dataset(data).info.counts, 0), "train": int((fold == 1).sum())}
+    assert result["out_of_fold"]
+    report = json.loads((tmp_path / "soft" / "alignmentreport.json").read_text())["members"]
+    assert report[0]["trained_on"] == {**dict.fromkeys(Dataset(data).info.counts, 0), "train": int((fold == 1).sum())}
 
 
 def test_out_of_fold_needs_all_folds_of_this_dataset(member, trained, data, tmp_path):
@@ -175,8 +175,8 @@ def test_out_of_fold_needs_all_folds_of_this_dataset(member, trained, data, tmp_
 
 
 def test_without_calib_rows_there_is_no_temperature_and_no_fit(trained, member, synthetic, tmp_path, capsys):
-    found = soft_labels([trained], [synthetic], tmp_path / "soft")
-    assert found["temperature"] is None and found["combined_scaled"] is None and found["combined"]["calib"] is None
+    result = soft_labels([trained], [synthetic], tmp_path / "soft")
+    assert result["temperature"] is None and result["combined_scaled"] is None and result["combined"]["calib"] is None
     assert "no labelled calib rows" in capsys.readouterr().err
     assert read(tmp_path / "soft", synthetic).temperature is None
     with pytest.raises(InputError, match=r"--fit-weights.*--calib 0.3"):

@@ -38,14 +38,14 @@ def rows(tmp_path):
     """rows(valence=[...]) -> the path of a file of four rows of two classes, changed in what is given."""
 
     def write(**changed):
-        found = Features(
+        stored = Features(
             features=np.array([[3, 4, 0], [0, 2, 0], [0, 0, 9], [1, 0, 0]], np.float32), sample=np.arange(4),
             y=np.array([0, 0, 1, -1]), target=np.array([[1, 0], [0.75, 0.25], [0, 1], [NAN, NAN]], np.float32),
             class_names=("neutral", "happy"), valence=np.full(4, NAN, np.float32), arousal=np.full(4, NAN, np.float32),
             dataset_sha256="d", checkpoint_sha256="c", fingerprint="{}", split="train",
         )  # fmt: skip
         path = tmp_path / f"rows{len(list(tmp_path.iterdir()))}.npz"
-        replace(found, **changed).write(path)
+        replace(stored, **changed).write(path)
         return path
 
     return write
@@ -59,18 +59,18 @@ def call(monkeypatch, capsys, *arguments):
 
 
 def test_features_are_those_of_the_model(extracted, trained, synthetic):
-    found, dataset = read_features(extracted), Dataset(synthetic)
+    stored, dataset = read_features(extracted), Dataset(synthetic)
     config, model, _ = trained_model(trained)
-    batch = next(eval_loader(dataset, found.sample[:37], config.preprocess, ("emotion",), torch.device("cpu")).from_step(0))
+    batch = next(eval_loader(dataset, stored.sample[:37], config.preprocess, ("emotion",), torch.device("cpu")).from_step(0))
     with torch.inference_mode():
         want = model(batch.inputs)[0].numpy()
-    np.testing.assert_allclose(found.features[:37], want, atol=1e-5)
-    assert found.features.dtype == np.float32
-    assert (found.sample == dataset.rows("train")).all()
-    assert (found.target == dataset.targets("emotion")[found.sample]).all() and (found.y == found.target.argmax(1)).all()
-    assert found.class_names == dataset.info.layout.output("emotion").names
-    assert np.isnan(found.valence).all() and found.dataset_sha256 == dataset.index_sha256
-    assert json.loads(found.fingerprint)["index"] == dataset.index_sha256
+    np.testing.assert_allclose(stored.features[:37], want, atol=1e-5)
+    assert stored.features.dtype == np.float32
+    assert (stored.sample == dataset.rows("train")).all()
+    assert (stored.target == dataset.targets("emotion")[stored.sample]).all() and (stored.y == stored.target.argmax(1)).all()
+    assert stored.class_names == dataset.info.layout.output("emotion").names
+    assert np.isnan(stored.valence).all() and stored.dataset_sha256 == dataset.index_sha256
+    assert json.loads(stored.fingerprint)["index"] == dataset.index_sha256
 
 
 def test_all_rows_and_a_table_by_sample(extracted, trained, synthetic, tmp_path):
@@ -135,21 +135,21 @@ def test_of_equally_near_cells_the_first_is_taken():
 
 def test_votes_lie_between_the_anchors(rows, tmp_path):
     """.75 neutral (0, 0) and .25 happy (.8, .4) is (.2, .1): the cell (0, 0), by its edge."""
-    made, placed = make_prototypes(rows(), tmp_path / "p.npz")
+    prototypes, placed = make_prototypes(rows(), tmp_path / "p.npz")
     np.testing.assert_allclose(placed.point, [[0, 0], [0.2, 0.1], [0.8, 0.4], [NAN, NAN]], atol=1e-7)
-    assert made.counts[12] == 2 and made.counts[23] == 1 and made.counts.sum() == 3
-    assert made.vectors[12] == pytest.approx([0.3, 0.9, 0]) and made.vectors[23] == pytest.approx([0, 0, 1])
-    with np.load(tmp_path / "p.npz", allow_pickle=False) as held:
-        assert json.loads(str(held["anchors"]))["happiness"] == [0.8, 0.4]
-        assert str(held["features_sha256"]) == read_features(tmp_path / "rows0.npz").sha256
+    assert prototypes.counts[12] == 2 and prototypes.counts[23] == 1 and prototypes.counts.sum() == 3
+    assert prototypes.vectors[12] == pytest.approx([0.3, 0.9, 0]) and prototypes.vectors[23] == pytest.approx([0, 0, 1])
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
+        assert json.loads(str(arrays["anchors"]))["happiness"] == [0.8, 0.4]
+        assert str(arrays["features_sha256"]) == read_features(tmp_path / "rows0.npz").sha256
 
 
 def test_labels_of_rows_come_before_anchors(rows, tmp_path):
     labelled = rows(valence=np.array([0.8, -2, NAN, -0.8], np.float32), arousal=np.array([0, -2, 0.5, 0], np.float32))
-    made, placed = make_prototypes(labelled, tmp_path / "p.npz")
-    assert placed.by == "the rows' labels" and np.flatnonzero(made.counts).tolist() == [2, 22]
-    made, placed = make_prototypes(labelled, tmp_path / "q.npz", "default")
-    assert made.counts[12] == 2 and "default" in placed.by
+    prototypes, placed = make_prototypes(labelled, tmp_path / "p.npz")
+    assert placed.by == "the rows' labels" and np.flatnonzero(prototypes.counts).tolist() == [2, 22]
+    prototypes, placed = make_prototypes(labelled, tmp_path / "q.npz", "default")
+    assert prototypes.counts[12] == 2 and "default" in placed.by
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ CENTERS = np.zeros((4, 2), np.float32)
 
 
 @pytest.mark.parametrize(
-    "held",
+    "arrays",
     [
         {"prototypes": VECTORS, "centers": CENTERS, "counts": np.arange(4)},
         {"prototypes": VECTORS.astype(np.float32), "other": np.ones((7, 7))},
@@ -186,15 +186,15 @@ CENTERS = np.zeros((4, 2), np.float32)
     ],
     ids=["ours", "named, with another table", "another name", "beside a pickle"],
 )
-def test_forms_that_are_read(held, tmp_path):
-    np.savez(tmp_path / "p.npz", **held)
-    found = read_prototypes(tmp_path / "p.npz")
-    assert (found.vectors == VECTORS).all() and found.vectors.dtype == np.float32 and len(found.sha256) == 64
-    assert (found.centers is None) == ("centers" not in held) and (found.counts is None) == ("counts" not in held)
+def test_forms_that_are_read(arrays, tmp_path):
+    np.savez(tmp_path / "p.npz", **arrays)
+    stored = read_prototypes(tmp_path / "p.npz")
+    assert (stored.vectors == VECTORS).all() and stored.vectors.dtype == np.float32 and len(stored.sha256) == 64
+    assert (stored.centers is None) == ("centers" not in arrays) and (stored.counts is None) == ("counts" not in arrays)
 
 
 @pytest.mark.parametrize(
-    ("held", "message"),
+    ("arrays", "message"),
     [
         ({"counts": np.arange(3)}, "no 2-D float array; expected prototypes .* found counts int64"),
         ({"centers": CENTERS}, "no 2-D float array"),
@@ -209,8 +209,8 @@ def test_forms_that_are_read(held, tmp_path):
         ({"prototypes": VECTORS, "counts": np.arange(3)}, r"counts: found \(3,\), expected \(4,\)"),
     ],
 )
-def test_files_that_hold_no_prototypes(held, message, tmp_path):
-    np.savez(tmp_path / "p.npz", **held)
+def test_files_that_hold_no_prototypes(arrays, message, tmp_path):
+    np.savez(tmp_path / "p.npz", **arrays)
     with pytest.raises(InputError, match=message):
         read_prototypes(tmp_path / "p.npz")
 
@@ -286,7 +286,7 @@ def test_grid_targets_are_distributions_about_their_anchors():
 
 
 def test_the_loss_takes_them(rows, tmp_path):
-    made = make_prototypes(rows(), tmp_path / "p.npz")[0]
-    target = torch.from_numpy(grid_targets(["neutral", "happy"], made.centers, ANCHORS))
-    loss = proto_kd(torch.eye(3)[:2], torch.from_numpy(made.vectors), target)
+    prototypes = make_prototypes(rows(), tmp_path / "p.npz")[0]
+    target = torch.from_numpy(grid_targets(["neutral", "happy"], prototypes.centers, ANCHORS))
+    loss = proto_kd(torch.eye(3)[:2], torch.from_numpy(prototypes.vectors), target)
     assert torch.isfinite(loss) and loss > 0

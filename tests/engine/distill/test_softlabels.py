@@ -70,16 +70,16 @@ def copied(one, tmp_path):
 
 
 def test_one_teacher_says_its_own_logits_of_every_row(one, trained, data):
-    want, found = logits_of(trained, data), read(one, data)
-    assert found.logits.dtype == np.float32 and found.scale == "raw" and found.view == "evaluation"
-    assert (np.abs(found.logits - want) <= HALF_ULP * np.abs(want) + 1e-5).all()
-    assert found.names == EMOTION.names
+    want, result = logits_of(trained, data), read(one, data)
+    assert result.logits.dtype == np.float32 and result.scale == "raw" and result.view == "evaluation"
+    assert (np.abs(result.logits - want) <= HALF_ULP * np.abs(want) + 1e-5).all()
+    assert result.names == EMOTION.names
 
 
 def test_the_files_are_the_seeds(one, data, trained):
     dataset = Dataset(data)
-    with np.load(one / "softlabels.npz") as held:
-        logits, y = held["logits"], held["y"]
+    with np.load(one / "softlabels.npz") as arrays:
+        logits, y = arrays["logits"], arrays["y"]
     assert logits.dtype == np.float16 and y.dtype == np.uint8 and logits.shape == (160, 8)
     lines = [json.loads(line) for line in (one / "softlabels_index.jsonl").read_text().splitlines()]
     target = dataset.targets("emotion")
@@ -101,16 +101,16 @@ def test_the_files_are_the_seeds(one, data, trained):
 
 
 def test_a_table_is_raw_or_calibrated_and_standardized(one, data):
-    found = read(one, data)
-    assert found.temperature and (found.table("raw", False) == found.logits).all()
-    assert found.table("calibrated", False) == pytest.approx(found.logits / found.temperature)
+    result = read(one, data)
+    assert result.temperature and (result.table("raw", False) == result.logits).all()
+    assert result.table("calibrated", False) == pytest.approx(result.logits / result.temperature)
     for scale in ("raw", "calibrated"):
-        table = found.table(scale, True)
+        table = result.table(scale, True)
         assert table.dtype == np.float32 and np.abs(table.mean(1)).max() < 1e-5 and np.abs(table.std(1) - 1).max() < 1e-4
-    bare = replace(found, temperature=None)
+    bare = replace(result, temperature=None)
     with pytest.raises(InputError, match=r"no temperature was fitted.*loss.teacher.scale=raw"):
         bare.table("calibrated", False)
-    assert (replace(bare, scale="calibrated").table("calibrated", False) == found.logits).all()
+    assert (replace(bare, scale="calibrated").table("calibrated", False) == result.logits).all()
     assert (standardized(np.full((1, 3), 5.0)) == 0).all()
 
 
@@ -130,10 +130,10 @@ def test_another_tools_files_are_matched_by_path(copied, one, data, capsys):
     np.savez(copied / "softlabels.npz", logits=np.append(want[rows][:, columns], np.ones((1, 8)), 0).astype(np.float16))
     (copied / "classorder.json").write_text(json.dumps(names))
     (copied / "softlabels_index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = read(copied, data)
-    assert (found.logits[rows] == want[rows]).all() and np.isnan(found.logits).all(1).sum() == 3
-    assert (found.temperature, found.scale, found.view) == (None, "raw", "unknown")
-    assert "157 of 158 rows matched" in capsys.readouterr().err and np.isnan(found.table("raw", True)).all(1).sum() == 3
+    result = read(copied, data)
+    assert (result.logits[rows] == want[rows]).all() and np.isnan(result.logits).all(1).sum() == 3
+    assert (result.temperature, result.scale, result.view) == (None, "raw", "unknown")
+    assert "157 of 158 rows matched" in capsys.readouterr().err and np.isnan(result.table("raw", True)).all(1).sum() == 3
     theirs = {"manifest": "train.csv", "sha256": next(iter(Dataset(data).info.fingerprint.values()))}
     (copied / "hash_manifest.json").write_text(json.dumps(theirs))
     assert (read(copied, data).logits[rows] == want[rows]).all()

@@ -69,13 +69,13 @@ def test_a_gathered_table_is_what_the_live_teacher_says_of_the_evaluation_view(t
     stored = f"loss.teacher={{soft_labels: {knowledge / 'soft'}, features: {knowledge / 'features.npz'}, scale: raw}}"
     live = f"loss.teacher={{run: {trained}, online: true, scale: raw}}"
     rows = dataset.rows("train")[:40]
-    taught = []
+    outputs = []
     for setting in (stored, live):
         run = load_config("smoke", [*settings, "loss.kd={}", setting])
         loader = eval_loader(dataset, rows, run.preprocess, ("emotion",), torch.device("cpu"))
         teacher = open_teacher(run, dataset, "emotion")(torch.device("cpu"))
-        taught.append(teacher(next(loader.from_step(0))))
-    table, online = taught
+        outputs.append(teacher(next(loader.from_step(0))))
+    table, online = outputs
     assert torch.allclose(table.gathered(), online.gathered(), rtol=2e-3, atol=2e-3)  # float16
     assert torch.allclose(table.features, online.features, atol=1e-5)
 
@@ -89,13 +89,15 @@ def test_an_online_teacher_teaches(trained, settings, train, tmp_path):
 
 
 def test_a_missing_row_fails_before_the_first_step(knowledge, settings, train, tmp_path):
-    held = dict(np.load(knowledge / "features.npz", allow_pickle=False))
-    keep = held["sample"] != held["sample"][5]
-    rows = len(keep)
-    np.savez(tmp_path / "f.npz", **{name: value[keep] if value.shape[:1] == (rows,) else value for name, value in held.items()})
+    arrays = dict(np.load(knowledge / "features.npz", allow_pickle=False))
+    others = arrays["sample"] != arrays["sample"][5]
+    rows = len(others)
+    np.savez(
+        tmp_path / "f.npz", **{name: value[others] if value.shape[:1] == (rows,) else value for name, value in arrays.items()}
+    )
     more = [f"loss.teacher={{features: {tmp_path / 'f.npz'}}}", "optim.steps=2"]
     more += [f"loss.proto_kd={{prototypes: {knowledge / 'prototypes.npz'}, target: teacher}}"]
-    with pytest.raises(InputError, match=rf"f.npz: 1 of 304 training rows are not in it, first sample {held['sample'][5]};"):
+    with pytest.raises(InputError, match=rf"f.npz: 1 of 304 training rows are not in it, first sample {arrays['sample'][5]};"):
         train([*settings, *more], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

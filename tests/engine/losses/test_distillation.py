@@ -154,7 +154,7 @@ def prototypes(tmp_path):
 
 def test_proto_kd_pulls_features_to_the_cells_of_their_class_through_a_projection(prototypes, capsys):
     loss = loss_of(torch.eye(8), [f"loss.proto_kd={{prototypes: {prototypes}, weight: 1}}", ONLY])
-    assert "25 prototypes of 6 features" in (said := capsys.readouterr().err) and "features are projected" in said
+    assert "25 prototypes of 6 features" in (log := capsys.readouterr().err) and "features are projected" in log
     term = loss.terms[0]
     assert term.grid.shape == (8, 25) and torch.allclose(term.grid.sum(1), torch.ones(8))
     features, target = draw(4, 8), torch.eye(8)[:4]

@@ -1,4 +1,4 @@
-"""Emotion and action units together: from drawn faces to answers, and what is said where labels are missing."""
+"""Emotion and action units together: from drawn faces to predictions, and the warnings where labels are missing."""
 
 import json
 from dataclasses import replace
@@ -48,8 +48,8 @@ def emotions(tmp_path_factory):
     images, votes = random.integers(0, 255, (40, 48, 48), np.uint8), np.eye(10, dtype=np.uint8)[np.arange(40) % 8] * 10
     np.savez(folder / "f.npz", images=images, votes=votes)
     source = NpzSource(folder / "f.npz")
-    made = source.samples
-    source.samples = lambda: (replace(sample, split="val" if i % 4 == 0 else "train") for i, sample in enumerate(made()))
+    draw = source.samples
+    source.samples = lambda: (replace(sample, split="val" if i % 4 == 0 else "train") for i, sample in enumerate(draw()))
     pack(source, folder / "npz")
     return folder / "npz"
 
@@ -140,7 +140,7 @@ def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
 
 def test_without_units_the_emotion_is_trained_alone_and_it_is_said(emotions, tmp_path, capsys):
     train(config(emotions, "optim.epochs=1", "optim.warmup_epochs=0"), tmp_path / "run")
-    assert "au: " in (said := capsys.readouterr().err) and "has no such labels; training emotion alone" in said
+    assert "au: " in (log := capsys.readouterr().err) and "has no such labels; training emotion alone" in log
     layout = json.loads((tmp_path / "run/package/manifest.json").read_text())["layout"]
     assert [output["name"] for output in layout] == ["emotion"]
 
@@ -194,11 +194,11 @@ def line(epoch, accuracy=0.6, **val):
     ],
 )
 def test_hints_name_what_to_try_and_come_once(history, says):
-    told: list[str] = []
-    hints = Hints(load_config("rafce_multitask"), told.append)
+    messages: list[str] = []
+    hints = Hints(load_config("rafce_multitask"), messages.append)
     for each in history:
         hints.log(each)
-    assert len(told) == (1 if says else 0) and says in "".join(told)
+    assert len(messages) == (1 if says else 0) and says in "".join(messages)
 
 
 def test_the_criteria_are_the_seeds_and_judge():

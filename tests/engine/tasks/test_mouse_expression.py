@@ -66,9 +66,9 @@ def batch_of(stress, level, labelled=None):
 
 def value_and_grads(loss, outputs, batch):
     outputs = {name: values.clone().requires_grad_() for name, values in outputs.items()}
-    found = loss(torch.zeros(len(batch.weight), 8), outputs, batch, loss.counts(batch))
-    found.total.backward()
-    return found, {name: values.grad for name, values in outputs.items()}
+    result = loss(torch.zeros(len(batch.weight), 8), outputs, batch, loss.counts(batch))
+    result.total.backward()
+    return result, {name: values.grad for name, values in outputs.items()}
 
 
 def drawn(rows=12, seed=0):
@@ -80,9 +80,9 @@ def drawn(rows=12, seed=0):
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
 def test_a_fixed_distribution_of_two_classes_is_smoothing_of_twice_as_much(share):
-    """Value and gradient; the divergence of the reference recipe is less by the entropy of its distributions, which is constant."""
+    """Value and gradient; the divergence of the recipe is less by the entropy of its distributions, which is constant."""
     stress, level, logits = drawn()
-    found, grads = value_and_grads(
+    result, grads = value_and_grads(
         loss_of(stress, level, f"loss.label_smoothing={2 * share}", "loss.ordered=0"), logits, batch_of(stress, level)
     )
     z = logits["stress"].clone().requires_grad_()
@@ -90,9 +90,9 @@ def test_a_fixed_distribution_of_two_classes_is_smoothing_of_twice_as_much(share
     divergence = F.kl_div(z.log_softmax(1), soft, reduction="batchmean")
     divergence.backward()
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
-    torch.testing.assert_close(found.total, divergence.detach() + entropy)
+    torch.testing.assert_close(result.total, divergence.detach() + entropy)
     torch.testing.assert_close(grads["stress"], z.grad)
-    torch.testing.assert_close(found.total, F.cross_entropy(logits["stress"], stress, label_smoothing=2 * share))
+    torch.testing.assert_close(result.total, F.cross_entropy(logits["stress"], stress, label_smoothing=2 * share))
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
@@ -103,13 +103,13 @@ def test_a_level_becomes_a_gaussian_over_its_neighbours(sigma):
         want = np.exp(-((np.arange(5) - j) ** 2) / (2 * sigma**2))
         np.testing.assert_allclose(around[j], want / want.sum(), rtol=1e-5)
     stress, level, logits = drawn()
-    found, grads = value_and_grads(
+    result, grads = value_and_grads(
         loss_of(stress, level, f"loss.neighbours={sigma}", "loss.ordered=0.5"), logits, batch_of(stress, level)
     )
     z = logits["level"].clone().requires_grad_()
     want = F.cross_entropy(z, level @ around)
     (0.5 * want).backward()
-    torch.testing.assert_close(found.parts["ordered_ce"], want.detach())
+    torch.testing.assert_close(result.parts["ordered_ce"], want.detach())
     torch.testing.assert_close(grads["level"], z.grad)
 
 
@@ -136,7 +136,7 @@ def test_each_network_is_weighted_by_the_other(epoch, ramp):
     batch, outputs = batch_of(stress, level, labelled), two(logits)
     loss = loss_of(stress, level, *TWO)
     assert loss.at_epoch(epoch)["resup_ramp"] == ramp
-    found, grads = value_and_grads(loss, outputs, batch)
+    result, grads = value_and_grads(loss, outputs, batch)
     around, total = neighbourhood(5, 1.0), 0.0
     leaves = {name: outputs[name].clone().requires_grad_() for name in outputs if "." in name}
     for name, target, known in (("stress", 0.8 * stress + 0.1, labelled), ("level", level @ around, torch.ones(12, dtype=bool))):
@@ -149,14 +149,14 @@ def test_each_network_is_weighted_by_the_other(epoch, ramp):
         rows = rows + (1 - ramp + ramp * agreed * by_a) * F.cross_entropy(b, target, reduction="none")
         total = total + (rows * known).sum() / known.sum()
     total.backward()
-    torch.testing.assert_close(found.total, total.detach())
+    torch.testing.assert_close(result.total, total.detach())
     for name, values in leaves.items():
         torch.testing.assert_close(grads[name], values.grad)
     assert all(grads[name] is None or not grads[name].any() for name in logits)
 
 
 def test_trust_is_whole_where_both_say_the_label_and_falls_with_doubt():
-    """Of two that contradict each other only the one that denies the label is still taught it, by e^-2."""
+    """Of two that contradict each other only the one that denies the label still learns it, by e^-2."""
     sure, label = torch.tensor([[9.0, -9.0]]), one_hot([0], 2)
     cases = [(sure, sure, (1, 1)), (0 * sure, 0 * sure, (1, 1)), (-sure, -sure, (0, 0)), (sure, -sure, (0, np.exp(-2)))]
     for a, b, want in cases:
@@ -175,11 +175,11 @@ def test_flipped_labels_come_to_weigh_less():
     optimizer = torch.optim.Adam([weight for net in nets for weight in net.parameters()], 3e-3)
     for epoch in range(40):
         loss.at_epoch(epoch)
-        said = {f"stress.{which}": net(points) for which, net in zip("ab", nets, strict=True)}
-        loss(torch.zeros(200, 8), said, batch, loss.counts(batch)).total.backward()
+        text = {f"stress.{which}": net(points) for which, net in zip("ab", nets, strict=True)}
+        loss(torch.zeros(200, 8), text, batch, loss.counts(batch)).total.backward()
         optimizer.step()
         optimizer.zero_grad()
-    weights = trust(said["stress.a"], said["stress.b"], stress)[0]
+    weights = trust(text["stress.a"], text["stress.b"], stress)[0]
     assert weights[flipped].mean() < 0.4 < 0.8 < weights[~flipped].mean()
 
 
@@ -197,8 +197,8 @@ SEED = {  # of seeds/003: task, frames, stride, batch, epochs, rate, smoothing
 def test_configurations_hold_the_seeds_values(name):
     run = load_config(f"mouse_{name}")
     clip, temporal = run.data.clip, run.model.temporal
-    found = (run.task, clip.frames, clip.stride, run.data.batch_size, run.optim.epochs, run.optim.lr, run.loss.label_smoothing)
-    assert found == SEED[name]
+    result = (run.task, clip.frames, clip.stride, run.data.batch_size, run.optim.epochs, run.optim.lr, run.loss.label_smoothing)
+    assert result == SEED[name]
     assert (run.model.backbone, run.model.image_size, run.optim.warmup_epochs) == ("resnet34", 300, 0)
     assert (temporal.layers, temporal.heads, temporal.feed, temporal.size, temporal.hidden) == (4, 8, 2048, 512, 256)
     assert temporal.networks == 1 + (name == "resup") and (run.loss.resup is not None) == (name == "resup")
@@ -249,14 +249,14 @@ def test_folds_of_levels_and_two_networks_become_one_table(tmp_path, affect, mon
     code, out, err = affect("crossval", "mouse_advanced", *arguments, "--out", tmp_path / "folds")
     assert code == 0, out + err
     command(tmp_path / "folds", shuffled=tmp_path / "folds", point=[f"both={tmp_path / 'folds'}"])
-    said = (tmp_path / "folds" / "mouse-report" / "mouse.md").read_text()
-    found = json.loads((tmp_path / "folds" / "mouse-report" / "mouse.json").read_text())
-    assert found["scores"][MODEL]["trials"] == 40 and 0 <= found["scores"][MODEL]["mae"] <= 4
-    assert {AT_TEST, POSITION, *motion.BASELINES, motion.BEFORE} <= set(found["scores"])
-    assert found["scores"][SHUFFLED]["mae"] == found["scores"][MODEL]["mae"] != found["scores"][AT_TEST]["mae"]
-    assert all(f"*by {what}*" in said for what in ("fold", "animal", "cohort", "sex")) and "+35-55 %" in said
-    assert "cohort home | cohort external (apart) |" in said and "- Cohort external (apart): the model" in said
-    assert "have chosen nothing" in said and "Each window by itself" in said
+    text = (tmp_path / "folds" / "mouse-report" / "mouse.md").read_text()
+    result = json.loads((tmp_path / "folds" / "mouse-report" / "mouse.json").read_text())
+    assert result["scores"][MODEL]["trials"] == 40 and 0 <= result["scores"][MODEL]["mae"] <= 4
+    assert {AT_TEST, POSITION, *motion.BASELINES, motion.BEFORE} <= set(result["scores"])
+    assert result["scores"][SHUFFLED]["mae"] == result["scores"][MODEL]["mae"] != result["scores"][AT_TEST]["mae"]
+    assert all(f"*by {what}*" in text for what in ("fold", "animal", "cohort", "sex")) and "+35-55 %" in text
+    assert "cohort home | cohort external (apart) |" in text and "- Cohort external (apart): the model" in text
+    assert "have chosen nothing" in text and "Each window by itself" in text
 
 
 def test_stress_without_levels_is_the_high_level():
@@ -290,28 +290,28 @@ def noisy(trials, strength, seed=0):
 
 
 def test_the_report_says_whether_order_is_used_and_which_control_tells(trials):
-    told, chance = noisy(trials, 2.0), noisy(trials, 0.0, 1)
+    predicted, chance = noisy(trials, 2.0), noisy(trials, 0.0, 1)
     position = np.tile(np.arange(30), 4)
     scores = [
-        Score(MODEL, told, False), Score(SET, chance, False), Score(SHUFFLED, chance, False), Score(AT_TEST, chance, False),
+        Score(MODEL, predicted, False), Score(SET, chance, False), Score(SHUFFLED, chance, False), Score(AT_TEST, chance, False),
         Score(motion.RATIO, noisy(trials, 1.9, 2), False), Score(BACKGROUND, noisy(trials, 0.0, 3), False),
         session_position_alone(trials, position),
     ]  # fmt: skip
-    text, found = mouse_report(trials, scores, levels=[Score(MODEL, trials.level + 0.5)], resamples=300)
+    text, result = mouse_report(trials, scores, levels=[Score(MODEL, trials.level + 0.5)], resamples=300)
     assert "It uses the order of frames." in text and "The temporal head adds to the mean of frames." in text
     assert f"is not shown to be better than the best of motion, {motion.RATIO} (AUC" in text
     assert f"{POSITION} tells stress from none" in text and f"{BACKGROUND} is not shown to tell anything" in text
     assert "## Each animal" in text and "Not measured: " in text and "AUC, 1 against 0" in text
-    assert found["scores"][MODEL]["mae"] == 0.5 and found["scores"][MODEL]["spearman"] > 0.999
-    assert found["scores"][POSITION]["auc"] == 1.0 and found["scores"][POSITION]["control"]
+    assert result["scores"][MODEL]["mae"] == 0.5 and result["scores"][MODEL]["spearman"] > 0.999
+    assert result["scores"][POSITION]["auc"] == 1.0 and result["scores"][POSITION]["control"]
     useless = [Score(MODEL, chance, False), Score(SHUFFLED, noisy(trials, 0.0, 5), False)]
     assert "Not shown: it uses the order of frames." in mouse_report(trials, useless, resamples=300)[0]
     with pytest.raises(InputError, match="score 'temporal modell'; did you mean 'temporal model'"):
-        mouse_report(trials, [Score("temporal modell", told, False)])
+        mouse_report(trials, [Score("temporal modell", predicted, False)])
 
 
 def test_the_session_position_is_learned_on_the_other_animals(trials):
-    """An animal whose session ran backwards is told the opposite."""
+    """An animal whose session ran backwards gets the opposite prediction."""
     position = np.tile(np.arange(30.0), 4)
     position[trials.animal == "d"] = position[trials.animal == "d"][::-1]
     values = session_position_alone(trials, position).values
@@ -329,9 +329,11 @@ def test_a_shortcut_shows_between_cohorts(trials):
     home, external = (float(text.split()[0]) for text in row[1:])
     assert home == 1 and abs(external - 0.5) < 0.2
     alike = Score(MODEL, noisy(trials, 5.0), False)
-    for score, said in ((Score(MODEL, values, False), "tells less there"), (alike, "is not shown to tell less there")):
+    for score, verdict in ((Score(MODEL, values, False), "tells less there"), (alike, "is not shown to tell less there")):
         text = fall(trials, score, cohort == "home", cohort == "external", "external", 200)
-        assert f"- Cohort external: the model {said}, AUC" in text and ("Part of what it learned" in text) == (score is not alike)
+        assert f"- Cohort external: the model {verdict}, AUC" in text and ("Part of what it learned" in text) == (
+            score is not alike
+        )
 
 
 def test_stress_by_group_and_the_two_by_two_beside_the_claims(trials):
