@@ -1,4 +1,4 @@
-"""Faces to be evaluated in an npz: FER+ votes, or labels of any classes, as ids, names or distributions."""
+"""Reads faces for evaluation from an npz: FER+ votes, or labels of any classes, as ids, names or distributions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from affect.shards.sources.npz import FaceArrays
 
 
 class NpzSource:
-    """One npz as the split test. Its labels say what they are by their shape: (N, 10) votes, (N,) ids or names, (N, C) shares.
+    """One npz as the split test. The shape of its labels tells their kind: (N, 10) votes, (N,) ids or names, (N, C) shares.
 
     protocol: of votes; default: `votes`. class_map: what ids mean and whose shares they are; default: FER+'s order.
     A label that is not in the class map is left out and counted.
@@ -60,7 +60,7 @@ class NpzSource:
         return {self.arrays.path.name: file_sha256(self.arrays.path)}
 
     def _hard(self, class_map: ClassMap | None) -> list[np.ndarray | str]:
-        """A one-hot row for each label, or why it is left out."""
+        """A one-hot row for each label, or the reason why it is left out."""
         labels = self.arrays.labels
         if labels.dtype.kind not in "iuU":
             raise self._wrong("ids, which are whole numbers, or names")
@@ -77,7 +77,7 @@ class NpzSource:
         return [rows[i] for i in place.tolist()]
 
     def _shares(self) -> list[np.ndarray | str]:
-        """(N, C) counts or shares, each row made to sum to 1."""
+        """(N, C) counts or shares, each row divided by its sum."""
         labels = self.arrays.labels
         if labels.ndim != 2 or labels.shape[1] != len(self.names) or labels.dtype.kind not in "iuf":
             raise self._wrong(f"ids (N,), votes (N, 10), or shares of {len(self.names)} classes: {', '.join(self.names)}")

@@ -1,4 +1,4 @@
-"""Pictures in a folder per class: ROOT/<class>/*.jpg, or ROOT/<split>/<class>/*.jpg."""
+"""Reads pictures in a folder per class: ROOT/<class>/*.jpg, or ROOT/<split>/<class>/*.jpg."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FolderSource:
     """Class names are the folders' names, sorted, or `classes` in that order.
 
     val: where the root has no split folders, this share of the files, chosen by their names, becomes the split `val`.
-    output: the output that the classes are of.
+    output: name of the output of these classes.
     """
 
     label_protocol = "hard"
@@ -62,13 +62,13 @@ class FolderSource:
 
     @staticmethod
     def _files(folder: Path) -> list[Path]:
-        """Every file below, hidden ones aside; what is not a picture is rejected when it is read."""
+        """List every file below a folder except hidden ones; one that is no picture is rejected when it is read."""
         if not folder.is_dir():
             return []
         return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
 
     def fingerprint(self) -> dict[str, str]:
-        """By names and sizes: the pixels are in the index."""
+        """A digest of names and sizes: the pixels are in the index."""
         digest = hashlib.sha256()
         for path in self._files(self.root):
             digest.update(f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}\n".encode())

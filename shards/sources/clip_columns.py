@@ -1,4 +1,4 @@
-"""The columns of a CSV of clips: which is what, and what its cells mean."""
+"""Columns of a CSV of clips, found by their names, and values of their cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXACT = 2**24  # whole numbers up to here are the same as float32
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a CSV are."""
+    """The names of a CSV's columns by their use."""
 
     clip: str
     group: str | None
@@ -63,7 +63,9 @@ class Columns:
         meta = tuple(column for column in free if column and column not in (clip, group, label, *KNOWN))
         taken = [column for column in meta if column in META]
         if taken:
-            raise InputError(f"{path}: the column {taken[0]!r} has the name of what is noted of each clip; name it otherwise")
+            raise InputError(
+                f"{path}: the column {taken[0]!r} has a name that is reserved for what is recorded of each clip; rename it"
+            )
         return cls(clip, group, label, not lacking, targets, meta)
 
 
@@ -75,6 +77,7 @@ def _there(path: Path, columns: tuple[str, ...], option: str, named: str | None)
 
 
 def target_column(column: str, name: str) -> str:
+    """Return the target column of --column COLUMN=NAME. Raises InputError."""
     output, dot, scalar = name.partition(".")
     if not re.fullmatch(r"[\w-]+", output) or (dot and not scalar):
         raise InputError(f"--column {column}={name}: expected COLUMN=OUTPUT or COLUMN=OUTPUT.NAME")
@@ -82,6 +85,7 @@ def target_column(column: str, name: str) -> str:
 
 
 def scalar_outputs(targets: Iterable[str]) -> list[Output]:
+    """Group target columns by output. Raises InputError where two are equal."""
     names: dict[str, list[str]] = {}
     for target in targets:
         output, _, name = target.partition(".")
@@ -92,7 +96,7 @@ def scalar_outputs(targets: Iterable[str]) -> list[Output]:
 
 
 def column_pairs(columns: list[str]) -> dict[str, str]:
-    """`COLUMN=OUTPUT` each."""
+    """Parse `COLUMN=OUTPUT` of --column into {column: output}."""
     pairs = [text.partition("=")[::2] for text in columns]
     for text, (column, output) in zip(columns, pairs, strict=True):
         if not column or not output:
@@ -101,6 +105,7 @@ def column_pairs(columns: list[str]) -> dict[str, str]:
 
 
 def numbers_of(row: Row, targets: Mapping[str, str]) -> dict[str, float]:
+    """Return {target column: number}, NaN for an empty cell; what is no number is added to `row.wrong`."""
     values: dict[str, float] = {}
     for column, target in targets.items():
         value = as_number(row.cells[column]) if row.cells[column] else math.nan
@@ -112,6 +117,7 @@ def numbers_of(row: Row, targets: Mapping[str, str]) -> dict[str, float]:
 
 
 def box_of(row: Row) -> Box | None:
+    """Return top, left, bottom, right; None where the cells are empty. A bad box is added to `row.wrong`."""
     cells = [row.cells[column] for column in BOX]
     if not any(cells):
         return None
@@ -123,7 +129,7 @@ def box_of(row: Row) -> Box | None:
 
 
 def is_number(text: str) -> bool:
-    """Whether float32 holds what the cell says; a name of digits, like 007, is a name."""
+    """Whether float32 can represent the cell; digits with a leading zero, like 007, are a name."""
     value = as_number(text)
     if value is None or math.isinf(value) or re.match(r"-?0\d", text):
         return False

@@ -1,7 +1,7 @@
-"""Clips listed in a CSV, a row a clip: video files or folders of frames, with a class, numbers, or both.
+"""Reads clips listed in a CSV, a row a clip: video files or folders of frames, with a class, numbers, or both.
 
-Columns: the clip's path; split, group, label, source, weight, confidence, and a box (box_x, box_y, box_w, box_h: pixels of the
-upright picture) where they are there. Numbers become targets where they are asked for; all else that stands in a row is meta.
+Columns: the clip's path; optionally split, group, label, source, weight, confidence, and a box (box_x, box_y, box_w, box_h:
+pixels of the upright picture). Numbers named by --column become targets; all other columns become meta.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ClipsSource:
             yield sample
 
     def fingerprint(self) -> dict[str, str]:
-        """The CSV, and the clips by names and sizes: the pixels are in the index."""
+        """Digests of the CSV, and of the clips' names and sizes: the pixels are in the index."""
         digest = hashlib.sha256(f"{self.fps}".encode())
         for path in self.files:
             size = path.stat().st_size if path.is_file() else sum(1 for _ in path.iterdir()) if path.is_dir() else -1
@@ -105,7 +105,7 @@ class ClipsSource:
         return {self.table.path.name: file_sha256(self.table.path), self.root.name: digest.hexdigest()}
 
     def _check(self) -> None:
-        """Read every row once. Raises InputError with all that is wrong."""
+        """Read every row once. Raises InputError listing everything that is wrong."""
         wrong, num_wrong, seen = list[str](), 0, dict[tuple[str, Box | None], str]()
         for row in self.table.rows():
             sample = self._sample(row)
@@ -128,7 +128,7 @@ class ClipsSource:
             raise InputError(none_is_there(self.table.path, probed, "clips", "Name the folder that the paths start from"))
 
     def _sample(self, row: Row) -> Sample | None:
-        """A row as a sample; None, with the reasons in `row.wrong`, where it is not one."""
+        """Return the sample of a row; None, with the reasons in `row.wrong`, where it is wrong."""
         columns, path = self.columns, row.cells.get(self.columns.clip, "")
         if row.wrong:
             return None
@@ -164,7 +164,7 @@ class ClipsSource:
         return self.classes.one_hot(name) if self.classes and name else {}
 
     def _kinds(self) -> dict[str, type]:
-        """Of each meta column: float where every cell is a number or empty, else text."""
+        """The type of each meta column: float where every cell is a number or empty, else text."""
         kinds: dict[str, type] = dict.fromkeys(self.columns.meta, float)
         for row in self.table.rows():
             for name in self.columns.meta:
@@ -174,7 +174,7 @@ class ClipsSource:
 
 
 def recording(path: Path, facts: ClipFacts, fps: float | None) -> Recording:
-    """A folder of frames, or else a video file, which need not be there."""
+    """Return a folder of frames, or else a video file, which may be missing."""
     return FrameFolder(path, facts, fps) if path.is_dir() else VideoFile(path, facts)
 
 

@@ -1,4 +1,4 @@
-"""FER+: ten votes a face, as npz files or as the published `fer2013new.csv` beside images.
+"""Reads FER+, ten votes a face, from npz files or from the published `fer2013new.csv` beside images.
 
 Source of both protocols: Barsoum et al., Training Deep Networks for Facial Expression Recognition with Crowd-Sourced
 Label Distribution, ICMI 2016, and its public code.
@@ -29,7 +29,7 @@ Protocol = Literal["votes", "majority-official"]
 
 
 def distribution(votes: np.ndarray, protocol: Protocol) -> np.ndarray | str:
-    """The target of one face, or the reason why the protocol leaves it out.
+    """Return the target of one face, or the reason why the protocol leaves it out.
 
     votes: (10,) counts in the order of VOTES.
     Returns: (8,) float64 that sums to 1.
@@ -137,7 +137,7 @@ def _split_of(source: str) -> tuple[str, Path]:
 
 
 def votes_of(arrays: FaceArrays) -> np.ndarray:
-    """(N, 10) counts of an npz. Raises InputError where it holds something else."""
+    """Return (N, 10) counts of an npz. Raises InputError where it has other labels."""
     path, votes = arrays.path, arrays.labels
     if votes.ndim != 2 or votes.shape[1] != 10 or votes.dtype.kind not in "iuf":
         actual = f"{arrays.label}: found {votes.shape} {votes.dtype}"

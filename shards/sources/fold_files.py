@@ -1,4 +1,4 @@
-"""Which animals are held out: test animals, and the folds of the others."""
+"""Reads split files: test animals, and the folds of the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORM = '{"test_animals": [...], "cv_folds": [{"fold": 0, "train_animals": [...],
 
 @dataclass(frozen=True)
 class Folds:
-    """A split file. fold_of: animal -> the one fold in which it validates; one that never does trains in all of them."""
+    """A split file. fold_of: animal -> the fold in which it validates; an animal without a fold trains in all of them."""
 
     path: Path
     test: frozenset[str]
@@ -23,7 +23,7 @@ class Folds:
 
     @classmethod
     def read(cls, path: Path) -> Folds:
-        """Raises InputError with all that is wrong: an animal held out twice, or held out and trained on."""
+        """Read a file. Raises InputError listing every animal that is held out twice, or held out and trained on."""
         value = read_json(path, FORM)
         wrong: list[str] = []
         test, train, fold_of = frozenset(_names(value.get("test_animals"))), dict[int, frozenset[str]](), dict[str, int]()
@@ -52,7 +52,7 @@ class Folds:
         return self.test.union(self.fold_of, *self.train.values())
 
     def check(self, animals: set[str], labels: Path) -> None:
-        """Raises InputError where an animal with sequences is in no list: it would train in every fold, and nobody said so."""
+        """Raises InputError where an animal with sequences is in no list: it would silently train in every fold."""
         lacking = sorted(animals - self.animals)
         if lacking:
             raise InputError(f"{self.path}: {len(lacking)} animals of {labels.name} are in no list of it:\n{first(lacking, 20)}")
@@ -60,7 +60,7 @@ class Folds:
             raise InputError(f"{self.path}: all animals of {labels.name} are test animals; nothing is left to train on")
 
     def notes(self, animals: set[str]) -> list[str]:
-        """What is odd and no mistake."""
+        """Lines on what is unusual but no error."""
         never = sorted((animals & self.animals) - self.test - set(self.fold_of))
         empty = sorted(self.animals - animals)
         left = [
@@ -77,7 +77,7 @@ class Folds:
 
 
 def read_json(path: Path, form: str) -> dict[str, Any]:
-    """A JSON object of a file."""
+    """Read a JSON object from a file. Raises InputError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -90,5 +90,5 @@ def read_json(path: Path, form: str) -> dict[str, Any]:
 
 
 def _names(value: Any) -> list[str]:
-    """Animals are named by text or number."""
+    """The names of animals, which may be text or numbers."""
     return [str(name).strip() for name in value] if isinstance(value, list) else []

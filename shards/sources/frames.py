@@ -1,4 +1,4 @@
-"""Which frames of a recording become its clip, and recordings that lie as a folder of pictures."""
+"""Chooses the frames of a recording that become its clip; reads recordings that are folders of pictures."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ StartS = Annotated[float | None, Option("only frames from here, in seconds from 
 EndS = Annotated[float | None, Option("only frames before this")]
 Fps = Annotated[float | None, Option("frames a second of folders of frames", min=0.001)]
 META: dict[str, type] = {"repeated": float, "gaps": float, "time_from": str}
-"""What a recording says of its clip: frames shown again since there were too few; frame numbers that are missing within; where
-times come from: timestamps, rate (the video's mean frame rate), fps (as given), numbers (frame numbers stand for seconds)."""
+"""Meta of every clip. repeated: frames that are repeated, since there were too few; gaps: frame numbers that are missing between
+others; time_from: timestamps, rate (the video's mean frame rate), fps (--fps) or numbers (a frame number is a second)."""
 
 
 def chosen(
     num_frames: int = 0, rate_hz: float = 0, all_frames: bool = False, start_s: float | None = None, end_s: float | None = None
 ) -> ClipFacts:
-    """The facts of one choice: num_frames spread evenly, a frame each 1 / rate_hz seconds, or all. Raises InputError."""
+    """Return the facts of a choice: num_frames spread evenly, a frame each 1 / rate_hz seconds, or all. Raises InputError."""
     if (num_frames > 0) + (rate_hz > 0) + all_frames != 1:
         raise InputError("which frames: expected one of --frames N, --rate-hz R and --all-frames")
     if start_s is not None and end_s is not None and end_s <= start_s:
@@ -43,9 +43,9 @@ def chosen(
 
 
 def pick(times_s: np.ndarray, facts: ClipFacts) -> tuple[list[int], int]:
-    """(frame numbers in order, how many of them show a frame again).
+    """Return (frame numbers in order, how many of them repeat a frame).
 
-    times_s: (M,) seconds of all frames, ascending. A recording of fewer frames than are asked for repeats its last one.
+    times_s: (M,) seconds of all frames, ascending. A recording of fewer frames than requested repeats its last one.
     Raises: BadImage where no frame lies in the window.
     """
     start = -np.inf if facts.start_s is None else facts.start_s
@@ -119,6 +119,7 @@ class FrameFolder(Recording):
 
 
 def encoded_frame(path: Path, encode_frame: Callable[[Image], Encoded]) -> Encoded:
+    """Encode a picture of a folder. Raises BadImage with its name."""
     try:
         return encode_frame(path)
     except BadImage as reason:
@@ -126,7 +127,7 @@ def encoded_frame(path: Path, encode_frame: Callable[[Image], Encoded]) -> Encod
 
 
 def listed(folder: Path) -> tuple[list[Path], np.ndarray]:
-    """(pictures of a folder in the order of their numbers, (M,) float64 their places).
+    """Return (pictures of a folder in the order of their numbers, (M,) float64 their places).
 
     The number is the last one in a name: `cow3_frame12.jpg` is 12. Places count from 0 in steps of the smallest distance between
     two numbers, so that frames taken each fifth have no gaps. Raises BadImage.
@@ -151,6 +152,6 @@ def listed(folder: Path) -> tuple[list[Path], np.ndarray]:
 
 
 def frame_number(path: Path) -> int | None:
-    """The last number in a name; None where there is none."""
+    """Return the last number in a name; None where there is none."""
     digits = re.findall(r"\d+", path.stem)
     return int(digits[-1]) if digits else None

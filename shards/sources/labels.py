@@ -1,4 +1,4 @@
-"""What the cells of a manifest's label columns mean."""
+"""Maps the cells of a manifest's label columns to classes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from affect.shards.class_maps import SYNONYMS, ClassMap, canonical
 from affect.shards.errors import InputError, nearest
 from affect.shards.sources.table import Row, as_number
 
-MOST_CLASSES = 1000  # more are a sign of a wrong column, and would have to be held in memory
+MOST_CLASSES = 1000  # more are a sign of a wrong column, and would have to be in memory
 LISTED = 10
 
 
 class Labels:
-    """Which class a cell means: an id by the class map, a name by the classes."""
+    """Maps a cell to its class: an id by the class map, a name by the classes."""
 
     def __init__(self, class_map: ClassMap | None, classes: Sequence[str] | None, leave_out: bool = False) -> None:
         names = classes or (class_map.names if class_map else ())
@@ -23,15 +23,15 @@ class Labels:
         self.by_id = {number: name for name, number in class_map.ids.items()} if class_map else {}
         self.origin = f"the class map {class_map.name!r}" if class_map and not classes else "the classes"
         self.classes = {name.casefold(): name for name in (canonical(label, self.synonyms) for label in names)}
-        self.gathering = not names  # the rows say which classes there are
-        self.leave_out = leave_out  # labels that are none of the classes are no mistake
+        self.gathering = not names  # the rows define the classes
+        self.leave_out = leave_out  # rows with other labels are left out
         self.uncovered = Counter[str]()  # label -> its rows
-        self.negatives: dict[str, str] = {}  # what a neg_label names while the classes are gathered -> where
+        self.negatives: dict[str, str] = {}  # neg_label -> its row, while the classes are gathered
         if len(self.classes) < len(names):
             raise InputError(f"--classes {','.join(names)}: two of these are one class; expected each once")
 
     def close(self, path: Path) -> tuple[str, ...]:
-        """The classes in the dataset's order; no more are taken."""
+        """Return the classes in the dataset's order; from then on no class is added."""
         names = tuple(sorted(self.classes.values()) if self.gathering else self.classes.values())
         self.gathering = False
         if len(names) < 2:
@@ -39,7 +39,7 @@ class Labels:
         return names
 
     def of(self, row: Row) -> str:
-        """The class of a row; where it holds a name and an id, and there is a class map, they must agree."""
+        """Return the class of a row; where it has a name and an id, and there is a class map, the two must agree."""
         named, column = row.table.name, row.table.label
         meant = self._meant(row, named if named and row.cells[named] else column or named or "")
         number = _whole(row.cells[column]) if column else None
@@ -89,7 +89,7 @@ class Labels:
         return f"found {text!r}{nearest(text.casefold(), spoken)}; expected one of {', '.join(self.classes.values())}"
 
     def never_positive(self) -> list[str]:
-        """The neg_labels that no row has as its label: with classes gathered from the rows, slips of the pen."""
+        """Messages on neg_labels that no row has as its label, where the rows define the classes: likely typing errors."""
         return [f"{at}: neg_label: {self._unknown(name)}" for name, at in self.negatives.items() if name not in self.classes]
 
     def not_covered(self) -> str:

@@ -1,8 +1,7 @@
-"""Manifests: one or several CSVs, a row a face, that say where a picture lies and what is known of it.
+"""Reads manifests: one or several CSVs with a row for each face, its picture's path and its label.
 
-Columns: a path; a label as a name or an id; and, where they are there, split, source, confidence, weight, neg_label,
-orig_image, face_id and the face's box. Everything is checked in a first pass over the rows, and all that is wrong with
-them is said at once; no row is left out in silence.
+Columns: a path; a label as a name or an id; optionally split, source, confidence, weight, neg_label, orig_image, face_id and
+the face's box. A first pass checks all rows and reports everything that is wrong at once; no row is left out silently.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ SPLIT_NAMES = {**SPLIT_FOLDERS, "testing": "test"}
 
 
 class ManifestSource:
-    """`paths` in order, as one dataset; classes meet by name, in the spelling of `class_maps.SYNONYMS`.
+    """The CSVs of `paths` in order, as one dataset; classes are matched by name, in any spelling of `class_maps.SYNONYMS`.
 
     root: where relative paths start; default: the folder of their CSV. Absolute paths are taken as they are.
     class_map: what ids mean. classes: the dataset's, in order; default: the class map's, else those of the rows, sorted.
     confidence_min: rows below are left out and counted.
     margin: added around the box on every side, as a share of its longer side. A picture that is named after its orig_image
-        (`scene_f0.jpg` of `scene.jpg`) is a face cut out already: the box is one of the original, and not used.
-    split: of the CSVs without such a column; where that is missing, too, `val` of their rows becomes val, chosen by
-        orig_image, so that the faces of one picture stay together, or else by path.
+        (`scene_f0.jpg` of `scene.jpg`) is already cut out: the box refers to the original and is not used.
+    split: of CSVs without such a column. Without either, the share `val` of their rows becomes val, chosen by orig_image, so
+        that the faces of one picture stay together, or else by path.
     leave_out: a row whose label is none of the classes is left out and counted, in place of an error.
-    output: the output that the classes are of.
+    output: name of the output of these classes.
     """
 
     label_protocol = "hard"
@@ -101,7 +100,7 @@ class ManifestSource:
         return {path.name if names[path.name] == 1 else path.as_posix(): file_sha256(path) for path in paths}
 
     def _check(self) -> None:
-        """Read every row once. Raises InputError with all that is wrong."""
+        """Read every row once. Raises InputError listing everything that is wrong."""
         wrong, num_wrong, blocks = list[str](), 0, list[str]()
         for table in self.tables:
             probed, num_rows = list[tuple[Path, str]](), 0
@@ -126,7 +125,7 @@ class ManifestSource:
             raise InputError("\n".join(blocks))
 
     def _sample(self, row: Row) -> Sample | None:
-        """A row as a sample; None, with the reasons in `row.wrong`, where it is not one."""
+        """Return the sample of a row; None, with the reasons in `row.wrong`, where it is wrong."""
         if row.wrong:
             return None
         image, path = self._picture(row)
@@ -183,7 +182,7 @@ class ManifestSource:
         return top - more, left - more, bottom + more, right + more
 
     def _absent(self, table: Table, probed: list[tuple[Path, str]]) -> str:
-        """None of these is there: what is near, and what to do."""
+        """The message where no picture of a table exists, with a folder to try."""
         text = probed[0][1]
         relative = not Path(text).is_absolute()
         remedy = "Name the folder that the paths start from: --root FOLDER"
@@ -198,7 +197,7 @@ class ManifestSource:
 
 
 def _origin(row: Row, path: str, box: Box | None) -> str | None:
-    """The picture that the face is a part of; None where it has a picture to itself: orig_image may be just its own name."""
+    """The picture that the face was cut from; None where it is a picture by itself, whose orig_image may be its own name."""
     original = row.cells.get("orig_image", "")
     if box is None and (not original or PureWindowsPath(path).stem == PureWindowsPath(original).stem):
         return None
@@ -206,7 +205,7 @@ def _origin(row: Row, path: str, box: Box | None) -> str | None:
 
 
 def _cut_already(image: str, original: str) -> bool:
-    """Is the picture a part of `original`, going by its name: that of the original and something more?"""
+    """Whether the picture was cut out of `original`: its name is that of the original with a suffix."""
     return PureWindowsPath(image).stem.startswith(f"{PureWindowsPath(original).stem}_") if original else False
 
 

@@ -1,4 +1,4 @@
-"""Says which listed files are not there, and what lies near them."""
+"""Messages for listed files that do not exist: what is missing, and what is near."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PROBED = 20  # files of a listing that are looked for before packing starts
 
 
 def none_is_there(listing: Path, paths: Sequence[Path], what: str, remedy: str) -> str:
-    """The message where none of the first files of a listing exists. what: they are, in the plural."""
+    """Return the message where none of the first files of a listing exists. what: what they are, in the plural."""
     missing = f"{listing}: none of the first {len(paths)} {what} is there:\n{first(paths, 3)}"
     return f"{missing}\n{nearest_path(paths[0])}\n{remedy}"
 
 
 def some_inside(folder: Path, most: int = 5000) -> list[Path]:
-    """Some of a folder's entries, sorted."""
+    """Return the first entries of a folder, sorted."""
     try:
         with os.scandir(folder) as entries:
             return sorted(Path(entry.path) for entry in islice(entries, most))
@@ -29,7 +29,7 @@ def some_inside(folder: Path, most: int = 5000) -> list[Path]:
 
 
 def nearest_path(missing: Path) -> str:
-    """The deepest folder above `missing` that is there, and what in it is named most alike."""
+    """Name the deepest existing folder above `missing`, and its entries with the most similar names."""
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent
     entries = {path.name: path for path in some_inside(missing.parent)}

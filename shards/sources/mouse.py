@@ -1,8 +1,8 @@
 """The folder of the mouse recipe (docs/recipes/mouse.md): a table of frames, whose videos become clips, and folds of its rows.
 
-dataset_df (csv, json or pkl): image, video, mouse, recording, treatment, label; cohort, sex and a box where they are there.
-fold0, fold1, ... (json or pkl): {train: [{indices, label}], test: [...]}, sets of rows of the table. A set's frames may be
-of any order; which videos it is of says who is tested in the fold, and clips take the video's own frames in their own order.
+dataset_df (csv, json or pkl): image, video, mouse, recording, treatment, label; optionally cohort, sex and a box.
+fold0, fold1, ... (json or pkl): {train: [{indices, label}], test: [...]}, sets of rows of the table in any order. The videos of a
+set are tested, or trained on, in the fold; a clip has the frames of its video in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Video:
 
 @dataclass(frozen=True)
 class ListedFrames(Recording):
-    """Pictures of a video with their frame numbers, ascending. fps: frames a second of the video that the numbers count."""
+    """Pictures of a video with their frame numbers, ascending. fps: frame rate of the video in which the numbers count."""
 
     paths: tuple[Path, ...]
     numbers: tuple[int, ...]
@@ -127,7 +127,7 @@ class MouseSource:
             )  # fmt: skip
 
     def fingerprint(self) -> dict[str, str]:
-        """The tables; of the frames the index has the pixels."""
+        """A digest of the tables; the frames' pixels are in the index."""
         digest = hashlib.sha256(f"{self.fps}".encode())
         for path in self.files:
             digest.update(file_sha256(path).encode())
@@ -141,14 +141,14 @@ class MouseSource:
         return self.stress.one_hot(name) if name else {}
 
     def _class(self, text: str) -> str | None:
-        """The class that a label means; '' where there is none, None where it means nothing."""
+        """The class of a label; '' where there is none, None where the label is unknown."""
         names = self.stress.names
         if text in ("0", "1", "0.0", "1.0", "True", "False"):
             return names[text in ("1", "1.0", "True")]
         return next((name for name in ("", *names) if name.casefold() == text.casefold()), None)
 
     def _read(self, folder: Path, external: str = "") -> list[Video]:
-        """A table's videos, in its order. external: the cohort that they are of. Raises InputError with all that is wrong."""
+        """Read the videos of a table, in order. external: their cohort. Raises InputError listing everything that is wrong."""
         path, rows = read_table(folder)
         self.files.append(path)
         videos: dict[str, Video] = {}
@@ -170,7 +170,7 @@ class MouseSource:
         return list(videos.values())
 
     def _folds(self) -> dict[str, int]:
-        """Video -> the fold in which it is tested; empty where there are no folds, or a video is tested in two."""
+        """{video: the fold in which it is tested}; empty where there are no folds, or a video is tested in two."""
         tested, paths = dict[str, list[int]](), list[Path]()
         rows, mouse = (
             {row.index: row for video in self.root_videos for row in video.rows},
@@ -198,7 +198,7 @@ class MouseSource:
         return {name: numbers[0] for name, numbers in tested.items()}
 
     def _videos(self, path: Path, part: str, sets: list[Any], rows: Mapping[Any, Row]) -> set[str]:
-        """The videos that sets of rows are of. Raises InputError where a row is not there, or is labelled otherwise."""
+        """The videos of sets of rows. Raises InputError where a row is missing or has another label."""
         videos: set[str] = set()
         for number, entry in enumerate(sets):
             where = f"{path}: {part} {number}"
@@ -223,7 +223,7 @@ class MouseSource:
 
 
 def _clashes(video: Video) -> list[str]:
-    """What a video has two of: then it is two videos with one name."""
+    """Messages on columns in which a video has two values: then two videos have one name."""
     problems = []
     for column in ONE_EACH:
         values = dict.fromkeys(row.cells.get(column, "") for row in video.rows)
@@ -238,7 +238,7 @@ def _clashes(video: Video) -> list[str]:
 
 
 def _order(video: Video, wrong: list[str]) -> bool:
-    """Sort the rows by their frame numbers; whether they stood in another order."""
+    """Sort the rows by frame number; return whether they were in another order."""
     numbered = [(frame_number(Path(row.cells["image"])), row) for row in video.rows]
     if nameless := [row for number, row in numbered if number is None]:
         wrong.append(f"{nameless[0].where}: image {nameless[0].cells['image']!r} has no frame number; expected frame_0012.jpg")

@@ -1,4 +1,4 @@
-"""affect pack mouse: which of three forms a folder of mice has."""
+"""affect pack mouse: recognises which of three forms a folder of mice has."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def mouse_source(
 
 
 def _cohorts(texts: list[str]) -> dict[str, Path]:
-    """`COHORT=FOLDER` each, or a folder whose name is the cohort's."""
+    """Parse `COHORT=FOLDER`, or a folder whose name is the cohort's."""
     cohorts: dict[str, Path] = {}
     for text in texts:
         name, equals, place = text.partition("=")

@@ -1,4 +1,4 @@
-"""Videos of mice in folders by label and animal: ROOT/<class>/<animal>/<video>, each a file or a folder of frames."""
+"""Reads videos of mice in folders by label and animal: ROOT/<class>/<animal>/<video>, each a file or a folder of frames."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from affect.shards.sources.mouse import CLASSES
 
 
 class MouseFolders:
-    """A clip a video, its class and animal by the folders it lies in; what is no video is rejected when it is read.
+    """A clip for each video, its class and animal from its folders' names; a file that is no video is rejected when it is read.
 
     external: cohort -> a folder of the same form, all of it split test. classes: the folders' names, none first, then stress.
-    fps: of folders of frames. Raises InputError naming every folder or file that has another place.
+    fps: of folders of frames. Raises InputError naming every folder or file that is elsewhere.
     """
 
     label_protocol = "hard"
@@ -55,7 +55,7 @@ class MouseFolders:
                 )
 
     def fingerprint(self) -> dict[str, str]:
-        """By names and sizes: the pixels are in the index."""
+        """A digest of names and sizes: the pixels are in the index."""
         digest = hashlib.sha256(f"{self.fps}".encode())
         for cohort, videos in self.videos.items():
             for path in videos:
@@ -64,7 +64,7 @@ class MouseFolders:
         return {self.root.resolve().name: digest.hexdigest()}
 
     def _videos_of(self, root: Path) -> list[Path]:
-        """Of both classes, ascending."""
+        """The videos of both classes, ascending. Raises InputError."""
         form = f"{root}/<{' or '.join(self.stress.names)}>/<animal>/<video>"
         known, wrong, videos = [name.casefold() for name in self.stress.names], list[str](), list[Path]()
         for folder in _inside(root):

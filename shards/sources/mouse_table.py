@@ -24,7 +24,7 @@ PARTS = ("train", "test")
 
 @dataclass(frozen=True)
 class Row:
-    """A frame. index: its label in the table, which folds name. folder: of the table."""
+    """A frame. index: its label in the table, by which folds refer to it. folder: of the table."""
 
     where: str
     index: Any
@@ -33,13 +33,13 @@ class Row:
 
 
 def table_path(folder: Path) -> Path | None:
-    """The table of a folder; of several a CSV, or else a JSON."""
+    """Return the table of a folder; of several the CSV, or else the JSON."""
     paths = (folder / f"{TABLE}{suffix}" for suffix in (".csv", ".json", *PICKLES))
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_table(folder: Path) -> tuple[Path, list[Row]]:
-    """Raises InputError where there is none, or columns are missing."""
+    """Read the table of a folder. Raises InputError where there is none, or columns are missing."""
     path = table_path(folder)
     if path is None:
         raise InputError(f"{folder}: no {TABLE}.csv, .json or .pkl; expected a table with {', '.join(COLUMNS)}")
@@ -62,7 +62,7 @@ def read_table(folder: Path) -> tuple[Path, list[Row]]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    """A first column without a name is pandas' index."""
+    """Read a CSV, whose first column without a name is pandas' index."""
     columns = header(path, ",", COLUMNS, "frame")
     numbered = lines(path, ",")
     next(numbered)
@@ -85,7 +85,7 @@ def _records(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Frame:
-    """As pandas writes it: {columns: {row: value}}."""
+    """Read a JSON as pandas writes it: {columns: {row: value}}."""
     form = '{"image": {"0": "a/1.jpg", ...}, ...}, as DataFrame.to_json() writes it'
     value = read_json(path, form)
     columns = {name: rows for name, rows in value.items() if isinstance(rows, dict)}
@@ -99,7 +99,7 @@ def _json(path: Path) -> Frame:
 
 
 def read_folds(folder: Path) -> Iterator[tuple[int, Path, dict[str, list[Any]]]]:
-    """(number, file, {train, test}) of each, ascending; of two files with one number a JSON."""
+    """Yield (number, file, {train, test}) of each fold, ascending; of two files with one number the JSON."""
     files: dict[int, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.suffix != ".json", path.name)):
         name = FOLD.fullmatch(path.stem)
@@ -114,7 +114,7 @@ def read_folds(folder: Path) -> Iterator[tuple[int, Path, dict[str, list[Any]]]]
 
 
 def _text(value: Any) -> str:
-    """As a CSV would have it; empty where nothing is known."""
+    """The text of a value as in a CSV; empty where it is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():

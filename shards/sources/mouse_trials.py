@@ -1,7 +1,7 @@
-"""Trials of mice that were stimulated: a CSV with a row a clip, an ordered level each, in the order of the session.
+"""Reads trials of mice that were stimulated: a CSV with a row for each clip, with its level, in the order of the session.
 
-From one column of levels three outputs are made: stress (the high levels against 0; what lies between is not labelled), level
-(every level a class, in order) and score (the number).
+The column of levels gives three outputs: stress (high levels against 0; levels between are not labelled), level (every level is a
+class, in order) and score (the number).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TrialsSource(ClipsSource):
         super()._check()
 
     def _read_levels(self) -> None:
-        """What the levels are called, and each trial's place in its session. Raises InputError with all that is wrong."""
+        """Read the names of the levels, and each trial's position in its session. Raises InputError listing all that is wrong."""
         group, seen, wrong = self.columns.group, Counter[str](), list[str]()
         position_column = next((name for name in POSITIONS if name in self.columns.meta), None)
         for row in self.table.rows():

@@ -1,4 +1,4 @@
-"""Faces in an npz: pictures, read one at a time, and what is known of each."""
+"""Reads faces from an npz: pictures one at a time, labels and names at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImp
 
 
 class FaceArrays:
-    """An npz, opened: labels are in memory, pictures stay in the file.
+    """An opened npz: labels are in memory, pictures stay in the file.
 
     labels: (N, ...), of the array `label`. names: (N,) of the pictures, where the file has them.
     fer2013: (N,) the older label, '' where there is none.
@@ -49,7 +49,7 @@ class FaceArrays:
                 raise InputError(f"{path}: {len(values)} {key}, {len(self.labels)} {self.label}; expected one a picture")
 
     def place(self, i: int) -> str:
-        """What the i-th picture is called, for people."""
+        """Return the name of the i-th picture for messages."""
         return f"{self.path.name}#{i if self.names is None else self.names[i]}"
 
     def _key(self, known: tuple[str, ...], what: str) -> str:
@@ -64,7 +64,7 @@ class FaceArrays:
         )
 
     def images(self) -> Iterator[np.ndarray]:
-        """(H, W) or (H, W, 3) uint8 each, in the file's order."""
+        """Yield pictures, (H, W) or (H, W, 3) uint8, in the file's order."""
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.image}.npy") as stream:
                 shape, fortran, dtype = _header(stream)
@@ -102,7 +102,7 @@ class FaceArrays:
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """shape, whether in Fortran's order, and dtype of an .npy, up to its data."""
+    """Read the header of an .npy: shape, whether it is in Fortran order, dtype."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(stream)

@@ -1,4 +1,4 @@
-"""Declares the commands of `affect pack`. A file of this folder that holds one is found by listing the folder:
+"""Declares the commands of `affect pack`. A file of this folder with one is found by listing the folder:
 
     @pack_command("folder")
     def folder_source(
@@ -33,7 +33,7 @@ Build = TypeVar("Build", bound="Callable[..., Source]")
 
 @dataclass(frozen=True)
 class Argument:
-    """A parameter that is given by its place."""
+    """A positional parameter."""
 
     help: str
     metavar: str | None = None
@@ -41,7 +41,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Option:
-    """A parameter that is given by its name, `--like-this` for `like_this`. min, max: of a number."""
+    """A named parameter, `--like-this` for `like_this`. min, max: of a number."""
 
     help: str | None = None
     metavar: str | None = None
@@ -95,18 +95,18 @@ def command_modules() -> dict[str, str]:
 
 
 def load_command(name: str) -> PackCommand:
-    """The command of that name; its module is imported. Raises KeyError where no file declares it."""
+    """Import the module of a command and return its declaration. Raises KeyError where no file declares it."""
     import_module(command_modules()[name])
     return COMMANDS[name]
 
 
 def words(text: str) -> list[str]:
-    """Names separated by commas, without the spaces around them."""
+    """Split names separated by commas, without the spaces around them."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def output_name(text: str) -> str:
-    """The name of an output as --output gives it. Raises InputError: a column is `<output>.<name>`, so a dot cannot be in it."""
+    """Check the name of --output. Raises InputError: columns are `<output>.<name>`, so the name has no dot."""
     if not re.fullmatch(r"[\w-]+", text):
         raise InputError(f"--output {text}: expected letters, digits, - and _, such as emotion")
     return text

@@ -1,4 +1,4 @@
-"""Cattle clips after surgery, scored with the 7-item bovine facial scale: a JSON of sequences, a JSON of animals' folds.
+"""Reads cattle clips after surgery, scored with the 7-item bovine facial scale: a JSON of sequences, a JSON of animals' folds.
 
 Each sequence has an animal, a moment (M0, M1 before; M2 at the peak; M3, M4 after analgesia), seven features of 0 to 2 and their
 total. Whole animals are held out: the test animals in the split test, the others by the fold in which they validate.
@@ -58,7 +58,7 @@ class PainSource:
     """The sequences of `labels` below `root`: folders of frames or video files, as `clip` says.
 
     splits: {test_animals, cv_folds: [{fold, train_animals, val_animals}]}. fps: of folders of frames.
-    A score that is null or NaN is not labelled; a total that is not the sum of its features is kept, and counted in `notes`.
+    A score that is null or NaN is not labelled; a total that is not the sum of its features is packed, and counted in `notes`.
     """
 
     label_protocol = "rated"
@@ -87,7 +87,7 @@ class PainSource:
             )  # fmt: skip
 
     def fingerprint(self) -> dict[str, str]:
-        """The JSONs, and the clips by sizes: the pixels are in the index."""
+        """Digests of the JSONs, and of the clips' sizes: the pixels are in the index."""
         digest = hashlib.sha256(f"{self.fps}".encode())
         for path in self.paths:
             size = path.stat().st_size if path.is_file() else sum(1 for _ in path.iterdir()) if path.is_dir() else -1
@@ -102,7 +102,7 @@ class PainSource:
             raise InputError(none_is_there(self.labels, probed, "sequences", remedy))
 
     def _notes(self) -> list[str]:
-        """What is odd and kept."""
+        """Lines on what is unusual but packed."""
         sums = [(s, sum(s.scores[:-1])) for s in self.sequences if not any(map(math.isnan, s.scores))]
         odd = [f"{s.path}: total {s.scores[-1]:g}, sum {total:g}" for s, total in sums if abs(s.scores[-1] - total) > ROUNDING]
         unscored = sum(any(map(math.isnan, s.scores)) for s in self.sequences)
@@ -119,7 +119,7 @@ class PainSource:
 
 
 def _read(path: Path) -> list[Sequence]:
-    """Raises InputError with all that is wrong."""
+    """Read the sequences. Raises InputError listing everything that is wrong."""
     entries, wrong, seen = _entries(path, "sequences"), list[str](), dict[str, int]()
     sequences = []
     for number, entry in enumerate(entries):
@@ -147,7 +147,7 @@ def _entries(path: Path, name: str) -> list[Any]:
 
 
 def _sequence(entry: Any, problems: list[str]) -> Sequence | None:
-    """An entry as a sequence; None, with the reasons in `problems`, where it is not one."""
+    """Return the sequence of an entry; None, with the reasons in `problems`, where it is wrong."""
     if not isinstance(entry, dict):
         problems.append(f"found {json.dumps(entry)[:40]}, expected an object with {', '.join(NEEDED)}")
         return None
@@ -187,9 +187,9 @@ def _score(entry: dict[str, Any], name: str, most: float, problems: list[str]) -
 
 
 def _places(root: Path, texts: list[str]) -> list[Path]:
-    """Where sequences lie. Of paths of another computer, or from above the root, the first folders are left out.
+    """The paths of the sequences. Of paths of another computer, or from above the root, the first folders are left out.
 
-    As many of each, so that none is taken for another whose path ends alike.
+    Equally many are left out of every path, so that no two become equal.
     """
     whole = [tuple(part for part in PureWindowsPath(text).parts if not part.endswith(("\\", "/"))) for text in texts]
     for cut in range(max(map(len, whole))):
@@ -200,7 +200,7 @@ def _places(root: Path, texts: list[str]) -> list[Path]:
 
 
 def _count(folder: Path) -> int | None:
-    """Pictures in a folder of frames."""
+    """Count the pictures of a folder of frames; None where there is none."""
     try:
         return len(frames.listed(folder)[0]) if folder.is_dir() else None
     except BadImage:

@@ -1,4 +1,4 @@
-"""Sources of clips of which only a part is packed: their sharpest frames, the subject, or what is around it."""
+"""Sources that pack a part of each clip: its sharpest frames, its subject, or the background."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from affect.shards.sample import Box, Clip, Image, Recording, Sample, Source, cl
 from affect.shards.sources.frames import FrameFolder
 from affect.shards.sources.video import VideoFile
 
-GRAY = 128  # of what is painted over
-LOOKED = 8  # frames of a clip in which the subject is searched
+GRAY = 128  # of the painted box
+LOOKED = 8  # frames of a clip in which the subject is detected
 Find = Callable[[np.ndarray], Box | None]  # (H, W, 3) uint8 RGB -> the box of the subject, None where there is none
 
 
@@ -29,7 +29,7 @@ def sharpness(rgb: np.ndarray) -> float:
 
 
 class _Changed:
-    """A source of which each recording is read in another way."""
+    """A source whose recordings are changed when they are read."""
 
     meta: dict[str, type]
 
@@ -54,7 +54,7 @@ class _Changed:
 
 
 class Sharpest(_Changed):
-    """Of each clip the `count` sharpest frames, in their order; a clip of fewer is packed whole.
+    """The `count` sharpest frames of each clip, in order; a clip of fewer is packed whole.
 
     meta.sharpness: of the least sharp one that is packed. meta.left_out: how many frames are not.
     """
@@ -73,7 +73,7 @@ class Sharpest(_Changed):
 
 
 class Background(_Changed):
-    """Each clip whole, with the subject's box painted gray: what a model can tell without the subject.
+    """Whole clips with the subject's box painted gray: shows what a model learns without the subject.
 
     box: of clips that have none of their own.
     """
@@ -98,7 +98,7 @@ class Background(_Changed):
 
 
 class Cropped(_Changed):
-    """Each clip cut to its subject: one box a clip, so that what moves is the subject and not the box.
+    """Clips cut to their subject: one box a clip, so that the subject moves and not the box.
 
     find: called in several threads. named: the detector as --crop gives it. margin: added on each side, as a share of the box's
     sides. A clip that has a box of its own keeps it. meta.found: in how many of LOOKED frames, spread over the clip, the
@@ -188,7 +188,7 @@ class AtSubject(Recording):
 
 
 def painted(rgb: np.ndarray, box: Box) -> np.ndarray:
-    """A copy whose box is gray. Raises BadImage where the box lies outside."""
+    """Return a copy with the box painted gray. Raises BadImage where the box lies outside."""
     top, left, bottom, right = (max(0, round(edge)) for edge in box)
     covered = rgb.copy()
     if 0 in covered[top:bottom, left:right].shape:

@@ -1,7 +1,7 @@
-"""The instructions of pickles that make plain values. A pickle is a program; here nothing that it names is imported or called.
+"""Interprets instructions of pickles that build plain values. A pickle is a program; nothing that it names is imported or run.
 
-Numbers, texts, lists, tuples and dicts are made. Of names only those are taken of which numpy's arrays and pandas' frames
-are made, and a call of one stays what it is: the name and its arguments. Any other name and any other instruction is refused.
+Numbers, texts, lists, tuples and dicts are built. Only names that numpy's arrays and pandas' frames need are accepted, and a call
+of one becomes a `Call`: its name and arguments. Any other name and any other instruction is refused.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ MARK = object()
 
 
 class Refused(ValueError):
-    """What stands in the pickle and is no plain value."""
+    """The pickle holds something that is no plain value."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a pickle would import."""
+    """A name that a pickle would import."""
 
     module: str
     name: str
@@ -30,7 +30,7 @@ class Name:
 
 
 class Call:
-    """What a pickle would make by calling a name; its state comes after, if at all."""
+    """A call that a pickle would make; its state may be set afterwards."""
 
     def __init__(self, name: Name, arguments: tuple[Any, ...]) -> None:
         self.name, self.arguments = name, arguments
@@ -42,7 +42,7 @@ class Call:
 
 
 def parse(data: bytes) -> Any:
-    """The pickle's one value, in which `Call` stands for what it would call. Raises Refused."""
+    """Return the value of a pickle, with a `Call` for each call that it would make. Raises Refused."""
     machine = _Machine()
     for code, argument, _ in pickletools.genops(data):
         if code.name == "STOP":
@@ -77,10 +77,10 @@ class _Machine:
             raise Refused(f"the instruction {code}")
 
     def marked(self) -> list[Any]:
-        """What lies above the last mark; it and the mark are taken away."""
+        """Pop the values above the last mark, and the mark."""
         at = next((i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is MARK), None)
         if at is None:
-            raise Refused("it goes back to a mark that it has not made")
+            raise Refused("it goes back to a mark that it has not set")
         above = self.stack[at + 1 :]
         del self.stack[at:]
         return above

@@ -1,4 +1,4 @@
-"""Pickles of plain values, read without running them: nested numbers and texts, numpy's arrays, pandas' frames of such."""
+"""Reads pickles of plain values without running them: nested numbers and texts, numpy's arrays, pandas' frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from affect.shards.sources.pickle_machine import Call, Name, Refused, parse
 
 KINDS = "biufSU"  # of numpy's plain types: bool, whole, unsigned, real, bytes, text
 MOST_ROWS = 10_000_000  # an index says in a few bytes how long it is
-INSTEAD = "Store it as CSV or JSON where it was made, or as a frame of numbers and texts"
+INSTEAD = "Store it as CSV or JSON where it was written, or as a frame of numbers and texts"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Frame:
 
 
 def read_pickle(path: Path) -> Any:
-    """Plain values, arrays as lists, frames as `Frame`. Raises InputError naming what is none of these; nothing is run."""
+    """Read plain values, arrays as lists, frames as `Frame`. Raises InputError naming anything else; nothing is run."""
     try:
         return plain(parse(path.read_bytes()))
     except OSError as error:
@@ -41,7 +41,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def plain(value: Any, read: dict[int, Any] | None = None) -> Any:
-    """The value with every `Call` read. read: what has been, by id: lists that hold one another often grow no larger here."""
+    """Return the value with every `Call` read. read: values read so far, by id, so that shared lists are read once."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     read = {} if read is None else read
@@ -63,7 +63,7 @@ def _read(value: Any, read: dict[int, Any]) -> Any:
 
 
 def array(value: Any) -> np.ndarray:
-    """Of numbers or texts; objects are plain values each."""
+    """Return an array of numbers, texts or plain values."""
     if isinstance(value, Call) and value.kind == "array of bytes":
         data, dtype, shape, order = value.arguments
         return _shaped(_bytes(data), _dtype(dtype), shape, order)
@@ -88,7 +88,7 @@ def _shaped(data: bytes | list[Any], dtype: np.dtype, shape: tuple[int, ...], or
 
 
 def _dtype(call: Any) -> np.dtype:
-    """Of a plain kind, or of objects."""
+    """A plain dtype, or that of objects."""
     text = call.arguments[0] if isinstance(call, Call) and call.kind == "type" else call
     order = call.state[1] if isinstance(call, Call) and call.state else "|"
     if not isinstance(text, str) or not ((text[:1] in KINDS and text[1:].isdecimal()) or text in ("O8", "O")):
@@ -107,7 +107,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _texts(call: Call) -> np.ndarray:
-    """(N,) objects of pandas' own texts, which Arrow holds: where each begins, and all of them as UTF-8."""
+    """(N,) objects from pandas' texts in Arrow: offsets, and all texts as UTF-8."""
     state = call.state[0] if isinstance(call.state, tuple) else call.state
     arrow = next(value for value in state.values() if isinstance(value, Call) and value.kind.startswith("arrow"))
     chunks = arrow.arguments[0] if arrow.kind == "arrow chunks" else [arrow]
@@ -145,7 +145,7 @@ def _index(call: Call) -> list[Any]:
 
 
 def _frame(call: Call) -> Frame:
-    """Its columns lie in blocks (columns, rows) of one type each."""
+    """Read a frame, whose columns are in blocks (columns, rows) of one type each."""
     state: dict[str, Any] = call.state if isinstance(call.state, dict) else {}
     manager = state.get("_mgr", state.get("_data"))
     if not isinstance(manager, Call) or manager.kind != "blocks" or not manager.arguments:

@@ -1,4 +1,4 @@
-"""RAF-CE: compound emotions and action units, as published: a folder of aligned faces and three text files.
+"""Reads RAF-CE, compound emotions and action units, as published: a folder of aligned faces and three text files.
 
 Source of the classes: Du, Tao & Martinez, Compound facial expressions of emotion, PNAS 2014, as RAF-CE numbers them.
 """
@@ -40,10 +40,10 @@ class RafCeSource:
     aus: `seed` (RECIPE_UNITS, those of docs/recipes/action_units.md), `all` that occur in train, or their numbers, `1,2,4`.
     min_positives: units with fewer positives in train are not packed.
     null: what `null` means: `unlabelled`, or `none` of the units.
-    max_strays: the share of rows that may hold something that is no unit. The unit whose number stands in it is not labelled in
-        that row, nor is any unit of a row that holds nothing else.
-    notes: what there is to say of the rows, for people.
-    Raises: InputError with all that is wrong in the files.
+    max_strays: the share of rows that may have a token that is no unit. A unit whose number is in such a token is not labelled in
+        that row, nor is any unit of a row that has only such tokens.
+    notes: lines about the rows, printed after packing.
+    Raises: InputError listing everything that is wrong in the files.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class RafCeSource:
             yield Sample(path, path.name, row.split, targets, source="rafce", meta=meta)
 
     def fingerprint(self) -> dict[str, str]:
-        """Of the pictures by names and sizes: the pixels are in the index."""
+        """Digests of the pictures' names and sizes, whose pixels are in the index, and of the files."""
         digest = hashlib.sha256()
         for name in self.rows:
             digest.update(f"{self.pictures[name].name} {self.pictures[name].stat().st_size}\n".encode())
         return {"images": digest.hexdigest(), **{path.name: file_sha256(path) for path in self.files}}
 
     def _labels(self, units: Units) -> dict[str, float]:
-        """The columns of the units that are known to be there or not."""
+        """The target columns of the units that are known to be present or absent."""
         if units.unreadable or (units == Units() and self.null == "unlabelled"):
             return {}
         return {f"au.AU{unit}": float(unit in units.present) for unit in self.units if unit not in units.doubted}
@@ -124,7 +124,7 @@ class RafCeSource:
             raise InputError(f"{au}: no row names an action unit; expected rows as 1+4+25 and L12+24")
 
     def _notes(self) -> list[str]:
-        """Strays, nulls, units without a positive, units that are left aside, pictures that are in no file."""
+        """Lines on strays, nulls, units without a positive, units that are not packed, pictures that are in no file."""
         strays = {name: row for name, row in self.rows.items() if row.units.strays}
         nulls = sum(row.units == Units() for row in self.rows.values())
         by_count = dict.fromkeys([*(unit for unit, _ in self.positives.most_common()), *self.wanted])
@@ -146,14 +146,14 @@ class RafCeSource:
 
 
 def _read(au: Path, emotion: Path, partition: Path, names: Mapping[str, str]) -> dict[str, Row]:
-    """The rows by picture, in the order of the units' file. Raises InputError with all that is wrong."""
+    """Read the rows by picture, in the order of the units' file. Raises InputError listing everything that is wrong."""
     texts, wrong = rows_of(au, "0001.jpg 1+4+25", lambda text: text)
     classes, wrong_classes = rows_of(emotion, f"0001.jpg 5, an emotion from 0 to {len(names) - 1}", names.get)
     splits, wrong_splits = rows_of(partition, "0001.jpg 0, of 0 train, 1 test, 2 val", SPLIT_IDS.get)
     faults = [*wrong, *wrong_classes, *wrong_splits]
     blocks = [f"wrong lines: {len(faults):,}\n{first(faults, 2 * LISTED)}"] if faults else []
     files = {au: texts.keys(), emotion: classes.keys(), partition: splits.keys()}
-    for path, names_there in () if faults else files.items():  # a wrong line is missing, too: it is enough to say it once
+    for path, names_there in () if faults else files.items():  # a wrong line is missing, too: one message is enough
         missing = [name for name in dict.fromkeys(name for keys in files.values() for name in keys) if name not in names_there]
         if missing:
             blocks.append(f"{path}: {len(missing):,} pictures of the other files have no row:\n{first(missing, LISTED)}")
@@ -163,7 +163,7 @@ def _read(au: Path, emotion: Path, partition: Path, names: Mapping[str, str]) ->
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Name in the files -> picture; of two, the aligned one."""
+    """{name in the files: picture}; of two, the aligned one."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.casefold() in SUFFIXES and not path.name.startswith("."))
     aligned = [path for path in paths if path.stem.endswith("_aligned")]
     return {stem_of(path.name): path for path in [*reversed(paths), *reversed(aligned)]}
@@ -174,7 +174,7 @@ def _positives(rows: Iterable[Row]) -> Counter[int]:
 
 
 def _listed(text: str) -> tuple[int, ...]:
-    """`1,2,4` or `AU1,AU2`. Raises InputError."""
+    """Parse `1,2,4` or `AU1,AU2`. Raises InputError."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     matches = [UNIT.fullmatch(word) for word in words]
     units = tuple(int(match[2]) for match in matches if match and not match[1])

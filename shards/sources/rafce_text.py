@@ -1,4 +1,4 @@
-"""The three label files of RAF-CE: a picture's name and a value a line, and how the value of the action units is written.
+"""Parses the three label files of RAF-CE: a picture's name and a value on each line.
 
 `0001.jpg 1+4+25`, `0001.jpg L12+24`, `0001.jpg null`; `0001.jpg 5`; `0001.jpg 0`. The names are those of the pictures
 before they were aligned: `0001.jpg` is the picture `0001_aligned.jpg`.
@@ -25,11 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Units:
-    """What a row says of the action units; all empty where it says `null`.
+    """The action units of a row; all empty where it is `null`.
 
     present: their numbers, ascending. sides: those that are on one side or at one place of the face (L left, R right, B bottom,
-    T top), as `L12`. strays: tokens that are no unit. doubted: the numbers in strays, as 12 of `12?`: units of which nothing is
-    known.
+    T top), as `L12`. strays: tokens that are no unit. doubted: the numbers in strays, as 12 of `12?`: units that are unknown.
     """
 
     present: tuple[int, ...] = ()
@@ -39,12 +38,12 @@ class Units:
 
     @property
     def unreadable(self) -> bool:
-        """Something is said, and no unit of it is known."""
+        """Whether the row has strays and no unit."""
         return bool(self.strays) and not self.present
 
 
 def parse_units(text: str) -> Units:
-    """`1+4+25`, `L12+24`, `AU1 AU2`, `au1, au2` or `null`; nothing that stands there is passed over."""
+    """Parse `1+4+25`, `L12+24`, `AU1 AU2`, `au1, au2` or `null`; what is no unit becomes a stray."""
     if text.strip().casefold() in NULL:
         return Units()
     tokens = [token for token in BETWEEN.split(text) if token]
@@ -58,7 +57,7 @@ def parse_units(text: str) -> Units:
 
 
 def rows_of(path: Path, form: str, value: Callable[[str], T | None]) -> tuple[dict[str, T], list[str]]:
-    """Picture -> value of one file, in its order, and the lines that are wrong.
+    """Return {picture: value} of one file, in its order, and the lines that are wrong.
 
     form: an example of a line. value: of the text behind the name; None where it is none.
     Raises: InputError where the file cannot be read as text, or no line of it is of that form.
@@ -82,7 +81,7 @@ def rows_of(path: Path, form: str, value: Callable[[str], T | None]) -> tuple[di
 
 
 def stem_of(name: str) -> str:
-    """`0001` of `0001.jpg`, `0001_aligned.jpg` and `aligned/0001_aligned.jpg`."""
+    """Return `0001` for `0001.jpg`, `0001_aligned.jpg` and `aligned/0001_aligned.jpg`."""
     return PureWindowsPath(name).stem.removesuffix("_aligned")
 
 

@@ -1,4 +1,4 @@
-"""Synthetic faces as a source: emotions and action units, subjects apart in every split."""
+"""Drawn faces as a source: emotions and action units; no subject is in two splits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SyntheticSource:
             yield Sample(image, f"synthetic#{i}", split, targets, source="synthetic", group=f"subject{subject:04d}")
 
     def fingerprint(self) -> dict[str, str]:
-        """Of the version of the drawing and the arguments."""
+        """A digest of the version of the drawing and the arguments."""
         text = f"drawing {faces.DRAWING}: {self.num_images} {self.size} {self.seed} {self.subjects} {self.num_val}"
         return {"synthetic": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -53,7 +53,7 @@ def _drawn(seed: int, subject: int, emotion: str, index: int, size: int) -> np.n
 
 
 def _units(seed: int, subject: int, emotion: str, index: int) -> dict[str, float]:
-    """The action units that `faces.still` draws, without the drawing: the first thing that it takes from its stream."""
+    """The action units that `faces.still` draws, without drawing: they are the first numbers of its stream."""
     stream = generator(seed, subject, STILL, EMOTIONS.index(emotion), index)
     return expression_of(stream, emotion).au
 

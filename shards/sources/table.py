@@ -1,4 +1,4 @@
-"""CSV tables whose header is understood: the columns' aliases, the lines, what is wrong with a cell."""
+"""Reads CSV tables: columns by their aliases, numbered lines, messages on cells."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Row:
         return f"{self.table.path}:{self.line}"
 
     def number(self, column: str, fits: Callable[[float], bool], expected: str) -> float:
-        """The number in a column; 1 where there is no such column."""
+        """Return the number in a column; 1 where there is no such column."""
         if column not in self.cells:
             return 1.0
         value = as_number(self.cells[column])
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV whose header is understood."""
+    """A CSV with the columns of picture and label."""
 
     path: Path
     delimiter: str
@@ -78,7 +78,7 @@ class Table:
 
 
 def header(path: Path, delimiter: str, example: tuple[str, ...], what: str) -> tuple[str, ...]:
-    """The columns, in small letters, each of them once; `example` and `what` are for messages."""
+    """Return the columns, in small letters, each once. example, what: for messages. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a CSV with a header, {','.join(example)},...")
     if len(delimiter) != 1:
@@ -98,7 +98,7 @@ def header(path: Path, delimiter: str, example: tuple[str, ...], what: str) -> t
 
 
 def lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells, without the spaces around them; blank lines aside."""
+    """Yield line numbers and cells, without the spaces around them, of lines that are not blank."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, delimiter=delimiter, strict=True)

@@ -1,4 +1,4 @@
-"""Recordings that lie as a video file: mp4, avi, mkv, webm and what else FFmpeg reads."""
+"""Reads recordings from video files: mp4, avi, mkv, webm and any other that FFmpeg reads."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from affect.shards.sources.frames import pick
 class VideoFile(Recording):
     """The chosen frames of a video, by their own timestamps; times count from its first frame.
 
-    Which frames there are say the packets, without decoding; where decoding gives others, what was decoded counts, and the file
-    is read again. A rotation in the file's metadata is applied, so boxes and sizes are those of the upright picture.
+    The packets list the frames without decoding; where decoding gives other frames, those count, and the file is read again.
+    A rotation in the file's metadata is applied, so boxes and sizes are those of the upright picture.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class VideoFile(Recording):
         return clip
 
     def _read(self, stamps: Stamps, encode_frame: Callable[[Image], Encoded]) -> Clip | None:
-        """The clip, if decoding gives the frames that `stamps` lists."""
+        """Return the clip if decoding gives the frames that `stamps` lists."""
         times = stamps.seconds()
         numbers, repeated = pick(times, self.facts)
         encoded, last = dict[int, Encoded](), max(numbers)
@@ -114,7 +114,7 @@ def _decoded(path: Path) -> Iterator[av.VideoFrame]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The first video stream that is not a cover picture. Raises BadImage, then and while it is read."""
+    """Open the first video stream that is not a cover picture. Raises BadImage, also while it is read."""
     try:
         with av.open(str(path)) as container:
             shown = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
