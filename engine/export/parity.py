@@ -1,4 +1,4 @@
-"""How far a graph is from the model it came from, on real samples."""
+"""Compares a graph with the model that it was exported from, on real samples."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ CLEAR_MARGIN = 2e-3  # between the two largest logits: below it a changed label 
 def parity(want: np.ndarray, got: np.ndarray, where: str, kind: Kind = "classes") -> dict[str, float]:
     """Compare (N, C) logits or scalars in float32. Raises InputError above MAX_DIFFERENCE or where a clear label changed.
 
-    A label is the largest logit of classes, the sign of each logit of units; scalars have none.
+    A label is the largest logit of classes, the sign of each logit of a multilabel output; scalars have none.
     """
-    found = agreement(want, got, kind)
-    difference = found["max_abs_logit"]
+    measured = agreement(want, got, kind)
+    difference = measured["max_abs_logit"]
     agree, clear = _labels(want, got, kind)
     if not difference <= MAX_DIFFERENCE or not agree[clear].all():
         raise InputError(
             f"{where}: the graph is not the model: largest difference {difference:.2e} (allowed {MAX_DIFFERENCE}), "
             f"{int((~agree & clear).sum())} clear labels changed of {len(want)}; nothing was written"
         )
-    return found
+    return measured
 
 
 def agreement(want: np.ndarray, got: np.ndarray, kind: Kind = "classes") -> dict[str, float]:
-    """What is said of two (N, C), whatever it is."""
+    """Return rows, the largest difference and the share of equal labels of two (N, C), without a verdict."""
     agree, _ = _labels(want, got, kind)
     return {"rows": len(want), "max_abs_logit": float(np.abs(want - got).max()), "label_agreement": float(agree.mean())}
 
 
 def _labels(want: np.ndarray, got: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
-    """Which labels agree, and which are clear: (N,) of classes, (N, A) of units."""
+    """Return which labels agree, and which are clear: (N,) of classes, (N, A) of multilabel outputs."""
     if kind == "classes":
         top = np.sort(want, axis=1)
         return want.argmax(1) == got.argmax(1), top[:, -1] - top[:, -2] > CLEAR_MARGIN

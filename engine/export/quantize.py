@@ -1,7 +1,7 @@
-"""INT8: the graph with QuantizeLinear and DequantizeLinear around what is heavy, by NNCF, calibrated on real samples.
+"""INT8: the graph with QuantizeLinear and DequantizeLinear around its heavy operators, by NNCF, calibrated on real samples.
 
-One file runs in ONNX Runtime, OpenVINO and TensorRT alike. TensorRT reads unsigned numbers as signed ones and would cut off half
-of their range, so that all are made signed: after a ReLU that leaves 7 bits of 8.
+One file runs in ONNX Runtime, OpenVINO and TensorRT alike. TensorRT reads unsigned numbers as signed ones and would lose half
+of their range, so that all become signed: after a ReLU that leaves 7 bits of 8.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from affect.shards.errors import InputError
 
-SAMPLES, CLIPS = 300, 64  # that the ranges are taken from
+SAMPLES, CLIPS = 300, 64  # for the ranges of values
 HEAVY = ("Conv", "Gemm", "MatMul")
 TO_SIGNED = 255 / 127  # a step of 255 levels becomes one of 127
 
@@ -26,7 +26,7 @@ TO_SIGNED = 255 / 127  # a step of 255 levels becomes one of 127
 def quantize(model: Path, samples: Sequence[np.ndarray], out: Path) -> None:
     """Write `model` in INT8 to `out`, with the same metadata.
 
-    samples: what the graph is given, one call each: (1, H, W, 3) or (1, T, H, W, 3) uint8.
+    samples: inputs of the graph, one call each: (1, H, W, 3) or (1, T, H, W, 3) uint8.
     Raises: InputError where NNCF is not installed or cannot do it.
     """
     nncf = library()
@@ -36,18 +36,21 @@ def quantize(model: Path, samples: Sequence[np.ndarray], out: Path) -> None:
     data = nncf.Dataset(list(samples), lambda sample: {graph.graph.input[0].name: sample})
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars; results are on stdout
         try:
-            made = nncf.quantize(
-                graph, data, subset_size=len(samples), preset=nncf.QuantizationPreset.PERFORMANCE,
+            quantized = nncf.quantize(
+                graph,
+                data,
+                subset_size=len(samples),
+                preset=nncf.QuantizationPreset.PERFORMANCE,
                 ignored_scope=nncf.IgnoredScope(names=_before_the_heavy(graph), validate=False),
-            )  # fmt: skip
+            )
         except Exception as error:  # NNCF's own kinds share no base
             raise InputError(f"{model}: NNCF cannot quantize it ({type(error).__name__}: {error}); leave --int8 out") from error
-    _make_signed(made)
-    onnx.save(made, out)
+    _make_signed(quantized)
+    onnx.save(quantized, out)
 
 
 def library() -> Any:
-    """NNCF. Raises InputError where it is not installed."""
+    """Import NNCF. Raises InputError where it is not installed."""
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
     try:
         import nncf
@@ -58,14 +61,14 @@ def library() -> Any:
 
 
 def _before_the_heavy(graph: Any) -> list[str]:
-    """The normalisation: it takes 255 levels, and INT8 has 127 to each side."""
+    """Return the nodes of the normalisation: it needs 255 levels, and INT8 has 127 to each side."""
     kinds = [node.op_type for node in graph.graph.node]
     first = next((i for i, kind in enumerate(kinds) if kind in HEAVY), 0)
     return [node.name for node in graph.graph.node[:first]]
 
 
 def _make_signed(graph: Any) -> None:
-    """uint8 from zero on becomes int8 with a wider step."""
+    """Turn uint8 from zero on into int8 with a wider step."""
     from onnx import numpy_helper
 
     constants = {constant.name: constant for constant in graph.graph.initializer}
@@ -82,6 +85,6 @@ def _make_signed(graph: Any) -> None:
             zero.CopyFrom(numpy_helper.from_array(point.astype(np.int8), zero.name))
         if node.op_type == "QuantizeLinear":
             changed.add(node.output[0])
-    kept = [info for info in graph.graph.value_info if info.name not in changed]
+    unchanged = [info for info in graph.graph.value_info if info.name not in changed]
     del graph.graph.value_info[:]
-    graph.graph.value_info.extend(kept)
+    graph.graph.value_info.extend(unchanged)

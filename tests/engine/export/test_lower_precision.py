@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from affect.engine.export.export_run import export
-from affect.engine.export.judge import Judge
+from affect.engine.export.precision_cost import PrecisionCost
 from affect.engine.package.graphs import INT8
 from affect.engine.runtime.backends import tensorrt_engine as tensorrt
 from affect.engine.runtime.backends.auto import Candidates
@@ -69,18 +69,18 @@ def test_one_file_runs_in_every_library(lowered, monkeypatch):
 
 
 def test_too_dear_a_precision_is_left_out_and_said(run, capsys, monkeypatch):
-    facts = Judge.facts
+    measure = PrecisionCost.measure
 
     def dear(self, backend):
-        found = facts(self, backend)
-        return found | {"metric": found["metric"] | {"drop_points": 0.6}}
+        facts = measure(self, backend)
+        return facts | {"metric": facts["metric"] | {"drop_points": 0.6}}
 
-    monkeypatch.setattr(Judge, "facts", dear)
+    monkeypatch.setattr(PrecisionCost, "measure", dear)
     package = export(run, int8=importlib.util.find_spec("nncf") is not None)
     assert allowed(package) == ("float32",) and not package.model.with_name(INT8).exists()
     said = capsys.readouterr().err
     if importlib.util.find_spec("nncf"):
-        assert "a drop of 0.60 points, at most 0.5 allowed: not kept; --max-drop 0.60 would keep it" in said
+        assert "a drop of 0.60 points, at most 0.5 allowed: left out; --max-drop 0.60 would keep it" in said
 
 
 def test_without_nncf_the_remedy_is_said(run, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a lower precision costs: labels that agree with float32, and the selection metric, on the validation rows."""
+"""Measures what a lower precision costs: labels that agree with float32, and the selection metric, on the validation rows."""
 
 from __future__ import annotations
 
@@ -30,22 +30,20 @@ POINTS = 100.0
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Of a run. float32: what computes its graph in float32, which the others are held to."""
+class PrecisionCost:
+    """Measures backends of a run's graph. float32: the one in float32, which the others are compared with."""
 
     run: RunConfig
     layout: TargetLayout
     float32: Backend
 
-    def facts(self, backend: Backend) -> dict[str, Any]:
-        """`parity`, by output, and `metric`: its name, both values, and the drop in points.
+    def measure(self, backend: Backend) -> dict[str, Any]:
+        """Return `parity` by output, and `metric`: its name, both values, and the drop in points.
 
         A point is a hundredth of a figure of which higher is better, and a percent of an error.
         """
-        want, got = self._expected, self._said(backend)
-        parity = {
-            output.name: agreement(want[output.name], got[output.name], output.kind) for output in self.layout.outputs
-        }  # fmt: skip
+        want, got = self._expected, self._predict(backend)
+        parity = {output.name: agreement(want[output.name], got[output.name], output.kind) for output in self.layout.outputs}
         before, after = self._metric(want), self._metric(got)
         drop = POINTS * (merit(self.metric, before) - merit(self.metric, after))
         if merit(self.metric, 1.0) < 0:
@@ -54,7 +52,7 @@ class Judge:
         return {"parity": parity, "metric": metric}
 
     def samples(self) -> list[np.ndarray]:
-        """Training samples in the view of evaluation, (1, ...) uint8 each, evenly spread."""
+        """Return training samples in the view of evaluation, (1, ...) uint8 each, evenly spread."""
         rows = open_dataset(self.run.data.dataset).rows(train_selection(self.run.data))
         loader, found = self._loader(rows, CLIPS if self.run.data.clip else SAMPLES), list[np.ndarray]()
         batches, count = loader.from_step(0), len(loader.order.rows)
@@ -72,7 +70,7 @@ class Judge:
 
     @cached_property
     def _expected(self) -> dict[str, np.ndarray]:
-        return self._said(self.float32)
+        return self._predict(self.float32)
 
     def _loader(self, rows: np.ndarray, most: int | None) -> Loader:
         names = tuple(output.name for output in self.layout.outputs)
@@ -82,9 +80,9 @@ class Judge:
             kind=self.run.data.loader, workers=self.run.data.workers, side=self.run.data.side,
         )  # fmt: skip
 
-    def _said(self, backend: Backend) -> dict[str, np.ndarray]:
-        def predict(*given: torch.Tensor) -> dict[str, np.ndarray]:
-            values = backend.run(*(one.numpy() for one in given))
+    def _predict(self, backend: Backend) -> dict[str, np.ndarray]:
+        def predict(*inputs: torch.Tensor) -> dict[str, np.ndarray]:
+            values = backend.run(*(tensor.numpy() for tensor in inputs))
             return {output.name: values[raw_name(output)] for output in self.layout.outputs}
 
         return predict_all(predict, self._validation)
@@ -99,7 +97,7 @@ class Judge:
 
 
 def openvino_in_bf16(graph: Path) -> Backend | None:
-    """OpenVINO in bf16, where both are here."""
+    """Open a graph in OpenVINO in bf16; None where this machine has not both."""
     try:
         return OpenVino(graph, "bf16")
     except InputError:
