@@ -22,7 +22,7 @@ T = TypeVar("T", bound=TermConfig)
 
 
 def _validated_terms(value: dict[str, Any]) -> dict[str, Any]:
-    """Each term's settings by its own kind, in the order of `term_settings`; a term that is null is off."""
+    """Validate the settings of each term by its kind, in the order of `term_settings`; a term that is null is off."""
     kinds: dict[str, Any] = {name: (kind | None, None) for name, kind in term_settings(value).items()}
     terms = create_model("Terms", __base__=Section, **kinds).model_validate(value)
     return {name: settings for name in kinds if (settings := getattr(terms, name)) is not None}
@@ -134,7 +134,7 @@ class LossConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def terms_by_name(cls, value: Any) -> Any:
-        """Every key that is no other setting names a term."""
+        """Collect the keys that are no other setting under `terms`."""
         if not isinstance(value, dict):
             return value
         others = {key: part for key, part in value.items() if key in cls.entries(declared=False)}
@@ -143,7 +143,7 @@ class LossConfig(Section):
 
     @model_serializer(mode="wrap")
     def as_in_a_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Terms beside the other settings."""
+        """Write terms beside the other settings."""
         value = handler(self)
         terms = value.pop("terms")
         return value | dict.fromkeys(FIRST_TERMS) | terms
@@ -154,7 +154,7 @@ class LossConfig(Section):
         return others | term_settings() if declared else others
 
     def settings(self, name: str, kind: type[T]) -> T:
-        """Of a term that is on."""
+        """Return the settings of a term that is on."""
         settings = self.terms[name]
         assert isinstance(settings, kind)
         return settings

@@ -44,7 +44,7 @@ def declare_settings(name: str, kind: type[TermConfig]) -> None:
 
 
 def term_settings(names: Iterable[str] | None = None) -> dict[str, type[TermConfig]]:
-    """Name -> kind of settings, of every term that is declared; those of engine/losses are, where one of `names` is not yet.
+    """Return {name: kind of settings} of the declared terms, importing engine/losses first where one of `names` is not declared.
 
     names: None for all there are. Terms are in the order of FIRST_TERMS, then of their names.
     """
