@@ -11,6 +11,8 @@ from affect.bench import clips, record
 from affect.bench.loader import Timing
 from affect.shards.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):

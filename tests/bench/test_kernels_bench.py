@@ -148,6 +148,7 @@ def test_bytes_are_those_that_have_to_move(case, num_bytes):
     assert kernels.gb_per_s(2 * 10**9, [1000.0, 500.0, 250.0]) == 4.0
 
 
+@pytest.mark.slow
 def test_a_line_says_what_was_measured_on_what(uncompiled, tmp_path):
     chosen = [Case(op, sizes, torch.float32) for op, sizes in TINY.items()]
     report = bench_kernels(chosen, CPU, TIMING, no_advance, folder=tmp_path)
@@ -248,6 +249,7 @@ kernels.main(["--op", "arcface_ce", "--no-compile", "--seconds", "0.001", "--rou
 """
 
 
+@pytest.mark.slow
 def test_it_runs_where_only_torch_is_installed():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", BARE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

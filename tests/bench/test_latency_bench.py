@@ -16,6 +16,8 @@ from affect.engine.runtime.backends import auto as choose
 from affect.engine.runtime.clip_stream import Window
 from affect.shards.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SHORT = Timing(seconds=0.005, rounds=2)
 
 

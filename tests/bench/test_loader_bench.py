@@ -71,6 +71,7 @@ def test_both_sides_normalise_alike(work):
     assert np.mean([float((a - b).abs().mean()) for a, b in pairs]) < loader.MAX_DIFFERENCE / peers.STD.min()
 
 
+@pytest.mark.slow
 def test_a_line_says_what_was_measured_on_what(work, tmp_path):
     lines = loader.bench_loader("gray", work.dataset, BATCH, 1, Timing(seconds=0.1, rounds=2), lambda count: None)
     path = record.append(lines, tmp_path)

@@ -126,6 +126,7 @@ def test_more_in_a_batch_than_there_are_pictures_is_refused(dataset, folder):
         _ = work.steps
 
 
+@pytest.mark.slow
 def test_a_line_says_what_was_measured_on_what(work, bf16, in_process, tmp_path):
     built = ready(work, compile=False)
     taken = train.bench_steps(work, built, TIMING, no_advance)

@@ -28,6 +28,8 @@ from affect.shards.errors import InputError
 from affect.shards.pack import pack
 from affect.shards.sources.synthetic_faces import SyntheticSource
 
+pytestmark = pytest.mark.slow  # what is tested is trained and exported first
+
 
 @pytest.fixture(scope="module")
 def run(settings, tmp_path_factory):

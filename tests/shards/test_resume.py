@@ -88,6 +88,7 @@ def interrupted(source, out, after, **options):
         pack(source, out, advance=advance, max_rejects=0.2, **options)
 
 
+@pytest.mark.slow
 def test_killed_ten_times_and_continued_to_the_same_bytes(raw, tmp_path):
     subprocess.run([sys.executable, "-c", FORKED, str(raw), str(tmp_path)], check=True, timeout=60)
     whole = bytes_of(tmp_path / "whole")

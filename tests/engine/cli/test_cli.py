@@ -7,6 +7,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 def test_from_faces_to_answers(affect, settings, tmp_path, synthetic):
     data, run = tmp_path / "data", tmp_path / "run"
     assert affect("pack", "synthetic", "--out", data, "--num-images", 160, "--size", 48, "--subjects", 10)[0] == 0

@@ -25,6 +25,8 @@ from affect.shards.sources.frames import chosen
 from affect.shards.sources.pain import PainSource
 from affect.shards.synthetic.cattle import write_cattle
 
+pytestmark = pytest.mark.slow  # what is tested is trained and exported first
+
 FOLDS = (0, 1, 2)
 
 

@@ -42,6 +42,8 @@ from affect.shards.pack import pack
 from affect.shards.sample import Clip, Sample
 from affect.shards.schema import ClipFacts, Output, TargetLayout
 
+pytestmark = pytest.mark.slow  # what is tested is trained and exported first
+
 STRESS = Output("stress", "classes", ("none", "stress"))
 CPU = torch.device("cpu")
 TRAINED, ALL, FRAMES, RATE_HZ = 192, 256, 2, 10.0

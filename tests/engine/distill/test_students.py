@@ -41,6 +41,7 @@ def everything(knowledge, settings):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_all_terms_and_resumes_to_the_bit(everything, train, tmp_path, monkeypatch):
     from affect.engine.training import trainer as module
 

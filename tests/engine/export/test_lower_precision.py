@@ -19,6 +19,8 @@ from affect.engine.runtime.backends.open_backend import allowed
 from affect.engine.runtime.backends.openvino import OpenVino
 from affect.shards.errors import InputError
 
+pytestmark = pytest.mark.slow  # what is tested is trained and exported first
+
 ANY = 100.0  # points
 needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="nncf is not installed")
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")

@@ -208,6 +208,7 @@ def test_differences_are_of_neighbours_and_nothing_of_a_still_clip():
     assert torch.allclose(shuffled[:, :4], seen(frames)[0][:, :4], atol=1e-6) and not torch.allclose(shuffled[:, 4:], moved)
 
 
+@pytest.mark.slow
 def test_two_networks_in_onnx_say_the_same(tmp_path):
     """Pixels in; chunks and checkpointing are for training and leave no trace in the graph."""
     net = TwoNetworks(model("mean", "small_cnn", 4, True), model("attention_mil", "small_cnn", seed=1)).eval()

@@ -59,6 +59,7 @@ def test_predict_equals_the_trained_model(engine, trained, synthetic, picture):
     assert frames[-1].faces[0].box == (0, 0, 200, 33)
 
 
+@pytest.mark.slow
 def test_a_mirror_image_gets_the_same_answer_where_asked_for(trained, picture, tmp_path):
     run = tmp_path / "mirror"
     shutil.copytree(trained, run)
@@ -159,6 +160,7 @@ def test_parity_gate():
             parity(want, got, "here")
 
 
+@pytest.mark.slow
 def test_nothing_is_written_when_the_gate_closes(trained, tmp_path, monkeypatch):
     import affect.engine.export.parity as gate
 
@@ -178,6 +180,7 @@ def test_run_and_package_evaluate_alike(trained, package, synthetic, tmp_path):
     assert (tmp_path / package.name / "confmat.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_classes_are_matched_by_name(trained, synthetic, tmp_path):
     """A dataset that lists its classes in another order gives the same metrics."""
     from affect.shards.pack import pack

@@ -58,6 +58,7 @@ def test_the_card_is_of_these_files(card):
     assert "Apache" in (ZOO / "LICENSE-weights").read_text()
 
 
+@pytest.mark.slow
 def test_its_figures_can_be_had_again(card, real, tmp_path):
     from affect.engine.evaluation.unpacked import evaluate_npz
 
@@ -69,6 +70,7 @@ def test_its_figures_can_be_had_again(card, real, tmp_path):
         assert found["apart"]["ece"] == pytest.approx(want["apart"]["ece"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_he_begins_to_smile(engine, videos):
     """single_face.mp4: neutral at first, then a smile."""
     labels = [frame.faces[0].label for frame in engine.stream(videos / "single_face.mp4")]

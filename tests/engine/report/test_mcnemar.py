@@ -29,6 +29,7 @@ def test_a_pair_is_compared_where_the_rows_are_the_same(tmp_path):
     assert mcnemar_table([tmp_path / "x", tmp_path / "none"]) is None
 
 
+@pytest.mark.slow
 def test_the_gap_of_macro_f1_is_sklearns_and_its_interval_that_of_resampled_rows():
     random = np.random.default_rng(1)
     label, first, second = random.integers(0, 3, (3, 400))

@@ -152,6 +152,7 @@ def test_motion_is_of_frames_on_one_side_of_the_stimulus():
     assert frame_differences([np.full((1, 1), 250, np.uint8), np.full((1, 1), 5, np.uint8)]).tolist() == [245]
 
 
+@pytest.mark.slow
 def test_motion_ranks_the_shocks_of_real_mice(real):
     rows = list(csv.DictReader((real / "mouse" / "labels.csv").open()))
     found = []

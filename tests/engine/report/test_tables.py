@@ -184,6 +184,7 @@ def test_a_broken_file_is_one_message(run, value):
         read_runs([run("a", value)])
 
 
+@pytest.mark.slow
 def test_plots_are_written(tmp_path):
     random = np.random.default_rng(0)
     bins = reliability_bins(softmax(random.normal(size=(50, 8))), random.integers(0, 2, 50))

@@ -70,6 +70,7 @@ def run(faces, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_folder_says_what_both_heads_do(run):
     metrics = json.loads((run / "metrics.json").read_text())
     units = metrics["outputs"]["au"]
@@ -83,6 +84,7 @@ def test_the_folder_says_what_both_heads_do(run):
     assert loss_ratio(line) > 0 and {"au_macro_f1", "train_au_macro_f1", "gap", "min_f1"} <= set(line["val"])
 
 
+@pytest.mark.slow
 def test_engine_and_evaluation_give_both_heads(run, faces, tmp_path):
     engine, dataset = Engine.load(run), open_dataset(faces)
     row = int(dataset.rows("val")[0])
@@ -138,6 +140,7 @@ def test_rows_without_units_leave_the_unit_head_alone(faces, emotions):
     assert all((weight.grad == 0).all() for weight in of_units) and head.outputs["emotion"].weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_without_units_the_emotion_is_trained_alone_and_it_is_said(emotions, tmp_path, capsys):
     train(config(emotions, "optim.epochs=1", "optim.warmup_epochs=0"), tmp_path / "run")
     assert "au: " in (log := capsys.readouterr().err) and "has no such labels; training emotion alone" in log

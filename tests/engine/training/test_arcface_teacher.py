@@ -48,6 +48,7 @@ def test_the_margin_rises_and_the_best_is_of_the_cosine_head(teacher):
     assert bool(best["model"]["head.cosine"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 13])
 def test_resumed_with_ema_accumulation_and_mixup_equals_undisturbed(teacher, settings, train, tmp_path, monkeypatch, stop):
     """Stopped within the plain epoch and within the cosine head's first."""
@@ -128,6 +129,7 @@ def test_stale_epochs_of_those_that_count(values, min_delta, stale):
     assert stale_epochs(plain + [{"final_head": True, "val": {"f1": v}} for v in values], "f1", min_delta) == stale
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run_and_so_does_its_resume(settings, train, tmp_path, capsys):
     early = [*settings, "optim.epochs=6", "optim.lr=1e-9", "optim.early_stopping={patience: 1, min_delta: 0.5, min_epochs: 3}"]
     train(early, tmp_path / "run")

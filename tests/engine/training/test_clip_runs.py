@@ -28,6 +28,8 @@ from affect.shards.schema import ClipFacts, Output, TargetLayout
 
 from ..stubs import scalar_loss
 
+pytestmark = pytest.mark.slow  # what is tested is trained and exported first
+
 PAIN = Output("pain", "scalars", ("ears", "eyes", "total"))
 STATE = Output("state", "classes", ("no_pain", "acute"))
 RATE_HZ = 10.0

@@ -71,6 +71,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_killed_amid_an_epoch_and_resumed_equals_undisturbed(trained, settings, train, tmp_path):
     arguments = ["train", "smoke", "--out", str(tmp_path / "run")]
     for setting in [*settings, "train.checkpoint_every_s=1e-6"]:

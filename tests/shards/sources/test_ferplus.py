@@ -108,6 +108,7 @@ def test_bad_csv_rows_name_their_line(raw, header, row, message):
         list(FerPlusSource([str(raw / "fer2013new.csv"), str(raw / "images")]).samples())
 
 
+@pytest.mark.slow
 def test_the_real_counts(real):
     sources = [str(real / "ferplus" / f"ferplus_{part}.npz") for part in ("train", "valid")]
     for protocol, train, val in (("votes", 28_003, 3_509), ("majority-official", 24_720, 3_157)):

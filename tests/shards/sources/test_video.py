@@ -234,6 +234,7 @@ def test_what_is_no_folder_of_frames_is_rejected_with_its_reason(names, reason, 
         encode(FrameFolder(write_frames(tmp_path / "c", ["f1.png"]), chosen(rate_hz=2)))
 
 
+@pytest.mark.slow
 def test_real_videos(real):
     """Every frame once, in order, with times that rise; the frames are those that decoding from front to back gives."""
     for path in sorted((real / "videos").glob("*.m*")):

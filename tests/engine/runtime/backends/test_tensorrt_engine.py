@@ -60,6 +60,7 @@ def test_an_engine_is_built_of_a_model_of_frames(built):
     assert facts["library"].startswith("tensorrt_rtx ") and facts["profile"] == {"least": 1, "usual": 1, "most": 32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TEMPORALS, "differences"])
 def test_an_engine_is_built_of_every_temporal_head(name, tmp_path):
     module = DeployedTemporal(head(name, 12).eval(), LAYOUT, (1.0, 1.0))
@@ -67,6 +68,7 @@ def test_an_engine_is_built_of_every_temporal_head(name, tmp_path):
     assert engine_of(tmp_path / "temporal.onnx", ADA).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["model", "encoder"])
 def test_an_engine_is_built_of_a_model_of_clips(part, tmp_path):
     encoder = FrameEncoder(Normalise(), frame_backbone(ModelConfig(backbone="small_cnn")))

@@ -234,6 +234,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads Linux's /proc")
 def test_memory_is_flat_over_thousands_of_frames(bright, moving, tmp_path):
     images, boxes = moving(40)
