@@ -36,9 +36,9 @@ from affect.shards.errors import InputError
 from affect.shards.pack import pack
 from affect.shards.sample import Clip, Sample
 from affect.shards.sampler import Order
-from affect.shards.schema import ClipFacts, Output, TargetLayout
+from affect.shards.schema import ClipFacts, TargetLayout
+from affect.shards.sources.synthetic_faces import EMOTION
 from affect.shards.synthetic import faces
-from affect.shards.synthetic.expressions import EMOTIONS
 
 FRAMES, PIXELS = 32, 128
 BETWEEN = 3  # frames of a video between two that are packed: about 5 s of it
@@ -47,7 +47,6 @@ QUALITY = 95
 PREPROCESS = Preprocess(112, clahe=Clahe(tiles=4))
 COMPARED = 2  # batches
 VIDEO_DIFFERENCE = 12.0  # levels, on average: it was compressed otherwise, and CLAHE raises what differs
-EMOTION = Output("emotion", "classes", EMOTIONS)
 MP4 = "torch DataLoader + PyAV (mp4)"
 
 

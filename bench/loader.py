@@ -37,9 +37,9 @@ from affect.shards.errors import InputError
 from affect.shards.pack import pack
 from affect.shards.sample import Sample
 from affect.shards.sampler import Order
-from affect.shards.schema import Output, TargetLayout
+from affect.shards.schema import TargetLayout
+from affect.shards.sources.synthetic_faces import EMOTION
 from affect.shards.synthetic import faces
-from affect.shards.synthetic.expressions import EMOTIONS
 from affect.shards.tar_stream import StreamOrder, StreamReader
 
 SEED = 1337
@@ -48,7 +48,6 @@ BUFFERED = 10  # batches: more than any provider holds ready; they are taken bef
 COMPARED = 128  # pictures at most; never more than an epoch, whose numbers are those of the table
 MAX_DIFFERENCE = 1.0  # levels, on average
 SHARDS = 8
-EMOTION = Output("emotion", "classes", EMOTIONS)
 
 
 @dataclass(frozen=True)

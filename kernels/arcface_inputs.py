@@ -73,9 +73,17 @@ class ArcFaceInputs(NamedTuple):
             check_target_values(op, target, classes, ignore, None if sample_weight is None else sample_weight != 0)
         tensor, number = (margin, 0.0) if isinstance(margin, Tensor) else (None, float(margin))
         return cls(
-            target, tensor, class_weight, sample_weight, count, number, float(scale), float(label_smoothing), ignore,
+            target,
+            tensor,
+            class_weight,
+            sample_weight,
+            count,
+            number,
+            float(scale),
+            float(label_smoothing),
+            ignore,
             reduction == "mean",
-        )  # fmt: skip
+        )
 
     @property
     def hard(self) -> bool:
@@ -89,9 +97,13 @@ class ArcFaceInputs(NamedTuple):
         """The kernels' arguments from target_ptr to smoothing."""
         return (
             *of_target(self.target),
-            *optional(self.class_weight, stand_in), *optional(self.sample_weight, stand_in),
-            stand_in if self.margin is None else self.margin, self.margin_rad, self.scale, self.label_smoothing,
-        )  # fmt: skip
+            *optional(self.class_weight, stand_in),
+            *optional(self.sample_weight, stand_in),
+            stand_in if self.margin is None else self.margin,
+            self.margin_rad,
+            self.scale,
+            self.label_smoothing,
+        )
 
     def constants(self) -> dict[str, Any]:
         """The kernels' arguments from HARD to IGNORE."""

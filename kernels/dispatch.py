@@ -75,10 +75,12 @@ def _provider(op: str, device: str, double: bool, wide: int, asked: str, interpr
             raise wrong("environment", "KERNELS=triton", "triton installed", "none; pip install triton, or KERNELS=reference")
         if device == "cpu" and not interpreted:
             raise wrong(
-                "environment", "KERNELS=triton", "a CUDA tensor",
+                "environment",
+                "KERNELS=triton",
+                "a CUDA tensor",
                 "a cpu tensor; set TRITON_INTERPRET=1 before Python starts to run the kernels in Triton's interpreter (slow),"
                 " or KERNELS=reference",
-            )  # fmt: skip
+            )
         return "triton", "KERNELS=triton" + (", interpreted" if interpreted else "")
     if device != "cuda":
         return "reference", f"{device} tensor"

@@ -138,9 +138,9 @@ class Merged(Dataset):
         if self.is_text(name):
             codes, names = self.coded(name)
             return np.array([*names, None], object)[codes]
-        return np.concatenate([
-            part.column(name) if part.has(name) else np.full(part.info.num_samples, np.nan, np.float32) for part in self.parts
-        ])  # fmt: skip
+        return np.concatenate(
+            [part.column(name) if part.has(name) else np.full(part.info.num_samples, np.nan, np.float32) for part in self.parts]
+        )
 
     def coded(self, name: str) -> tuple[np.ndarray, list[str]]:
         self._check_columns([name])

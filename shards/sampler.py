@@ -19,9 +19,16 @@ class Order:
     """
 
     def __init__(
-        self, rows: np.ndarray, *, seed: int, batch: int, rank: int = 0, world: int = 1, shuffle: bool = True,
+        self,
+        rows: np.ndarray,
+        *,
+        seed: int,
+        batch: int,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
         weights: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """rows: (N,) sample numbers. weights: (N,), not negative, their sum above 0."""
         if len(rows) == 0:
             raise InputError("the order has no rows")

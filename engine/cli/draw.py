@@ -40,9 +40,16 @@ def rafce(
 
     with Progress("draw", num_images, "images") as progress:
         write_rafce(
-            folder, num_images, seed=seed, size=size, rarest=rarest, null=null, strays=strays, label_noise=label_noise,
+            folder,
+            num_images,
+            seed=seed,
+            size=size,
+            rarest=rarest,
+            null=null,
+            strays=strays,
+            label_noise=label_noise,
             advance=progress.advance,
-        )  # fmt: skip
+        )
     files = " ".join(f"--{option} {folder}/RAFCE_{name}.txt" for option, name in FILES.items())
     print(f"{folder}: {num_images:,} faces. Next: affect pack rafce {folder}/aligned {files} --out DATASET")
 
@@ -96,9 +103,17 @@ def mouse(
     cue: Literal["order", "shortcut", "levels"] = "order" if order else "shortcut" if shortcut else "levels"
     with Progress("draw", clips * (1 + shortcut), "clips") as progress:
         done = write_mice(
-            folder, clips, animals, cue=cue, flip_labels=flip_labels, size=size, frames=frames, form=form, seed=seed,
+            folder,
+            clips,
+            animals,
+            cue=cue,
+            flip_labels=flip_labels,
+            size=size,
+            frames=frames,
+            form=form,
+            seed=seed,
             advance=progress.advance,
-        )  # fmt: skip
+        )
     box = ",".join(map(str, head_box(size)))
     print(
         f"{done}: {clips * (1 + shortcut):,} clips. Next: affect pack mouse {folder} --out DATASET\n"

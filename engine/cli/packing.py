@@ -17,22 +17,27 @@ from affect.engine.cli import clip_parts
 
 if TYPE_CHECKING:
     from affect.shards.sample import Source
+    from affect.shards.schema import DatasetInfo
     from affect.shards.sources.pack_command import PackCommand
 
 WORKERS = min(8, os.cpu_count() or 1)
 OPTIONS: dict[str, tuple[Any, Any, Any]] = {  # parameter -> type, option, default
     "on_leak": (
-        Literal["error", "drop-train", "keep"], typer.Option(help="the same pixels or one group in two splits"), "error",
+        Literal["error", "drop-train", "keep"],
+        typer.Option(help="the same pixels or one group in two splits"),
+        "error",
     ),
     "max_rejects": (float, typer.Option(min=0, max=1, help="share of unreadable pictures that is accepted"), 0.001),
     "calib": (float, typer.Option(min=0, max=1, help="share of val that becomes calib, by group or else by picture"), 0),
     "max_side": (int, typer.Option(min=0, help="reduce longer pictures to this many pixels; 0: keep them"), 0),
     "quality": (
-        int, typer.Option(min=0, max=100, help="JPEG for what cannot keep its bytes, 1 to 100; 0: PNG, no loss"), 0,
+        int,
+        typer.Option(min=0, max=100, help="JPEG for what cannot keep its bytes, 1 to 100; 0: PNG, no loss"),
+        0,
     ),
     "workers": (int, typer.Option(min=1, help="threads"), WORKERS),
     "as_json": (bool, typer.Option("--json", help="one machine-readable line at the end"), False),
-}  # fmt: skip
+}
 OUT = typer.Option("--out", help="the folder of the packed dataset; must not be there yet")
 
 
@@ -165,6 +170,12 @@ def pack_source(
             advance=progress.advance,
             say=say,
         )
+    _print_packed(source, out, info)
+    if as_json:
+        print(json.dumps({"dataset": str(out), "counts": info.counts, "dropped": info.dropped}))
+
+
+def _print_packed(source: Source, out: Path, info: DatasetInfo) -> None:
     print(
         f"{out}: " + ", ".join(f"{count:,} {split}" for split, count in info.counts.items()) + f"; labels: {info.label_protocol}"
     )
@@ -180,5 +191,3 @@ def pack_source(
     )
     for output in info.layout.outputs:
         print(f"{output.name} ({output.kind}): {', '.join(output.names)}")
-    if as_json:
-        print(json.dumps({"dataset": str(out), "counts": info.counts, "dropped": info.dropped}))

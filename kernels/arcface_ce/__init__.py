@@ -44,7 +44,17 @@ def arcface_ce(
     check_rows(OP, "cos", cos)
     check_classes(OP, "cos", cos, 1)
     inputs = ArcFaceInputs.checked(
-        OP, cos, cos.shape[1], target, scale=scale, margin=margin, class_weight=class_weight, sample_weight=sample_weight,
-        label_smoothing=label_smoothing, ignore=ignore, reduction=reduction, count=count,
-    )  # fmt: skip
+        OP,
+        cos,
+        cos.shape[1],
+        target,
+        scale=scale,
+        margin=margin,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        label_smoothing=label_smoothing,
+        ignore=ignore,
+        reduction=reduction,
+        count=count,
+    )
     return choose(OP, cos).fn(cos, inputs)

@@ -43,7 +43,17 @@ def arcface_head(
         raise wrong(OP, "weight", f"(C, {x.shape[1]}), as x is {tuple(x.shape)}", tuple(weight.shape))
     check_beside(OP, "weight", weight, x)
     inputs = ArcFaceInputs.checked(
-        OP, x, len(weight), target, scale=scale, margin=margin, class_weight=class_weight, sample_weight=sample_weight,
-        label_smoothing=label_smoothing, ignore=ignore, reduction=reduction, count=count,
-    )  # fmt: skip
+        OP,
+        x,
+        len(weight),
+        target,
+        scale=scale,
+        margin=margin,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        label_smoothing=label_smoothing,
+        ignore=ignore,
+        reduction=reduction,
+        count=count,
+    )
     return choose(OP, x, len(weight), WIDEST).fn(x, weight, inputs)

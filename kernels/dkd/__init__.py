@@ -55,7 +55,19 @@ def dkd(
     check_rows(OP, "student", student)
     check_classes(OP, "student", student, 1)
     inputs = DKDInputs.checked(
-        OP, student, teacher, target, temperature=temperature, alpha=alpha, beta=beta, ce=ce, weight=weight, rows=rows,
-        sample_weight=sample_weight, ignore=ignore, reduction=reduction, count=count,
-    )  # fmt: skip
+        OP,
+        student,
+        teacher,
+        target,
+        temperature=temperature,
+        alpha=alpha,
+        beta=beta,
+        ce=ce,
+        weight=weight,
+        rows=rows,
+        sample_weight=sample_weight,
+        ignore=ignore,
+        reduction=reduction,
+        count=count,
+    )
     return choose(OP, student).fn(student, inputs)

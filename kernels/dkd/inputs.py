@@ -84,9 +84,20 @@ class DKDInputs(NamedTuple):
         check_reduction(op, reduction, count, student)
         tensor, value = (weight, 0.0) if isinstance(weight, Tensor) else (None, float(weight))
         inputs = cls(
-            teacher, target, rows, tensor, sample_weight, count, value, float(temperature), float(alpha),
-            None if beta is None else float(beta), float(ce), ignore, reduction == "mean",
-        )  # fmt: skip
+            teacher,
+            target,
+            rows,
+            tensor,
+            sample_weight,
+            count,
+            value,
+            float(temperature),
+            float(alpha),
+            None if beta is None else float(beta),
+            float(ce),
+            ignore,
+            reduction == "mean",
+        )
         if values_are_checked():
             inputs.check_values(op, student)
         return inputs
@@ -111,11 +122,20 @@ class DKDInputs(NamedTuple):
     def pointers(self, stand_in: Tensor) -> tuple[Any, ...]:
         """The kernel's arguments from teacher_ptr to ce."""
         return (
-            self.teacher, self.teacher.stride(0), self.teacher.stride(1), *optional(self.rows, stand_in), len(self.teacher),
+            self.teacher,
+            self.teacher.stride(0),
+            self.teacher.stride(1),
+            *optional(self.rows, stand_in),
+            len(self.teacher),
             *of_target(self.target),
-            *optional(self.sample_weight, stand_in), stand_in if self.weight is None else self.weight, self.weight_number,
-            self.temperature, self.alpha, 0.0 if self.beta is None else self.beta, self.ce,
-        )  # fmt: skip
+            *optional(self.sample_weight, stand_in),
+            stand_in if self.weight is None else self.weight,
+            self.weight_number,
+            self.temperature,
+            self.alpha,
+            0.0 if self.beta is None else self.beta,
+            self.ce,
+        )
 
     def constants(self) -> dict[str, Any]:
         """The kernel's arguments from HARD to IGNORE."""

@@ -90,9 +90,16 @@ class MouseSource:
     label_protocol = "hard"
 
     def __init__(
-        self, root: Path, clip: ClipFacts, *, images: Path | None = None, external: Mapping[str, Path] | None = None,
-        test_cohorts: Sequence[str] = (), classes: Sequence[str] = CLASSES, fps: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        root: Path,
+        clip: ClipFacts,
+        *,
+        images: Path | None = None,
+        external: Mapping[str, Path] | None = None,
+        test_cohorts: Sequence[str] = (),
+        classes: Sequence[str] = CLASSES,
+        fps: float | None = None,
+    ) -> None:
         self.root, self.clip, self.fps, self.filtered, self.notes = root, clip, fps, Counter[str](), list[str]()
         self.stress = Output("stress", "classes", tuple(classes))
         self.layout = TargetLayout((self.stress,))
@@ -121,10 +128,15 @@ class MouseSource:
             if video.name in self.fold_of and video.cohort not in self.test:
                 meta["fold"] = float(self.fold_of[video.name])
             yield Sample(
-                ListedFrames(tuple(map(self._path, video.rows)), tuple(video.numbers), self.clip, self.fps), video.path,
-                "test" if video.cohort in self.test else "train", self._target(video.rows[0]), video.cohort, video.cell("mouse"),
-                meta=meta, box=video.box,
-            )  # fmt: skip
+                ListedFrames(tuple(map(self._path, video.rows)), tuple(video.numbers), self.clip, self.fps),
+                video.path,
+                "test" if video.cohort in self.test else "train",
+                self._target(video.rows[0]),
+                video.cohort,
+                video.cell("mouse"),
+                meta=meta,
+                box=video.box,
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """A digest of the tables; the frames' pixels are in the index."""

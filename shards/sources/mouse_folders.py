@@ -25,9 +25,14 @@ class MouseFolders:
     label_protocol = "hard"
 
     def __init__(
-        self, root: Path, clip: ClipFacts, *, external: Mapping[str, Path] | None = None, classes: Sequence[str] = CLASSES,
+        self,
+        root: Path,
+        clip: ClipFacts,
+        *,
+        external: Mapping[str, Path] | None = None,
+        classes: Sequence[str] = CLASSES,
         fps: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.root, self.clip, self.fps, self.filtered = root, clip, fps, Counter[str]()
         self.stress = Output("stress", "classes", tuple(classes))
         self.layout = TargetLayout((self.stress,))

@@ -29,9 +29,14 @@ from affect.shards.sources.missing_files import PROBED, none_is_there
 from affect.shards.sources.pack_command import Argument, Option, pack_command
 
 FEATURES = (
-    "Orbital_tightening", "Tension_above_eyes", "Cheek_tightening", "Ears_frontal", "Ears_lateral", "Lip_jaw_profile",
+    "Orbital_tightening",
+    "Tension_above_eyes",
+    "Cheek_tightening",
+    "Ears_frontal",
+    "Ears_lateral",
+    "Lip_jaw_profile",
     "Nostril_muzzle",
-)  # fmt: skip
+)
 MOST = 2.0  # of a feature
 TOTAL, NRS, VAS = "Total.Facial.scale", "NRS (1-10)", "VAS (0-100)"
 STATES = {"M0": "no_pain", "M1": "no_pain", "M2": "acute", "M3": "residual", "M4": "residual"}  # by moment
@@ -82,9 +87,14 @@ class PainSource:
             fold = self.folds.fold_of.get(sequence.animal)
             meta = sequence.meta | ({} if fold is None else {"fold": float(fold)})
             yield Sample(
-                recording(path, self.clip, self.fps), sequence.path, "test" if sequence.animal in self.folds.test else "train",
-                scores | STATE.one_hot(STATES[sequence.moment]), self.root.resolve().name, sequence.animal, meta=meta,
-            )  # fmt: skip
+                recording(path, self.clip, self.fps),
+                sequence.path,
+                "test" if sequence.animal in self.folds.test else "train",
+                scores | STATE.one_hot(STATES[sequence.moment]),
+                self.root.resolve().name,
+                sequence.animal,
+                meta=meta,
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """Digests of the JSONs, and of the clips' sizes: the pixels are in the index."""

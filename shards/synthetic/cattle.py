@@ -79,9 +79,16 @@ def write_cattle(
         latent = latents[clip] = _latent(rng, moment, herd[number])
         identity = f"{names[number]}_{moment}_{clip:04d}"
         path = f"{names[number]}/{moment}/{identity}" + (".mp4" if form == "mp4" else "")
-        sequences.append(_rated(rng, latent) | {
-            "sequence_path": path, "animal": names[number], "moment": moment, "sequence_id": identity, "num_frames": frames,
-        })  # fmt: skip
+        sequences.append(
+            _rated(rng, latent)
+            | {
+                "sequence_path": path,
+                "animal": names[number],
+                "moment": moment,
+                "sequence_id": identity,
+                "num_frames": frames,
+            }
+        )
         write(folder / path, [_drawn(herd[number], features, size) for features in _motion(rng, latent, frames)], rng)
         advance(1)
     return _written(folder, names, sequences, latents)
@@ -131,8 +138,10 @@ def _rated(rng: np.random.Generator, latent: np.ndarray) -> dict[str, object]:
     pain = latent.sum() / (MOST * len(latent))
     nrs, vas = 1 + 9 * pain + rng.normal(0, 0.7), 100 * pain + rng.normal(0, 6)
     return dict(zip(FEATURES, scores, strict=True)) | {
-        TOTAL: sum(scores), NRS: round(min(max(nrs, 1), 10)), VAS: round(min(max(vas, 0), 100)),
-    }  # fmt: skip
+        TOTAL: sum(scores),
+        NRS: round(min(max(nrs, 1), 10)),
+        VAS: round(min(max(vas, 0), 100)),
+    }
 
 
 def _expected(latents: np.ndarray) -> np.ndarray:

@@ -56,9 +56,18 @@ class Mouse:
 
 
 def write_mice(
-    folder: Path, clips: int = 400, animals: int = 8, *, cue: Cue = "levels", flip_labels: float = 0.0, size: int = 64,
-    frames: int = 16, form: Literal["jpg", "mp4"] = "jpg", seed: int = 1337, advance: Callable[[int], None] = lambda count: None,
-) -> Path:  # fmt: skip
+    folder: Path,
+    clips: int = 400,
+    animals: int = 8,
+    *,
+    cue: Cue = "levels",
+    flip_labels: float = 0.0,
+    size: int = 64,
+    frames: int = 16,
+    form: Literal["jpg", "mp4"] = "jpg",
+    seed: int = 1337,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Path:
     """Write `clips` clips in a random order of levels, and last the CSV, whose path is returned; a quarter of the animals is val.
 
     With a shortcut there are as many animals and clips again in the cohort `external`, split test.
@@ -68,8 +77,11 @@ def write_mice(
     if animals < 2 or clips < 2 * animals or frames < 2:
         raise InputError(f"{animals} animals, {clips} clips of {frames} frames: expected at least 2 of each, 2 clips an animal")
     write = write_jpegs if form == "jpg" else write_mp4
-    trials = [trial for cohort in ((HOME, EXTERNAL) if cue == "shortcut" else (HOME,))
-              for trial in _trials(cohort, clips, animals, cue, flip_labels, frames, form, seed)]  # fmt: skip
+    trials = [
+        trial
+        for cohort in ((HOME, EXTERNAL) if cue == "shortcut" else (HOME,))
+        for trial in _trials(cohort, clips, animals, cue, flip_labels, frames, form, seed)
+    ]
     for number, trial in enumerate(trials):
         rng = np.random.default_rng((seed, 2, number))
         mouse = _mouse(seed, trial.subject)
@@ -92,7 +104,7 @@ def head_box(size: int) -> tuple[int, int, int, int]:
 
 def _trials(
     cohort: str, clips: int, animals: int, cue: Cue, flip_labels: float, frames: int, form: str, seed: int
-) -> list[Trial]:  # fmt: skip
+) -> list[Trial]:
     """Every animal has equally many trials of each level, in a random order."""
     levels = tuple(range(len(SHOCKS_UA))) if cue == "levels" else (0, len(SHOCKS_UA) - 1)
     held_out, trials = max(1, animals // 4), list[Trial]()

@@ -115,7 +115,7 @@ def test_a_missing_or_unreadable_clip_is_rejected_with_its_reason(raw, tmp_path)
         (["path,y", "d0,1", "d1,1"], {"y": "y"}, "none of the first 2 clips is there"),
         (["path,y,box_x", "c0,1,4"], {"y": "y"}, "no column 'box_y'; a box has all of"),
         (["path,y,box_x,box_y,box_w,box_h", "c0,1,4,4,0,3"], {"y": "y"}, "box_w and box_h above 0"),
-        (["path,y,gaps", "c0,1,4"], {"y": "y"}, "the column 'gaps' has the name"),
+        (["path,y,gaps", "c0,1,4"], {"y": "y"}, "the column 'gaps' has a name that is reserved"),
         (["path,y,z", "c0,1,4"], {"y": "a.b", "z": "a.b"}, r"two columns for a\.b"),
         (["path,y,label", "c0,1,p", "c1,1,q"], {"y": "state"}, "is the output of the label column"),
         (["path,label", "c0,1", "c1,2"], {}, "found the id 1, expected a name"),
