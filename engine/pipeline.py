@@ -44,15 +44,15 @@ from affect.shards.schema import Output, TargetLayout
 def train(
     run: RunConfig, out: Path, *, resume: bool = False, init_from: Path | None = None, continue_from: Path | None = None
 ) -> None:
-    """Train, calibrate, evaluate, export: everything a run's folder keeps. init_from, continue_from: see `fit`."""
+    """Train, then `complete` the run's folder. init_from, continue_from: see `fit`."""
     dataset = open_dataset(run.data.dataset)
     task = task_of(run, dataset)
     run = with_batch_size(run, task, dataset.info.layout, out if resume else None)
     hints = Hints(run)
-    with tracker([*run.train.track], out, out.name, run.model_dump(mode="json")) as tracked:
+    with tracker([*run.train.track], out, out.name, run.model_dump(mode="json")) as track:
 
         def log(line: dict[str, Any]) -> None:
-            tracked.log(line)
+            track.log(line)
             hints.log(line)
 
         teacher = open_teacher(run, dataset, task.outputs[0])
@@ -106,10 +106,10 @@ class TrainedRun:
         optim = self.run.optim
         return best_epoch(self.history, optim.select_by or TASKS[self.run.task].select_by, optim.keep)
 
-    def check_coverage(self, asked: CalibrationConfig | None) -> None:
-        """Raises InputError where conformal sets are asked for and cannot be fitted."""
+    def check_coverage(self, config: CalibrationConfig | None) -> None:
+        """Raises InputError where conformal sets are wanted and cannot be fitted."""
         reason = why_no_sets(self.run, self.dataset, self.first)
-        if asked and asked.coverage and reason:
+        if config and config.coverage and reason:
             raise InputError(f"{self.folder}: no conformal sets: {reason}")
 
 

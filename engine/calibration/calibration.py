@@ -24,8 +24,8 @@ class Calibration:
     """temperature: one, or one for each of `names`. fitted_on: {"split", "rows"}, None where nothing was fitted.
 
     at_bound: the NLL has no minimum within 1e-2 <= T < infinity. note: what to know before trusting T.
-    thresholds: action unit -> the probability from which it is said to hold. conformal: sets of labels, where a coverage was
-    asked for; fitted on the probabilities under this temperature.
+    thresholds: action unit -> the probability from which it is predicted. conformal: sets of labels, where a coverage was
+    wanted; fitted on the probabilities under this temperature.
     """
 
     mode: Mode
@@ -71,7 +71,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str = CALIBRATION) -> Calibration:
-        """Of our file, or of one with the seeds' four keys only."""
+        """Of our file, or of one with the four keys of the reference recipe only."""
         try:
             mode, vector = value["mode"], value.get("temperature_vector")
             temperature = tuple(float(t) for t in vector or [value["global_temperature"]])

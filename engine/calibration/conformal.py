@@ -3,8 +3,8 @@
 RAPS (Angelopoulos et al., Uncertainty Sets for Image Classifiers using Conformal Prediction, ICLR 2021), split conformal. A
 label's score is the probability of all labels ranked above it, and `penalty` for each rank beyond `k_reg`; the set holds the
 labels whose score is at most the threshold. This is the paper's score with its random number fixed at u = 1: the same picture
-has the same set each time, the first label is always in it, and coverage is kept all the same, for any fixed score keeps it.
-The price is coverage above the one asked for where the first label alone is right more often than that.
+has the same set each time, the first label is always in it, and the coverage holds all the same, as it does for any fixed score.
+The price is coverage above the wanted one where the first label alone is right more often than that.
 
 Needs neither torch nor scikit-learn: the runtime reads sets. Axes: N rows, C classes.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from affect.shards.errors import InputError
 
-# With 7 to 14 classes a set of more than three labels says little. Fitted on halves of FER+'s calib rows the choice matters
+# With 7 to 14 classes a set of more than three labels is of little use. Fitted on halves of FER+'s calib rows the choice matters
 # little: at .9 sets have 1.63 to 1.66 labels for penalties from 0 to .5; at .95 2.2 up to .1, and 2.6 at .5.
 PENALTY, K_REG = 0.05, 3
 FEW_ROWS = 100
@@ -81,19 +81,19 @@ def scores(probs: np.ndarray, penalty: float = PENALTY, k_reg: int = K_REG) -> n
     ranked = np.take_along_axis(probs, order, 1).astype(np.float64)
     above = np.cumsum(ranked, 1) - ranked
     above[:, 0] = 0.0
-    found = np.empty_like(above)
-    np.put_along_axis(found, order, above + penalty * np.maximum(np.arange(1, probs.shape[1] + 1) - k_reg, 0), 1)
-    return found
+    scored = np.empty_like(above)
+    np.put_along_axis(scored, order, above + penalty * np.maximum(np.arange(1, probs.shape[1] + 1) - k_reg, 0), 1)
+    return scored
 
 
 def fit_conformal(
     probs: np.ndarray, label: np.ndarray, coverage: float, output: str, *, split: str | None = None
 ) -> tuple[Conformal, str]:
-    """The threshold at which the sets of exchangeable rows hold their label in at least `coverage` of them; and what to warn of.
+    """The threshold at which the sets of exchangeable rows hold their label in at least `coverage` of them; and a warning, if any.
 
     probs: (N, C), N >= 1. label: (N,) int. The threshold is the ceil((N + 1) coverage)-th smallest score of the labels; where
     there are too few rows for that, every set holds all labels. Probabilities calibrated by one temperature on these rows count
-    as given beforehand: one number more or less fitted moves the coverage far less than the choice of rows does.
+    as fixed beforehand: one number more or less fitted moves the coverage far less than the choice of rows does.
     """
     checked_coverage(coverage)
     if not len(probs):
@@ -101,18 +101,18 @@ def fit_conformal(
     rows, classes = probs.shape
     place = math.ceil((rows + 1) * coverage - 1e-9)
     all_labels = 1.0 + PENALTY * max(classes - K_REG, 0)
-    own = np.sort(scores(probs)[np.arange(rows), label])
-    threshold = all_labels if place > rows else float(own[place - 1])
-    remark = ""
+    of_labels = np.sort(scores(probs)[np.arange(rows), label])
+    threshold = all_labels if place > rows else float(of_labels[place - 1])
+    warning = ""
     if place > rows:
         enough = math.ceil(coverage / (1 - coverage) - 1e-9)
-        remark = f"{rows} rows are too few for coverage {coverage:g}: every set holds all labels; {enough} rows are the least"
+        warning = f"{rows} rows are too few for coverage {coverage:g}: every set holds all labels; {enough} rows are the least"
     elif rows < FEW_ROWS:
-        remark = (
+        warning = (
             f"conformal set fitted on {rows} rows, fewer than {FEW_ROWS}: the coverage of new faces may be off by "
             f"{2 * math.sqrt(coverage * (1 - coverage) / (rows + 2)):.2f}"
         )
-    return Conformal(output, coverage, threshold, rows, split), remark
+    return Conformal(output, coverage, threshold, rows, split), warning
 
 
 def coverage_figures(conformal: Conformal, probs: np.ndarray, label: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -128,10 +128,10 @@ def coverage_figures(conformal: Conformal, probs: np.ndarray, label: np.ndarray,
         share = {"coverage": float(holds[keep].mean()), "mean_size": float(size[keep].mean())} if rows else {}
         return {"coverage": None, "mean_size": None, **share, "rows": rows}
 
-    asked = conformal.coverage
+    wanted = conformal.coverage
     return {
-        "asked": asked, **of(np.ones(len(label), bool)), "one_label": float((size == 1).mean()),
-        "chance": 2 * math.sqrt(asked * (1 - asked) * (1 / (conformal.rows + 2) + 1 / len(label))),
+        "asked": wanted, **of(np.ones(len(label), bool)), "one_label": float((size == 1).mean()),
+        "chance": 2 * math.sqrt(wanted * (1 - wanted) * (1 / (conformal.rows + 2) + 1 / len(label))),
         "fitted_rows": conformal.rows,
         "per_class": {name: of(label == i) for i, name in enumerate(names)},
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Temperature scaling: the T, one or one a class, with which softmax(logits / T) says how sure the model may be.
+"""Temperature scaling: the T, one or one a class, for which softmax(logits / T) is as sure as it is right.
 
 Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017. T is at least 1e-2 and has no ceiling.
 """
@@ -28,13 +28,13 @@ def fit_temperature(
     """The T that minimises the NLL of softmax(logits / T) against the target distributions.
 
     logits, target: (N, C), every row labelled. mode: "vector" has a T for each class. split: where the rows are from.
-    What there is to warn of is said, and kept in `note`. Raises: InputError where a logit is not finite.
+    Warnings are logged, and stand in `note`. Raises: InputError where a logit is not finite.
     """
     if not len(logits):
-        return _say(Calibration.none("no labelled rows to fit on: T = 1"))
+        return _logged(Calibration.none("no labelled rows to fit on: T = 1"))
     _check_finite(logits, target)
     if not np.ptp(logits, axis=1).any():
-        return _say(Calibration.none("the logits of each row are equal, no T changes them: T = 1"))
+        return _logged(Calibration.none("the logits of each row are equal, no T changes them: T = 1"))
     z, t = (torch.from_numpy(np.asarray(values, np.float64)) for values in (logits, target))
     remarks: list[str] = []
     temperature = _fit_global(z, t)
@@ -46,24 +46,24 @@ def fit_temperature(
     bounds = _bounds(z, temperature, names)
     if len(logits) < FEW_ROWS:
         remarks = [f"fitted on {len(logits)} rows, fewer than {FEW_ROWS}: T may be far off", *remarks]
-    return _say(replace(fitted, at_bound=bool(bounds), note="; ".join([*remarks, *bounds])))
+    return _logged(replace(fitted, at_bound=bool(bounds), note="; ".join([*remarks, *bounds])))
 
 
 def _fit_global(z: Tensor, target: Tensor) -> Tensor:
     """(1,) T. The NLL has one minimum along T, so that a T below the floor means the floor."""
     one = torch.ones(1, dtype=z.dtype)
-    found = _minimise(z, target, one, torch.tensor([True])).clamp_min(FLOOR)
-    return min((FLOOR * one, found), key=lambda t: _nll(z, target, t).item())
+    best = _minimise(z, target, one, torch.tensor([True])).clamp_min(FLOOR)
+    return min((FLOOR * one, best), key=lambda t: _nll(z, target, t).item())
 
 
 def _fit_vector(z: Tensor, target: Tensor, start: Tensor, names: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """(C,) T from the global one on, and what to say of it; a class without rows keeps the global T."""
+    """(C,) T from the global one on, and remarks; a class without rows has the global T."""
     seen = target.sum(0) > 0
     start = start.repeat(len(names))
-    found = _minimise(z, target, start, seen).clamp_min(FLOOR)
-    best = min((start, found), key=lambda t: _nll(z, target, t).item())  # the floor may have cost what was gained
+    fitted = _minimise(z, target, start, seen).clamp_min(FLOOR)
+    best = min((start, fitted), key=lambda t: _nll(z, target, t).item())  # the floor may have cost what was gained
     absent = [name for name, has_rows in zip(names, seen.tolist(), strict=True) if not has_rows]
-    return best, [f"no rows of {', '.join(absent)}: the T of all classes, {start[0]:.4g}, is kept there"] if absent else []
+    return best, [f"no rows of {', '.join(absent)}: the T of all classes, {start[0]:.4g}, stands there"] if absent else []
 
 
 def _minimise(z: Tensor, target: Tensor, start: Tensor, free: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ def _minimise(z: Tensor, target: Tensor, start: Tensor, free: Tensor) -> Tensor:
         return loss
 
     solver.step(closure)
-    found = temperature().detach()
-    return torch.where(found.isfinite(), found, start)  # where the NLL is flat, the search can divide by zero
+    least = temperature().detach()
+    return torch.where(least.isfinite(), least, start)  # where the NLL is flat, the search can divide by zero
 
 
 def _nll(z: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
@@ -90,19 +90,19 @@ def _nll(z: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
 
 
 def _bounds(z: Tensor, temperature: Tensor, names: Sequence[str]) -> list[str]:
-    """What ended at 1e-2, or on its way to infinity."""
+    """Remarks on each T that ended at 1e-2, or on its way to infinity."""
     one = len(temperature) == 1
     size = (z - z.mean(1, keepdim=True)).square().mean().sqrt() if one else z.square().mean(0).sqrt()
     low = temperature <= FLOOR * (1 + 1e-9)
     flat = ~low & (size / temperature < FLAT)
     say_low = f"ended at its bound, {FLOOR:g}: too few of these rows are wrong to fit it; fit it on others"
-    say_flat = "has no finite best value: these logits say nothing of the labels; check the model"
-    found = []
+    say_flat = "has no finite best value: these logits do not depend on the labels; check the model"
+    remarks = []
     for where, text in ((low, say_low), (flat, say_flat)):
         of = [name for name, there in zip(names, where.tolist(), strict=False) if there]
         if of:
-            found.append(f"T {text}" if one else f"T of {', '.join(of)} {text}")
-    return found
+            remarks.append(f"T {text}" if one else f"T of {', '.join(of)} {text}")
+    return remarks
 
 
 def _check_finite(logits: np.ndarray, target: np.ndarray) -> None:
@@ -112,7 +112,7 @@ def _check_finite(logits: np.ndarray, target: np.ndarray) -> None:
             raise InputError(f"calibrate: {wrong:,} of {len(values):,} rows have {what} that are not finite; {remedy}")
 
 
-def _say(calibration: Calibration) -> Calibration:
+def _logged(calibration: Calibration) -> Calibration:
     if calibration.note:
         say(f"calibrate: {calibration.note}")
     return calibration

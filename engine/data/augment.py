@@ -1,7 +1,7 @@
 """Augmentation as data: the random numbers of a sample are a pure function of (seed, draw_id, sample).
 
-So a resumed run sees what the undisturbed one saw, whatever the number of ranks, and two pipelines given the same numbers
-make the same picture.
+So a resumed run sees the pictures of an undisturbed one, whatever the number of ranks, and two pipelines make the same picture
+from the same numbers.
 """
 
 from __future__ import annotations

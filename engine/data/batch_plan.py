@@ -1,4 +1,4 @@
-"""What a batch is made of, as data: `opencv.py` and `dali.py` make the same picture from the same plan."""
+"""The plan of a batch, as data: `opencv.py` and `dali.py` make the same picture from the same plan."""
 
 from __future__ import annotations
 

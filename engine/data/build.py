@@ -26,7 +26,7 @@ EVALUATION_BATCH, EVALUATION_FRAMES = 128, 512  # pictures a batch; frames a bat
 
 
 def train_loader(run: RunConfig, task: TaskSpec, dataset: Dataset, ranks: Ranks) -> Loader:
-    """Random views of the training rows, in the order that the sampler gives; of each update this process's share."""
+    """Random views of the training rows, in the order of the sampler; of each update this process's share."""
     _check_input(task, run.data.clip)
     rows = train_rows(run.data, dataset)
     weights = sampling_weights(run, task, dataset, rows)
@@ -74,12 +74,12 @@ def eval_loader(
     share: tuple[int, int] = (0, 1),
     side: Sequence[str] = (),
 ) -> Loader:
-    """The evaluation view of a selection, a whole split or given rows, in their order; of at most `most`, evenly spread.
+    """The evaluation view of a selection, a whole split, or rows by number, in their order; of at most `most`, evenly spread.
 
-    clip: which frames of clips are seen; every window of a clip is a row then, and `Loader.windows` says whose.
+    clip: which frames of clips are seen; every window of a clip is a row then: see `Loader.windows`.
     batch: rows; default: 128 pictures, and of clips as many as have 512 frames.
-    share: (rank, world), every world-th row from `rank` on; each of several processes takes its own.
-    side: columns of the index that come with clips (`side.py`).
+    share: (rank, world), every world-th row from `rank` on: the part of one of several processes.
+    side: columns of the index that come with clips (`side_signals.py`).
     """
     rows = wanted if isinstance(wanted, np.ndarray) else dataset.rows(wanted)
     view = clip_view(clip, dataset, rows)

@@ -43,7 +43,7 @@ def drawn_starts(config: ClipConfig, seed: int, draw_id: np.ndarray, sample: np.
 def all_starts(config: ClipConfig, count: int) -> np.ndarray:
     """(W,) int64 where the views of evaluation begin, ascending; count: frames inside.
 
-    What is left behind the last whole window is seen by one that ends with the clip, unless a `hop` leaves gaps on purpose.
+    Frames behind the last whole window are seen by one that ends with the clip, unless a `hop` leaves gaps on purpose.
     """
     last = max(0, count - reach(config))
     if config.choice == "uniform" or last == 0:
@@ -82,9 +82,9 @@ def turns(config: ClipConfig, seed: int, sample: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Windows:
-    """What the rows of an evaluation are: sample, (R,) int64, and the stored frame that its view starts at, (R,) int64.
+    """The rows of an evaluation of clips. sample: (R,) int64. start: (R,) int64, the stored frame that the view starts at.
 
-    Of a sample, windows stand side by side and ascend.
+    The windows of a sample stand side by side and ascend.
     """
 
     sample: np.ndarray
@@ -98,7 +98,7 @@ class Windows:
 class ClipView:
     """The clips of a dataset under the settings.
 
-    first, count: (N,) int64 by sample number, the stored frames that may be seen; count 0 where nobody asked.
+    first, count: (N,) int64 by sample number, the stored frames that may be seen; count 0 for samples outside these rows.
     """
 
     config: ClipConfig
@@ -112,7 +112,7 @@ class ClipView:
     def windows(self, rows: np.ndarray) -> Windows:
         """Every view of evaluation of these samples, in their order."""
         starts = [self.first[row] + all_starts(self.config, int(self.count[row])) for row in rows]
-        return Windows(np.repeat(rows, [len(own) for own in starts]), np.concatenate(starts))
+        return Windows(np.repeat(rows, [len(of_sample) for of_sample in starts]), np.concatenate(starts))
 
     def frames(self, seed: int, sample: np.ndarray, start: np.ndarray) -> np.ndarray:
         """(B, T) the stored frames that are shown of views that start at `start`."""
@@ -123,9 +123,9 @@ class ClipView:
 
 
 def clip_view(
-    config: ClipConfig | None, dataset: Dataset, rows: np.ndarray, tell: Callable[[str], None] | None = None
+    config: ClipConfig | None, dataset: Dataset, rows: np.ndarray, log: Callable[[str], None] = say_once
 ) -> ClipView | None:
-    """What is seen of these samples; None of pictures. How many clips repeat a frame is told, once.
+    """The view of these samples; None of pictures. How many clips repeat a frame is logged, once.
 
     Raises: InputError where clips are to be seen as pictures or pictures as clips, and naming the clips without a frame inside.
     """
@@ -140,7 +140,7 @@ def clip_view(
         _refuse_empty(config, dataset, rows, stored, bounds[1])
     short = int((bounds[1] < reach(config)).sum())
     if short:
-        (tell or say_once)(
+        log(
             f"data.clip: {short:,} of {len(rows):,} clips of {dataset.folder} have fewer than the {reach(config)} frames that a "
             "view needs; their last one is repeated"
         )

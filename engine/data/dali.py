@@ -58,7 +58,7 @@ def pictures(planner: Planner, workers: int, step: int, device: torch.device) ->
 
 
 class Joined:
-    """Parts copied into one tensor of `total` pictures. A part's memory is DALI's: on a GPU it is kept until it has been read."""
+    """Parts copied into one tensor of `total` pictures. A part's memory is DALI's: on a GPU it must stay until it has been read."""
 
     def __init__(self, total: int, count: int) -> None:
         self.total, self.count = total, count
@@ -80,7 +80,7 @@ class Joined:
 
 
 def _parts(plan: Plan, size: int, names: list[str], part: int) -> list[tuple[Any, ...]]:
-    """What is fed, a part a call; the frames of a clip have its numbers."""
+    """The arrays of each call of `feed`; the frames of a clip have its numbers."""
     values = _values(plan, size)
     if plan.start is not None:
         values |= {name: np.repeat(values[name], plan.frames, axis=0) for name in names if name != "data"}
@@ -88,7 +88,7 @@ def _parts(plan: Plan, size: int, names: list[str], part: int) -> list[tuple[Any
 
 
 def _names(preprocess: Preprocess, augment: AugmentConfig | None) -> list[str]:
-    """What the pipeline is fed: only what it uses."""
+    """The names of the arrays that the pipeline is fed: only those that it uses."""
     names = ["data", "anchor", "shape", "start", "end"]
     if preprocess.clahe:
         names.append("clahe_level")
@@ -157,7 +157,7 @@ def build(
         )  # fmt: skip
         if gray:
             image = fn.color_space_conversion(image, image_type=types.RGB, output_type=types.GRAY)
-        image = fn.resize(  # only what the model sees, mirrored on the way: resizing is the dearest step on a CPU
+        image = fn.resize(  # the model's square only, mirrored on the way: resizing is the dearest step on a CPU
             image, size=[size, size], roi_start=fed["start"], roi_end=fed["end"], interp_type=types.INTERP_LINEAR, antialias=False
         )  # fmt: skip
         if "affine" in names:

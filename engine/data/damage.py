@@ -1,4 +1,4 @@
-"""Which samples are not what was packed: asked where a picture could not be decoded."""
+"""Finds the samples whose bytes have changed since they were packed, after a picture could not be decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The definition of a picture: OpenCV and numpy, one at a time, in threads. Runs everywhere; `dali.py` is held to it.
+"""The definition of a picture: OpenCV and numpy, one at a time, in threads. Runs everywhere; tests compare `dali.py` with it.
 
 The formulas are DALI's (contrast about mid-gray, hue and saturation in YIQ, pixel centres at .5), not torchvision's.
 """

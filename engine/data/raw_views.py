@@ -28,29 +28,31 @@ class Views:
 
 def views(samples: Iterable[Sample], preprocess: Preprocess, workers: int, batch: int) -> Iterator[Views]:
     """In the order of the samples. What cannot be read is among `rejected`, and a batch that much smaller, down to empty."""
-    made, kept, rejected = list[np.ndarray](), list[Sample](), list[tuple[str, str]]()
-    for sample, view in _made(samples, preprocess, workers, AHEAD * batch):
+    pictures, readable, rejected = list[np.ndarray](), list[Sample](), list[tuple[str, str]]()
+    for sample, view in _viewed(samples, preprocess, workers, AHEAD * batch):
         if isinstance(view, BadImage):
             rejected.append((sample.path, str(view)))
         else:
-            made.append(view)
-            kept.append(sample)
-        if len(made) + len(rejected) == batch:
-            yield _stacked(made, kept, rejected, preprocess)
-            made, kept, rejected = [], [], []
-    if made or rejected:
-        yield _stacked(made, kept, rejected, preprocess)
+            pictures.append(view)
+            readable.append(sample)
+        if len(pictures) + len(rejected) == batch:
+            yield _stacked(pictures, readable, rejected, preprocess)
+            pictures, readable, rejected = [], [], []
+    if pictures or rejected:
+        yield _stacked(pictures, readable, rejected, preprocess)
 
 
-def _stacked(made: list[np.ndarray], kept: list[Sample], rejected: list[tuple[str, str]], preprocess: Preprocess) -> Views:
-    inputs = np.stack(made) if made else np.empty((0, preprocess.size, preprocess.size, 3), np.uint8)
-    return Views(torch.from_numpy(inputs), kept, rejected)
+def _stacked(
+    pictures: list[np.ndarray], readable: list[Sample], rejected: list[tuple[str, str]], preprocess: Preprocess
+) -> Views:
+    inputs = np.stack(pictures) if pictures else np.empty((0, preprocess.size, preprocess.size, 3), np.uint8)
+    return Views(torch.from_numpy(inputs), readable, rejected)
 
 
-def _made(
+def _viewed(
     samples: Iterable[Sample], preprocess: Preprocess, workers: int, ahead: int
 ) -> Iterator[tuple[Sample, np.ndarray | BadImage]]:
-    """Each sample with its view, made in threads; at most `ahead` are on the way."""
+    """Each sample with its view, computed in threads; at most `ahead` are on the way."""
 
     def view(sample: Sample) -> np.ndarray | BadImage:
         try:

@@ -1,4 +1,4 @@
-"""Which rows a run trains on and is validated on, and how often it sees them."""
+"""The rows that a run trains on and is validated on, and how often it sees them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def train_selection(data: DataConfig) -> Selection:
 def val_selection(data: DataConfig) -> Selection:
     """Validation has the same sources, `where` and fold, but keeps the doubtful rows.
 
-    A model meets those too; without them every `confidence_min` would be scored on an easier set of its own.
+    A model meets those too; without them every `confidence_min` would be scored on an easier set.
     """
     return _selection(data, data.val_split, 0.0)
 
 
 def calib_selection(data: DataConfig) -> Selection:
-    """What is fitted after training is fitted on these rows, of all folds."""
+    """The rows, of all folds, on which everything is fitted that is fitted after training."""
     return Selection("calib", tuple(data.sources), 0.0, {k: tuple(v) for k, v in data.where.items()})
 
 
@@ -64,15 +64,15 @@ def _splits(data: DataConfig) -> tuple[str, str]:
     return data.train_split, data.val_split
 
 
-def train_rows(data: DataConfig, dataset: Dataset, tell: Callable[[str], None] = say) -> np.ndarray:
-    """The rows to train on, ascending. A named source of which there are none is told; with `strict_sources` it is an error."""
+def train_rows(data: DataConfig, dataset: Dataset, log: Callable[[str], None] = say) -> np.ndarray:
+    """The rows to train on, ascending. A named source without any row is logged; with `strict_sources` it is an error."""
     wanted = train_selection(data)
     rows = select(dataset, wanted)
     for name in data.labelled:
         known = ~np.isnan(dataset.targets(name)[rows]).any(1)
         if not known.any():
             raise InputError(f"data.labelled: no training row of {dataset.folder} is labelled for {name!r}; leave it out")
-        tell(f"data.labelled: {int((~known).sum()):,} of {len(rows):,} training rows left out, which have no {name}")
+        log(f"data.labelled: {int((~known).sum()):,} of {len(rows):,} training rows left out, which have no {name}")
         rows = rows[known]
     for source in wanted.sources:
         if not equals(dataset, "source", (source,))[rows].any():
@@ -80,12 +80,12 @@ def train_rows(data: DataConfig, dataset: Dataset, tell: Callable[[str], None] =
             text = f"data.sources: no row to train on is of {source!r}{nearest(source, has)}; {dataset.folder} has: "
             if data.strict_sources:
                 raise InputError(text + ", ".join(has) + ". Take it out of the list, or: --set data.strict_sources=false")
-            tell("warning: " + text + ", ".join(has))
+            log("warning: " + text + ", ".join(has))
     return rows
 
 
 def sampling_weights(run: RunConfig, task: TaskSpec, dataset: Dataset, rows: np.ndarray) -> np.ndarray | None:
-    """(len(rows),) what `Order` draws by; None where each row comes once an epoch."""
+    """(len(rows),) the weights that `Order` draws by; None where each row comes once an epoch."""
     if run.data.sampler == "weighted":
         return dataset.column("weight")[rows].astype(np.float64)
     if run.data.sampler in POWERS:
@@ -109,9 +109,9 @@ def spread_of(augment: AugmentConfig, dataset: Dataset, rows: np.ndarray) -> np.
     for column, values in augment.stronger.where.items():
         chosen &= equals(dataset, column, tuple(values))
     if not chosen[rows].any():
-        asked = ", ".join(f"{column}: {values}" for column, values in augment.stronger.where.items())
+        wanted = ", ".join(f"{column}: {values}" for column, values in augment.stronger.where.items())
         raise InputError(
-            f"data.augment.stronger.where: no training row of {dataset.folder} has {asked}; mend it, or leave it out"
+            f"data.augment.stronger.where: no training row of {dataset.folder} has {wanted}; mend it, or leave it out"
         )
     return np.where(chosen, augment.stronger.by, 1.0)
 

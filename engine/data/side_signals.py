@@ -18,12 +18,12 @@ META = "meta."
 
 
 def signal(column: str) -> str:
-    """What a column's signal is called once the model has left the dataset: heart_rate of meta.heart_rate."""
+    """The name of a column's signal outside the dataset: heart_rate of meta.heart_rate."""
     return column.removeprefix(META)
 
 
 def side_values(dataset: Dataset, columns: Sequence[str]) -> np.ndarray:
-    """(N, S) float32 as they were measured, NaN where missing; how many are is said once.
+    """(N, S) float32 as they were measured, NaN where missing; how many are missing is logged once.
 
     Raises: InputError naming the numeric columns, where one of these is none of them.
     """
@@ -49,8 +49,8 @@ def side_scale(dataset: Dataset, columns: Sequence[str], values: np.ndarray) -> 
     Raises: InputError naming the columns without a value, or with the same one throughout.
     """
     wrong, scales = [], []
-    for column, held in zip(columns, values.astype(np.float64).T, strict=True):
-        known = held[np.isfinite(held)]
+    for column, signal_values in zip(columns, values.astype(np.float64).T, strict=True):
+        known = signal_values[np.isfinite(signal_values)]
         if len(known) and np.ptp(known):
             scales.append((known.mean(), known.std()))
         else:

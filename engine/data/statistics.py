@@ -1,4 +1,4 @@
-"""What is in a packed dataset, counted; and that its shuffled order leaves nothing out."""
+"""Counts of a packed dataset, and of its shuffled order, which must leave nothing out."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def statistics(dataset: Dataset) -> Statistics:
     splits = tuple(dataset.info.counts)
     split = np.array([splits.index(name) if name in splits else -1 for name in [*names, ""]])[codes]
 
-    def by_split(held: np.ndarray) -> list[int]:
-        return np.bincount(split[held], minlength=len(splits)).tolist()
+    def by_split(chosen: np.ndarray) -> list[int]:
+        return np.bincount(split[chosen], minlength=len(splits)).tolist()
 
     source, sources = dataset.coded("source")
     counts = {"source": {name: by_split(source == i) for i, name in sorted(enumerate(sources), key=lambda pair: pair[1])}}
@@ -40,10 +40,10 @@ def statistics(dataset: Dataset) -> Statistics:
         targets = dataset.targets(output.name)
         known = ~np.isnan(targets).all(1)
         unlabelled[output.name] = by_split(~known)
-        held = np.nan_to_num(targets) > 0
+        present = np.nan_to_num(targets) > 0
         if output.kind == "classes":
-            held = (np.nan_to_num(targets).argmax(1)[:, None] == np.arange(len(output.names))) & known[:, None]
-        counts[output.name] = {name: by_split(held[:, i]) for i, name in enumerate(output.names)}
+            present = (np.nan_to_num(targets).argmax(1)[:, None] == np.arange(len(output.names))) & known[:, None]
+        counts[output.name] = {name: by_split(present[:, i]) for i, name in enumerate(output.names)}
     width, height = dataset.column("width"), dataset.column("height")
     shapes, times = np.unique(width.astype(np.int64) << 32 | height, return_counts=True)
     often = np.argsort(-times, kind="stable")
@@ -56,12 +56,12 @@ def coverage(dataset: Dataset, split: str, epochs: int, batch: int, seed: int) -
     rows = dataset.rows(split)
     order = Order(rows, seed=seed, batch=batch)
     stream = np.concatenate([order.step(k)[0] for k in range(order.first_step_of(epochs))])
-    found = []
+    counts = []
     for epoch in range(epochs):
         came = np.bincount(stream[epoch * len(rows) : (epoch + 1) * len(rows)], minlength=dataset.info.num_samples)[rows]
         times, samples = np.unique(came, return_counts=True)
-        found.append(dict(zip(times.tolist(), samples.tolist(), strict=True)))
-    return found
+        counts.append(dict(zip(times.tolist(), samples.tolist(), strict=True)))
+    return counts
 
 
 def rows_by_source(dataset: Dataset, rows: np.ndarray) -> dict[str, int]:

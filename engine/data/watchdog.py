@@ -1,4 +1,4 @@
-"""Says where a batch hangs, instead of leaving a person to guess."""
+"""Logs the stage in which a batch hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LIMIT_S = 60.0
 
 
 class Watchdog:
-    """`with watchdog: watchdog.stage = "reading"; ...`: after LIMIT_S in one stage its name is said, again each LIMIT_S."""
+    """`with watchdog: watchdog.stage = "reading"; ...`: every LIMIT_S in one stage its name is logged."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self.limit_s, self._ended = limit_s, threading.Event()

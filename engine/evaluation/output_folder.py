@@ -1,4 +1,4 @@
-"""Where the figures of an evaluation go, and what stands beside them: those of the run's own validation."""
+"""The folder of an evaluation's figures, and the figures of the run's validation, which stand beside them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _free(path: Path, what: dict[str, Any]) -> bool:
     if not path.is_file():
         return True
     try:
-        held = json.loads(path.read_text())
-        return all(held.get(key) == value for key, value in what.items())
+        written = json.loads(path.read_text())
+        return all(written.get(key) == value for key, value in what.items())
     except (ValueError, AttributeError):
         return False
 
@@ -57,13 +57,14 @@ def beside_validation(run: Path, metrics: dict[str, Any]) -> dict[str, Any] | No
     """The run's validation, both present-only, and how far this set falls below it, in points; None where it is not known."""
     path = run / METRICS
     try:
-        own = json.loads(path.read_text())
-        if "dataset" in own and not is_validation(run, own["dataset"], own["split"]):  # `complete` names none, it has one only
-            raise ValueError(f"is of {own['dataset']}, {own['split']}")
-        figures, here = own["present_only"], metrics["present_only"]
-        found = {key: own[key] for key in ("rows", "split", "label_protocol")}
+        validation = json.loads(path.read_text())
+        of, split = validation.get("dataset"), validation["split"]
+        if of is not None and not is_validation(run, of, split):  # `complete` names none, it has one only
+            raise ValueError(f"is of {of}, {split}")
+        figures, here = validation["present_only"], metrics["present_only"]
+        about = {key: validation[key] for key in ("rows", "split", "label_protocol")}
         drop = {name: 100 * (figures[key] - here[key]) for name, key in (("accuracy", "acc"), ("macro_f1", "macro_f1"))}
-        return found | {
+        return about | {
             "accuracy": figures["acc"],
             "macro_f1": figures["macro_f1"],
             "present_names": figures["present_names"],

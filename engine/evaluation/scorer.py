@@ -1,4 +1,4 @@
-"""What `fit` asks at the end of an epoch."""
+"""The score of an epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAIN = "train_"  # before the figures of training rows
 
 
 class Scorer:
-    """model -> the figures of `outputs.py` on the validation rows; where the task watches the gap, on training rows, too.
+    """model -> the figures of `output_metrics.py` on the validation rows; where the task watches the gap, on training rows, too.
 
     Of training there are as many rows as of validation, evenly spread, in validation's view; gap is train minus validation
     accuracy. Several processes take a share of the rows each, and all get the figures of the whole.

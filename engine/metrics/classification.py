@@ -64,7 +64,7 @@ def ece_of(bins: dict[str, np.ndarray]) -> float:
 
 
 def ece(probs: np.ndarray, agreement: np.ndarray, bins: int = 15) -> float:
-    """Of the majority label or of the votes, as `agreement` says: see `reliability_bins`.
+    """Of the majority label or of the votes, by `agreement`: see `reliability_bins`.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
     """
@@ -126,7 +126,7 @@ def summary(matrix: np.ndarray) -> dict[str, float]:
 
 
 def classification(logits: np.ndarray, target: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Everything said of one `Classes` output.
+    """All figures of an output of classes.
 
     logits: (N, C). target: (N, C) distributions; the label is the largest share, the first of equals.
     Returns: {"<C>way": {acc, macro_f1, bacc}, "present_only": {..., present_idx, present_names, confusion}, nll, rows,

@@ -47,9 +47,9 @@ def _unit(logits: np.ndarray, target: np.ndarray, threshold: float) -> dict[str,
     }  # fmt: skip
 
 
-def _f1(hits: np.ndarray, said: np.ndarray, holds: np.ndarray) -> np.ndarray:
-    """Of counts or of masks (N,); 0 where nothing holds and nothing is said."""
-    return 2 * hits.sum(-1) / np.maximum(said.sum(-1) + holds.sum(-1), 1)
+def _f1(hits: np.ndarray, predicted: np.ndarray, holds: np.ndarray) -> np.ndarray:
+    """Of counts or of masks (N,); 0 where nothing holds and nothing is predicted."""
+    return 2 * hits.sum(-1) / np.maximum(predicted.sum(-1) + holds.sum(-1), 1)
 
 
 def auc(scores: np.ndarray, holds: np.ndarray) -> float | None:
@@ -67,7 +67,7 @@ def auc(scores: np.ndarray, holds: np.ndarray) -> float | None:
 
 
 def tuned_thresholds(logits: np.ndarray, target: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Unit -> the probability from which it is said to hold, by the best F1 on these rows; .5 with fewer than 20 positives."""
+    """Unit -> the probability from which it is predicted, by the best F1 on these rows; .5 with fewer than 20 positives."""
     return {name: _tuned(logits[:, i], target[:, i]) for i, name in enumerate(names)}
 
 

@@ -1,4 +1,4 @@
-"""What is said of an output of each kind: at the end of an epoch, and of a finished run."""
+"""The figures of an output by its kind: at the end of an epoch, and of a finished run."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ def epoch_figures(output: Output, values: np.ndarray, target: np.ndarray) -> dic
     multilabel: macro_f1, macro_auc. scalars: r2, mae, the means over them; total_r2, total_mae where one is the total.
     """
     if output.kind == "classes":
-        found = classification(values, target, output.names)
-        way, f1 = found[f"{len(output.names)}way"], {name: of["f1"] for name, of in found["per_class"].items()}
+        metrics = classification(values, target, output.names)
+        way, f1 = metrics[f"{len(output.names)}way"], {name: of["f1"] for name, of in metrics["per_class"].items()}
         return {
-            "accuracy": way["acc"], "macro_f1": way["macro_f1"], "bacc": way["bacc"], "nll": found["nll"],
-            "min_f1": min(f1[name] for name in found["present_only"]["present_names"]),
-            **{f"{OF_CLASS}{name}": f1[name] for name in found["minority"]},
+            "accuracy": way["acc"], "macro_f1": way["macro_f1"], "bacc": way["bacc"], "nll": metrics["nll"],
+            "min_f1": min(f1[name] for name in metrics["present_only"]["present_names"]),
+            **{f"{OF_CLASS}{name}": f1[name] for name in metrics["minority"]},
         }  # fmt: skip
     if output.kind == "multilabel":
-        found = unit_figures(values, target, output.names)
-        return {name: found[name] for name in ("macro_f1", "macro_auc")}
-    found = scalar_figures(values, target, output.names)
-    figures = {name: found[name] for name in ("r2", "mae")}
+        metrics = unit_figures(values, target, output.names)
+        return {name: metrics[name] for name in ("macro_f1", "macro_auc")}
+    metrics = scalar_figures(values, target, output.names)
+    figures = {name: metrics[name] for name in ("r2", "mae")}
     if TOTAL in output.names:
-        figures |= {f"{TOTAL}_{name}": found["scalars"][TOTAL][name] for name in ("r2", "mae")}
+        figures |= {f"{TOTAL}_{name}": metrics["scalars"][TOTAL][name] for name in ("r2", "mae")}
     return {name: float("nan") if value is None else value for name, value in figures.items()}
 
 
 def all_figures(
     outputs: Sequence[Output], values: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Of each output that has a labelled row: the first one's by their own names, the others' behind `<output>_`."""
+    """Of each output that has a labelled row: the first one's by their plain names, the others' behind `<output>_`."""
     figures: dict[str, float] = {}
     for i, output in enumerate(outputs):
         rows = labelled(output, targets[output.name])
         if rows.any():
-            found = epoch_figures(output, values[output.name][rows], targets[output.name][rows])
-            figures |= {f"{output.name}_{name}" if i else name: value for name, value in found.items()}
+            of_output = epoch_figures(output, values[output.name][rows], targets[output.name][rows])
+            figures |= {f"{output.name}_{name}" if i else name: value for name, value in of_output.items()}
     return figures
 
 
@@ -64,13 +64,13 @@ def further_metrics(
     thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Everything of the outputs after the first, by name, for metrics.json; of those with labelled rows."""
-    found: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for output in outputs:
         value, target = values[output.name], targets[output.name]
         rows = labelled(output, target)
         if rows.any():
-            found[output.name] = metrics_of(output, value[rows], target[rows], thresholds)
-    return found
+            metrics[output.name] = metrics_of(output, value[rows], target[rows], thresholds)
+    return metrics
 
 
 def metrics_of(

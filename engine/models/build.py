@@ -55,12 +55,12 @@ def _clip_model(run: RunConfig, task: TaskSpec, counts: Mapping[str, int]) -> Cl
         raise InputError(f"data.clip: {task.name} learns from clips; say how many frames it sees: --set data.clip.frames=16")
     encoder = FrameEncoder(Normalise(), frame_backbone(run.model))
     kind = config.head or task.head
-    own = {
+    settings = {
         "lstm_attention": {"hidden": config.hidden},
         "transformer": {
             "size": config.size, "layers": config.layers, "heads": config.heads, "feed": config.feed, "hidden": config.hidden,
         },
     }.get(kind, {})  # fmt: skip
     width = encoder.width * (2 if config.differences else 1)
-    head = TEMPORALS[kind](width, counts, clip.frames, run.model.dropout, len(run.data.side), **own)
+    head = TEMPORALS[kind](width, counts, clip.frames, run.model.dropout, len(run.data.side), **settings)
     return ClipModel(encoder, Differences(head) if config.differences else head, config.chunk, config.checkpointing)

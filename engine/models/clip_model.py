@@ -1,4 +1,4 @@
-"""Models of clips: every frame through one encoder, then a temporal head over what it found.
+"""Models of clips: every frame through one encoder, then a temporal head over their features.
 
 Axes: B batch, T frames, N frames of any clips, F features of a frame, D features of the clip, S side signals, C classes.
 """
@@ -23,7 +23,10 @@ SMALL_CNN = "small_cnn"
 
 
 class SmallCnn(nn.Module):
-    """Seed 002's encoder, planes (N, 3, H, W) -> (N, 256): four times a convolution, BatchNorm, ReLU and halving; the mean."""
+    """Planes (N, 3, H, W) -> (N, 256): four times a convolution, BatchNorm, ReLU and halving; the mean.
+
+    The encoder of the reference recipe: docs/recipes/cattle_pain.md.
+    """
 
     head_hidden_size = 256
 
@@ -90,8 +93,8 @@ class FrameEncoder(nn.Module):
 
 
 @contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """What runs inside changes copies of the module's buffers: a BatchNorm would count a batch again that is computed again."""
+def unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Let code inside change copies of the module's buffers: a BatchNorm would count a batch again that is computed again."""
     owned = [(part, name, buffer) for part in module.modules() for name, buffer in part.named_buffers(recurse=False)]
     for part, name, buffer in owned:
         setattr(part, name, buffer.clone())
@@ -111,7 +114,7 @@ class ClipModel(nn.Module):
     chunk: encode at most so many frames at a time, 0: all at once. Each chunk takes frames evenly from all over the batch. While
     training, BatchNorm takes its statistics from a chunk and counts each chunk, so the numbers are not those of chunk 0; without
     BatchNorm, and in evaluation, they are.
-    checkpointing: keep a chunk's pictures only and compute its activations again on the way back, with the same numbers. It
+    checkpointing: store a chunk's pictures only and compute its activations again on the way back, with the same numbers. It
     saves memory together with a chunk; all frames at once are also computed again all at once.
     """
 
@@ -162,7 +165,7 @@ class ClipModel(nn.Module):
         if torch.compiler.is_compiling():  # a compiled step writes buffers once, at its end
             return checkpoint(self.encode, inputs, use_reentrant=False)
         return checkpoint(
-            self.encode, inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), buffers_kept(self.backbone))
+            self.encode, inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), unchanged_buffers(self.backbone))
         )
 
 
@@ -181,7 +184,7 @@ class TwoBackbones(nn.Module):
 class TwoTemporals(Head):
     """(B, T, Fa + Fb) -> features (B, Da + Db) side by side, outputs name -> (B, C), the mean of both.
 
-    While training also what each says by itself, as `<name>.a` and `<name>.b`.
+    While training also the outputs of each alone, as `<name>.a` and `<name>.b`.
     """
 
     def __init__(self, a: Head, b: Head, widths: tuple[int, int]) -> None:
@@ -194,7 +197,7 @@ class TwoTemporals(Head):
         (features_a, a), (features_b, b) = self.a(left, side), self.b(right, side)
         outputs = {name: (a[name] + b[name]) / 2 for name in a}
         if self.training:
-            outputs |= {f"{name}.{which}": said[name] for name in a for which, said in (("a", a), ("b", b))}
+            outputs |= {f"{name}.{part}": one[name] for name in a for part, one in (("a", a), ("b", b))}
         return torch.cat([features_a, features_b], 1), outputs
 
     def at_epoch(self, epoch: int) -> None:
@@ -210,7 +213,7 @@ class TwoTemporals(Head):
 
 
 class TwoNetworks(ClipModel):
-    """ReSup: two models of the same outputs that are trained side by side, each to be weighted by what the other thinks.
+    """ReSup: two models of the same outputs that are trained side by side, each to be weighted by the outputs of the other.
 
     Outputs: see TwoTemporals. Both see the same pictures, so they must have been initialised differently. Chunk and
     checkpointing are those of `a`.

@@ -1,6 +1,6 @@
 """From the backbone's features to outputs.
 
-A head returns (B, D) features, what distillation and prototypes look at, and name -> (B, C) logits.
+A head returns (B, D) features, which distillation and prototypes compare, and name -> (B, C) logits.
 Axes: B batch, D features, C classes.
 """
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from affect.engine.config.run import RunConfig
 
-UNITS = "au"  # the output that attention is for
+UNITS = "au"  # the output that attention serves
 
 
 class Head(nn.Module):
-    """What training asks of any head; width: of the features that it returns."""
+    """The interface of all heads to training. width: of the features that it returns."""
 
     width: int
 
@@ -27,7 +27,7 @@ class Head(nn.Module):
         """Called before each step."""
 
     def is_final(self, epoch: int) -> bool:
-        """Whether what is trained in that epoch is what the run is for; before, no model is kept as the best."""
+        """Whether the epoch trains the outputs that are exported; before the first such epoch no model is saved as the best."""
         return True
 
     @torch.no_grad()
@@ -56,8 +56,8 @@ class SharedHead(Head):
     """Hidden layers that all outputs share, then one affine map for each.
 
     With attention the units look at the features h through a gate made of a first guess at themselves, sample by sample:
-    a = sigmoid(guess(h)), gate = sigmoid(open(a)), units = map(h * gate). After seed 004,
-    whose attention went across the batch.
+    a = sigmoid(guess(h)), gate = sigmoid(open(a)), units = map(h * gate). After the reference recipe
+    (docs/recipes/action_units.md), whose attention went across the batch.
     """
 
     def __init__(self, width: int, outputs: Mapping[str, int], run: RunConfig) -> None:

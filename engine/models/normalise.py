@@ -1,4 +1,4 @@
-"""Pixels as a network likes them."""
+"""Pixels as networks are trained on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 class Normalise(nn.Module):
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, zero mean and unit deviation by ImageNet's figures.
 
-    Inside the model, so that whoever feeds it cannot get it wrong. The cast comes first: TensorRT refuses a uint8 transpose.
+    Inside the model, so that no caller can get it wrong. The cast comes first: TensorRT refuses a uint8 transpose.
     """
 
     def __init__(self) -> None:

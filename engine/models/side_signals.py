@@ -1,4 +1,4 @@
-"""Side signals inside a model: they come as they were measured, so that nobody who calls it can scale them wrongly.
+"""Side signals inside a model: they come as they were measured, so that no caller can scale them wrongly.
 
 Axes: B batch, S signals.
 """

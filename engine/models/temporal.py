@@ -22,8 +22,8 @@ class Temporal(Head):
     """Pools the frames, then one affine map for each output; a subclass says how frames are pooled.
 
     width: D. hidden: width of a layer before the outputs that all of them share; 0: none.
-    side: S, the signals that join the pooled features, which themselves are returned without them. They are given as measured,
-        NaN where missing, and standardised here (`side.py`).
+    side: S, the signals that join the pooled features, which themselves are returned without them. They come as measured,
+        NaN where missing, and are standardised here (`side_signals.py`).
     """
 
     def __init__(self, width: int, outputs: Mapping[str, int], dropout: float, side: int = 0, hidden: int = 0) -> None:
@@ -49,16 +49,16 @@ class Temporal(Head):
         return features, {name: layer(seen) for name, layer in self.outputs.items()}
 
     def _with_side(self, features: Tensor, side: Tensor | None) -> Tensor:
-        found = 0 if side is None else side.shape[1]
-        if found != self.side:
-            raise InputError(f"temporal head: side: built for {self.side} signals a clip, got {found}")
+        count = 0 if side is None else side.shape[1]
+        if count != self.side:
+            raise InputError(f"temporal head: side: built for {self.side} signals a clip, got {count}")
         if side is None or self.standardise is None:
             return features
         return torch.cat([features, self.standardise(side).to(features.dtype)], 1)
 
 
 class Mean(Temporal):
-    """The mean of the frames, whose order it does not see: seed 003's baseline on a set of frames."""
+    """The mean of the frames, whose order it does not see: the baseline of the mouse recipe (docs/recipes/mouse.md)."""
 
     def __init__(self, width: int, outputs: Mapping[str, int], num_frames: int, dropout: float = 0.0, side: int = 0) -> None:
         super().__init__(width, outputs, dropout, side)
@@ -68,7 +68,7 @@ class Mean(Temporal):
 
 
 class LstmAttention(Temporal):
-    """Seed 002: an LSTM, then a mean over time weighted by a_t = softmax_t(v . tanh(W h_t + b)), dropout, outputs.
+    """The cattle pain recipe: an LSTM, then a mean over time weighted by a_t = softmax_t(v . tanh(W h_t + b)), dropout, outputs.
 
     hidden: D, the LSTM's width. attention: rows of W. Source of the weights: Bahdanau et al., ICLR 2015, without a query.
     """
@@ -116,9 +116,9 @@ class AttentionMil(Temporal):
 
 
 class Block(nn.Module):
-    """What nn.TransformerEncoderLayer(norm_first=True) computes, in one form for training, evaluation and export.
+    """The computation of nn.TransformerEncoderLayer(norm_first=True), in one form for training, evaluation and export.
 
-    Torch's own takes another path in evaluation, whose numbers differ.
+    Torch's class takes another path in evaluation, whose numbers differ.
     """
 
     def __init__(self, size: int, heads: int, feed: int, dropout: float) -> None:
@@ -141,7 +141,7 @@ class Block(nn.Module):
 
 
 class Transformer(Temporal):
-    """Seed 003: learned positions, layers of attention among the frames, the mean over time, a hidden layer, outputs.
+    """The mouse recipe: learned positions, layers of attention among the frames, the mean over time, a hidden layer, outputs.
 
     num_frames: positions that there are; fewer frames take the first ones. size: D; features of another width are projected to
     it. feed: width inside a layer. Raises InputError where a clip has more frames, or size does not divide by heads.

@@ -29,7 +29,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def copy_whole(path: Path, to: Path) -> None:
-    """As `save`, of a file that is there."""
+    """Copy a file as `save` writes one: whole or not at all."""
     partial = to.with_name(f".{to.name}.partial")
     shutil.copyfile(path, partial)
     partial.replace(to)
@@ -41,7 +41,7 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint; expected a run with {LAST} and {BEST}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each raise their own kinds on a damaged file
+    except Exception as error:  # pickle, zip and torch raise kinds of theirs on a damaged file
         raise InputError(f"{path}: not readable as a checkpoint ({type(error).__name__}); take a copy, or train anew") from error
     if not isinstance(state, dict) or "model" not in state or "task" not in state:
         raise InputError(f"{path}: not a checkpoint of this engine")

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and that it is never overwritten."""
+"""The folder of a run: it is locked while it is written, never overwritten, and opened again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PACKAGES = (
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """One process at a time writes to a run; the lock goes with whoever holds it, however that ends."""
+    """One process at a time writes to a run; the lock ends with its process, however that ends."""
     if out.is_file():
         raise InputError(f"{out}: is a file; name a folder: --out DIR")
     if out.is_symlink() and not out.exists():
@@ -72,12 +72,12 @@ def begin(out: Path, run: RunConfig, dataset: Dataset, *, resume: bool) -> dict[
 
     Raises: InputError where there is a run that is not to be resumed, or one with another configuration.
     """
-    held = [path for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
+    there = [path for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
     unfinished = (out / CONFIG).is_file() and not (out / LAST).is_file() and not (out / BEST).is_file()
     if resume and not (out / CONFIG).is_file():
         raise InputError(f"{out}: no run to resume; start it without --resume")
     if not resume:
-        if held and not unfinished:
+        if there and not unfinished:
             raise InputError(f"{out}: is there already; go on with it: add --resume, or name another: --out DIR")
         return None
     same_config(out / CONFIG, run)
@@ -92,7 +92,7 @@ def taken_over(folder: Path, run: RunConfig, dataset: Dataset) -> dict[str, Any]
     """The last state of another run, which ended after an epoch, to be gone on from under other settings.
 
     Raises: InputError where it is not of these rows, this task, optimiser or selecting figure: what it has learned and chosen
-    would not be what the settings say.
+    would contradict the settings.
     """
     before, state = open_run(folder)[0], load(folder / LAST)
     same_data(folder, state, run, dataset)
@@ -122,20 +122,20 @@ def same_data(out: Path, state: dict[str, Any], run: RunConfig, dataset: Dataset
 
 
 def describe_run(out: Path, run: RunConfig, origins: dict[str, str], device: str) -> None:
-    """The files that say what the run is and on what it runs."""
+    """Write the files that describe the run and the machine it runs on."""
     (out / CONFIG).write_text(run.dump())
     write_json(out / FINGERPRINT, origins)
     if run.loss.terms:
         write_json(out / ABLATION, ablation(run, origins))
     write_json(out / ENVIRONMENT, environment(device))
     (out / COMMIT).write_text(f"{git_commit()}\n")
-    installed = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}
+    installed = {f"{package.metadata['Name']}=={package.version}" for package in metadata.distributions()}
     (out / FREEZE).write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
     write_conda(out)
 
 
 def same_config(path: Path, run: RunConfig) -> None:
-    """Raises InputError naming what has changed of what decides what is learned."""
+    """Raises InputError naming the settings that have changed among those that decide what is learned."""
     before = RunConfig.model_validate(yaml.safe_load(path.read_text()))
     if before.digest == run.digest:
         return
@@ -156,7 +156,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint(run: RunConfig, dataset: Dataset) -> dict[str, str]:
-    """What the weights came from, by sha256."""
+    """The origins of the weights, by sha256."""
     folds = {"folds": file_sha256(Path(run.data.folds.file))} if run.data.folds and run.data.folds.file else {}
     return {"config": run.digest, "index": dataset.index_sha256, "git_commit": git_commit(), **folds}
 
@@ -187,7 +187,7 @@ def open_run(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def state_of(folder: Path) -> Literal["new", "unfinished", "finished"]:
-    """How far a run is; it is finished when all that it keeps has been written."""
+    """How far a run is; it is finished when its last file has been written."""
     if (folder / WRITTEN_LAST).is_file():
         return "finished"
     return "unfinished" if (folder / CONFIG).is_file() else "new"

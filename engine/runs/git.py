@@ -1,4 +1,4 @@
-"""Which commit this code is of; imports nothing else, so that benches run where only torch is installed."""
+"""The commit of this code; imports nothing else, so that benches run where only torch is installed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 def git_commit() -> str:
     """Of this code's checkout, 'unknown' outside one."""
     try:
-        found = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return found.stdout.strip()
+    return result.stdout.strip()

@@ -35,6 +35,6 @@ def trained_model(path: Path) -> tuple[RunConfig, nn.Module, TargetLayout]:
 def _checkpoint(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     config = path.parent / CONFIG
     if path.is_file() and not config.is_file():
-        raise InputError(f"{path}: no {CONFIG} beside it, which says how the model is built; leave a checkpoint in its run")
+        raise InputError(f"{path}: no {CONFIG} beside it, which describes the model; leave a checkpoint in its run")
     state = load(path)
     return RunConfig.model_validate(yaml.safe_load(config.read_text())), state

@@ -24,7 +24,7 @@ SHARE = 0.8  # of the memory; the rest is for what varies
 
 
 def with_batch_size(run: RunConfig, task: TaskSpec, layout: TargetLayout, resumed: Path | None) -> RunConfig:
-    """The run with a number in the place of auto, which is said; a resumed run keeps the number it began with."""
+    """The run with a number in the place of auto; the choice is logged. A resumed run has the number it began with."""
     if run.data.batch_size != AUTO:
         return run
     if world_size() > 1:

@@ -1,4 +1,4 @@
-"""What a run's checkpoints hold, and a learner that goes on from one: resuming equals not stopping."""
+"""The contents of a run's checkpoints, and going on from one: resuming equals not stopping."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from affect.shards.errors import InputError
 
 
 def best_checkpoint(learner: Learner) -> dict[str, Any]:
-    """What it takes to use the model."""
+    """The state that using the model takes."""
     return _described(learner) | {"model": learner.scored.state_dict()}
 
 
 def last_checkpoint(learner: Learner) -> dict[str, Any]:
-    """What it takes to go on, too. Every process must ask at once: random states and sums are those of all."""
+    """The state that going on takes. Every process must call this at once: random states and sums are those of all."""
     device, state = learner.device, learner.state
     random = {
         "cpu": torch.get_rng_state(),
@@ -81,7 +81,7 @@ def restore(learner: Learner, saved: dict[str, Any], out: Path) -> None:
 def take_over(learner: Learner, saved: dict[str, Any], folder: Path, out: Path) -> None:
     """Go on from the last epoch of another run, `folder`: its weights, optimiser and history under this learner's settings.
 
-    With another loss only what that one has learned is taken. saved: see `taken_over`.
+    With another loss only its learned parameters are taken. saved: see `taken_over`.
     """
     decay, loss = [group["weight_decay"] for group in learner.optimizer.param_groups], learner.loss.state_dict()
     learned = dict(learner.loss.named_parameters())

@@ -1,4 +1,7 @@
-"""What an expert would say of a training by its curves, each with the setting to try. After seed 004's monitoring."""
+"""Hints by the curves of a training, as an expert would give them, each with the setting to try.
+
+After the monitoring of the reference recipe: docs/recipes/action_units.md.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,19 @@ Line = dict[str, Any]
 
 
 class Hints:
-    """Fed a line of history an epoch; says each hint once, as it becomes true."""
+    """Logs each hint once, as it becomes true. It takes a line of history an epoch."""
 
-    def __init__(self, run: RunConfig, tell: Callable[[str], None] = say) -> None:
-        self.run, self.tell = run, tell
+    def __init__(self, run: RunConfig, write: Callable[[str], None] = say) -> None:
+        self.run, self.write = run, write
         self.history: list[Line] = []
-        self.said: set[str] = set()
+        self.logged: set[str] = set()
 
     def log(self, line: Line) -> None:
         self.history.append(line)
         for kind, text in hints(self.run, self.history):
-            if kind not in self.said:
-                self.said.add(kind)
-                self.tell(f"hint, epoch {line['epoch']}: {text}")
+            if kind not in self.logged:
+                self.logged.add(kind)
+                self.write(f"hint, epoch {line['epoch']}: {text}")
 
 
 def hints(run: RunConfig, history: list[Line]) -> Iterator[tuple[str, str]]:
@@ -65,7 +68,7 @@ def _dead_units(run: RunConfig, history: list[Line]) -> Iterator[tuple[str, str]
         yield (
             "dead",
             (
-                f"no action unit is ever said to hold after {len(history)} epochs: "
+                f"no action unit is ever predicted after {len(history)} epochs: "
                 f"--set loss.au.weight={2 * max(run.loss.au.weight, 0.5):g} or --set loss.au.pos_weight=balanced"
             ),
         )

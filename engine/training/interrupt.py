@@ -1,4 +1,4 @@
-"""Ctrl-C, held back until a step is done."""
+"""Ctrl-C, delayed until a step is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from affect.engine.system.log import say
 
 
 class Interrupt:
-    """Holds the first Ctrl-C back, so that nothing learned is lost; a second one ends at once."""
+    """Delays the first Ctrl-C, so that nothing learned is lost; a second one ends at once."""
 
     def __enter__(self) -> Self:
         self.seen = False

@@ -1,4 +1,4 @@
-"""What an epoch adds up: on the device, so that adding waits for nothing."""
+"""The sums of an epoch, on the device, so that adding waits for nothing."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Meter:
 
     def first_bad(self) -> tuple[int, str] | None:
         """(step, part) that was not finite, the earliest; of those of one step the first in the order of computation."""
-        found = [(int(first), name) for name, first in self.bad.items()]
-        return min((pair for pair in found if pair[0] >= 0), key=lambda pair: pair[0], default=None)
+        steps = [(int(first), name) for name, first in self.bad.items()]
+        return min((pair for pair in steps if pair[0] >= 0), key=lambda pair: pair[0], default=None)
 
     @property
     def waiting_share(self) -> float:
@@ -54,5 +54,5 @@ class Meter:
         return {
             "steps": self.steps, "seconds": self.seconds, "waited": self.waited,
             "sums": {name: float(value) for name, value in self.sums.items()},
-            "bad": {},  # a checkpoint is only made where there is none
+            "bad": {},  # a checkpoint is written only where there is none
         }  # fmt: skip

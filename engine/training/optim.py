@@ -24,7 +24,7 @@ def build_optimizer(modules: Sequence[nn.Module], config: OptimConfig) -> torch.
 def learning_rate(config: OptimConfig, epoch: float, merits: Sequence[float] = ()) -> float:
     """The rate at a fractional epoch: linear to `lr` over the warm-up, then a cosine to zero that stops at `min_lr`.
 
-    merits: of the epochs so far, higher is better, by which a plateau is told: a resumed run finds the rate it had.
+    merits: of the epochs so far, higher is better, which show a plateau: a resumed run has the rate that it had.
     """
     if epoch < config.warmup_epochs:
         return config.lr * epoch / config.warmup_epochs
@@ -36,15 +36,15 @@ def learning_rate(config: OptimConfig, epoch: float, merits: Sequence[float] = (
 
 def plateaus(config: PlateauConfig, merits: Sequence[float]) -> int:
     """How often the merit stood still for more than `patience` epochs; after each the counting begins anew."""
-    best, waited, found = -math.inf, 0, 0
+    best, waited, count = -math.inf, 0, 0
     for merit in merits:
         if merit > best + config.min_delta:
             best, waited = merit, 0
         else:
             waited += 1
         if waited > config.patience:
-            found, waited = found + 1, 0
-    return found
+            count, waited = count + 1, 0
+    return count
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

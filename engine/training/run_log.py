@@ -1,4 +1,4 @@
-"""What a training says of itself: when it starts, and of each epoch."""
+"""The lines that a training logs: at its start and after each epoch, and the epoch's line in history.json."""
 
 from __future__ import annotations
 

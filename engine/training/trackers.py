@@ -1,4 +1,4 @@
-"""Where people look at curves: TensorBoard, MLflow, Weights & Biases. `history.json` stays the record."""
+"""Curves in TensorBoard, MLflow, Weights & Biases. `history.json` stays the record."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Service(Protocol):
 
 
 class Tracker:
-    """Sends each line of `history.json` to every service. A service begins at its first line: who logs nothing begins none.
+    """Sends each line of `history.json` to every service. A service begins at its first line: a run without lines begins none.
 
-    begin: service -> what begins it at an epoch.
+    begin: service -> the function that begins it at an epoch.
     """
 
     def __init__(self, begin: dict[str, Callable[[int], Service]]) -> None:
@@ -42,7 +42,7 @@ class Tracker:
                 if name not in self.begun:
                     self.begun[name] = begin(epoch)
                 self.begun[name].write(epoch, values)
-            except Exception as error:  # whatever a server does, it does not end a training
+            except Exception as error:  # no failure of a server ends a training
                 say(f"track: {name} did not take epoch {epoch} ({type(error).__name__}: {error}); history.json has it")
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ def _number(value: Any) -> bool:
 
 
 def _package(name: str) -> Any:
-    """Imported only where asked for: each takes a while."""
+    """Imported only where a run names it: each takes a while."""
     try:
         return importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
     except ModuleNotFoundError as error:
@@ -116,14 +116,14 @@ class TensorBoard:
 
 
 class Sent:
-    """What a service on a server already has of a run, kept in the run's folder."""
+    """The epochs of a run that a server already has, recorded in the run's folder."""
 
     def __init__(self, out: Path, service: str) -> None:
         self.path, self.service = out / SENT, service
         known = self._all().get(service, {"id": None, "epoch": -1})
         self.id, self.epoch = known["id"], known["epoch"]
 
-    def keep(self, id: str, epoch: int) -> None:
+    def record(self, id: str, epoch: int) -> None:
         self.id, self.epoch = id, epoch
         write_json(self.path, self._all() | {self.service: {"id": id, "epoch": epoch}})
 
@@ -132,7 +132,7 @@ class Sent:
 
 
 class MLflow:
-    """A run on the server of MLFLOW_TRACKING_URI; without one where MLflow keeps its own."""
+    """A run on the server of MLFLOW_TRACKING_URI; without one in MLflow's default place."""
 
     def __init__(self, package: Any, out: Path, run_name: str, config: dict[str, Any], epoch: int) -> None:
         self.mlflow, self.sent = package, Sent(out, "mlflow")
@@ -140,30 +140,30 @@ class MLflow:
             package.start_run(run_id=self.sent.id)
             return
         package.set_experiment(PROJECT)
-        self.sent.keep(package.start_run(run_name=run_name).info.run_id, -1)
+        self.sent.record(package.start_run(run_name=run_name).info.run_id, -1)
         package.log_params(flat(config))  # once: it refuses other values, and `train` may change on a resume
 
     def write(self, epoch: int, values: dict[str, float]) -> None:
         if epoch > self.sent.epoch:
             self.mlflow.log_metrics(values, step=epoch)
-            self.sent.keep(self.sent.id, epoch)
+            self.sent.record(self.sent.id, epoch)
 
     def close(self) -> None:
         self.mlflow.end_run()
 
 
 class WandB:
-    """A run of the project `affect`; WANDB_MODE=offline keeps it in the run's folder."""
+    """A run of the project `affect`; WANDB_MODE=offline stores it in the run's folder."""
 
     def __init__(self, package: Any, out: Path, run_name: str, config: dict[str, Any], epoch: int) -> None:
         self.sent = Sent(out, "wandb")
         self.run = package.init(project=PROJECT, name=run_name, dir=str(out), config=config, id=self.sent.id, resume="allow")
-        self.sent.keep(self.run.id, self.sent.epoch)
+        self.sent.record(self.run.id, self.sent.epoch)
 
     def write(self, epoch: int, values: dict[str, float]) -> None:
         if epoch > self.sent.epoch:
             self.run.log(values, step=epoch)
-            self.sent.keep(self.run.id, epoch)
+            self.sent.record(self.run.id, epoch)
 
     def close(self) -> None:
         self.run.finish()

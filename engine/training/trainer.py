@@ -53,7 +53,7 @@ def fit(
     optim.keep: last: the one of the last epoch instead.
 
     Resuming equals not stopping: order, augmentation, weights, optimiser and random state are those of the undisturbed run.
-    continue_from: another run, from whose last epoch this one goes on under its own settings.
+    continue_from: another run, from whose last epoch this one goes on under the settings of `run`.
     """
     with joined(run.train.device) as ranks, locked(out) if ranks.first else nullcontext():
         saved = begin(out, run, dataset, resume=resume)
@@ -74,7 +74,7 @@ def fit(
 
 
 class Trainer:
-    """The loop: the step, and what happens between steps. score: of a model, asked after every epoch."""
+    """The loop: the step, and what happens between steps. score: of a model, called after every epoch."""
 
     def __init__(
         self, run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, ranks: Ranks, score: Score,
@@ -227,12 +227,12 @@ class Trainer:
         keys = [paths[code] for code in codes[samples[:6]]]
         raise InputError(
             f"loss: {part} is not finite since step {step}, whose {len(samples)} samples are "
-            f"{', '.join(map(str, samples[:6].tolist()))}, ... ({', '.join(keys)}, ...); the checkpoints from before are "
-            "kept. Try a lower rate: --set optim.lr=..., or --set train.precision=off"
+            f"{', '.join(map(str, samples[:6].tolist()))}, ... ({', '.join(keys)}, ...); the checkpoints from before "
+            "remain. Try a lower rate: --set optim.lr=..., or --set train.precision=off"
         )
 
     def end_epoch(self) -> None:
-        """Score the epoch, write its line, save the model if it is the best so far, or the last is asked for."""
+        """Score the epoch, write its line, save the model if it is the best so far, or optim.keep is `last`."""
         self.check_finite()
         state = self.state
         meter = state.meter.over_all(self.ranks)
