@@ -89,7 +89,7 @@ def scores(probs: np.ndarray, penalty: float = PENALTY, k_reg: int = K_REG) -> n
 def fit_conformal(
     probs: np.ndarray, label: np.ndarray, coverage: float, output: str, *, split: str | None = None
 ) -> tuple[Conformal, str]:
-    """The threshold at which the sets of exchangeable rows hold their label in at least `coverage` of them; and a warning, if any.
+    """The threshold at which the sets of exchangeable rows hold their label in at least `coverage` of them, and a warning.
 
     probs: (N, C), N >= 1. label: (N,) int. The threshold is the ceil((N + 1) coverage)-th smallest score of the labels; where
     there are too few rows for that, every set holds all labels. Probabilities calibrated by one temperature on these rows count

@@ -1,4 +1,4 @@
-"""Which stored frames of a clip the model sees: pure functions of the settings, the times and (seed, draw_id, sample).
+"""The stored frames of a clip that the model sees: pure functions of the settings, the times and (seed, draw_id, sample).
 
 Frames keep the order of time, unless the settings ask for a control without it.
 Axes: B clips, T frames that are seen, M stored frames that may be, W windows.
@@ -6,7 +6,6 @@ Axes: B clips, T frames that are seen, M stored frames that may be, W windows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,9 +121,7 @@ class ClipView:
         return np.stack([b + seen(self.config, int(c), int(s), t) for b, c, s, t in rows])
 
 
-def clip_view(
-    config: ClipConfig | None, dataset: Dataset, rows: np.ndarray, log: Callable[[str], None] = say_once
-) -> ClipView | None:
+def clip_view(config: ClipConfig | None, dataset: Dataset, rows: np.ndarray) -> ClipView | None:
     """The view of these samples; None of pictures. How many clips repeat a frame is logged, once.
 
     Raises: InputError where clips are to be seen as pictures or pictures as clips, and naming the clips without a frame inside.
@@ -140,7 +137,7 @@ def clip_view(
         _refuse_empty(config, dataset, rows, stored, bounds[1])
     short = int((bounds[1] < reach(config)).sum())
     if short:
-        log(
+        say_once(
             f"data.clip: {short:,} of {len(rows):,} clips of {dataset.folder} have fewer than the {reach(config)} frames that a "
             "view needs; their last one is repeated"
         )

@@ -58,7 +58,7 @@ def pictures(planner: Planner, workers: int, step: int, device: torch.device) ->
 
 
 class Joined:
-    """Parts copied into one tensor of `total` pictures. A part's memory is DALI's: on a GPU it must stay until it has been read."""
+    """Parts copied into one tensor of `total` pictures. A part's memory is DALI's: on a GPU it stays until it has been read."""
 
     def __init__(self, total: int, count: int) -> None:
         self.total, self.count = total, count
