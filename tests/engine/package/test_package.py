@@ -70,7 +70,7 @@ def test_a_mirror_image_gets_the_same_answer_where_asked_for(trained, picture, t
     images = torch.from_numpy(np.stack([view, view[:, ::-1]]))
     plain, both = (trained_model(folder)[1](images)[1]["emotion"] for folder in (trained, run))
     assert torch.allclose(both, plain.mean(0).expand(2, -1), atol=1e-5) and not torch.allclose(plain[0], plain[1], atol=1e-3)
-    answers = Engine(export(run), backend="onnxruntime").answer(images.numpy())["emotion.logits"]
+    answers = Engine(export(run), backend="onnxruntime").run_graph(images.numpy())["emotion.logits"]
     assert np.abs(answers[0] - answers[1]).max() < 1e-4
     with pytest.raises(InputError, match=r"model.mirror: pain_clip sees clips"):
         load_config("pain_v1", ["model.mirror=true"])
