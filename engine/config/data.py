@@ -76,7 +76,7 @@ class FoldsConfig(Section):
         if len(chosen) != 1:
             raise ValueError(f"give one of count, leave, file; found {' and '.join(chosen) or 'none'}")
         if self.file and (self.stratify or self.by != "group"):
-            raise ValueError("stratify, by: are for count and leave; a file says itself which groups validate where")
+            raise ValueError("stratify, by: are for count and leave; a file lists the groups of each fold itself")
         return self
 
 

@@ -207,7 +207,7 @@ def _once(pairs: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 def _lines(path: Path, rows: int) -> list[tuple[str, int]]:
     """Read image_path and number of each row."""
     if not path.is_file():
-        raise InputError(f"{path.parent}: has neither {HASHES} nor {path.name}: nothing says which row is which; {ANEW}")
+        raise InputError(f"{path.parent}: has neither {HASHES} nor {path.name}: its rows cannot be matched; {ANEW}")
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         pairs = [(str(line["image_path"]), int(line["i"])) for line in lines]
