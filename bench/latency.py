@@ -1,8 +1,8 @@
-"""Milliseconds of an answer: an engine with `backend="auto"` beside the libraries called directly, on the same graph.
+"""Milliseconds of a prediction: an engine with `backend="auto"` beside the libraries called directly, on the same graph.
 
-Before anything is timed the answers are compared. Rounds are interleaved, so that what else the machine does meets all alike.
-The work of a call is held against what a large matrix product of torch's reaches here, in the same numbers; other libraries can
-be faster than that.
+Before anything is timed the predictions are compared. Rounds are interleaved, so that other load meets all alike. The rate of
+a call is given as a share of what a large matrix product of torch's reaches here in the same precision; other libraries can be
+faster than that.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PRODUCTS = 5
 
 @dataclass(frozen=True)
 class Provider:
-    """One way to an answer. precision: of its products. peer: a library called directly."""
+    """One way to a prediction. precision: of its products. peer: a library called directly."""
 
     call: Call
     precision: str
@@ -59,7 +59,7 @@ class Provider:
 
 @dataclass(frozen=True)
 class Ready:
-    """providers: that say the same. skipped: who is not measured -> why. off: largest difference of a probability."""
+    """providers: those that agree. skipped: provider that is not measured -> reason. off: largest difference of a probability."""
 
     providers: dict[str, Provider] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Ready:
 
 
 def exported(backbone: str, image_size: int, folder: Path, *, int8: bool = False) -> Path:
-    """A run of one update on drawn faces, exported, with what bf16 costs in its manifest; kept in `folder`."""
+    """Train a run of one update on drawn faces and export it, with the cost of bf16 in its manifest; it is stored in `folder`."""
     out, dataset = folder / f"{backbone}-{image_size}", folder / "faces"
     if not dataset.exists():
         pack(SyntheticSource(DRAWN, size=DRAWN_PX, subjects=SUBJECTS), dataset)
@@ -82,44 +82,44 @@ def exported(backbone: str, image_size: int, folder: Path, *, int8: bool = False
 
 
 def ready(run: Path, device: str, *, compile: bool = True) -> Ready:
-    """Everybody who can answer for the run's package. Raises InputError where two do not say the same."""
+    """Return the providers that can run the package of a run. Raises InputError where two disagree."""
     engine = Engine.load(run, device=device)
     graph, (name,) = engine.package.model, [graph_names(o)[-1] for o in engine.package.layout.outputs if o.kind == "classes"]
-    made: dict[str, Callable[[], Provider]] = {
+    builders: dict[str, Callable[[], Provider]] = {
         OURS: lambda: Provider(lambda images: engine.run_graph(images)[name], _precision(engine), peer=False),
         "ONNX Runtime": lambda: Provider(_onnxruntime(graph, name, device), "float32", peer=True),
     }
     if device == "cpu":
-        made["OpenVINO"] = lambda: Provider(_openvino(graph, name, "f32"), "float32", peer=True)
-        made["OpenVINO bf16"] = lambda: Provider(_openvino(graph, name, "bf16"), "bf16", peer=True)
+        builders["OpenVINO"] = lambda: Provider(_openvino(graph, name, "f32"), "float32", peer=True)
+        builders["OpenVINO bf16"] = lambda: Provider(_openvino(graph, name, "bf16"), "bf16", peer=True)
         if (graph.with_name(INT8)).is_file():
-            made["OpenVINO INT8"] = lambda: Provider(_openvino(graph.with_name(INT8), name, "f32"), "int8", peer=True)
+            builders["OpenVINO INT8"] = lambda: Provider(_openvino(graph.with_name(INT8), name, "f32"), "int8", peer=True)
     else:
         for text in ("tensorrt", "torch"):
-            made[f"Engine, {text}"] = partial(_chosen, engine, text, device, name)
-    made["torch eager"] = lambda: Provider(_torch(run, device), "float32", peer=True)
+            builders[f"Engine, {text}"] = partial(_chosen, engine, text, device, name)
+    builders["torch eager"] = lambda: Provider(_torch(run, device), "float32", peer=True)
     for precision in ("float32", "bf16") if compile else ():
-        made[f"torch compiled {precision}"] = partial(_compiled, run, device, precision)
-    return _alike(made, np.zeros((2, *engine.package.manifest.input["shape"][1:]), np.uint8))
+        builders[f"torch compiled {precision}"] = partial(_compiled, run, device, precision)
+    return _agreeing(builders, np.zeros((2, *engine.package.manifest.input["shape"][1:]), np.uint8))
 
 
-def _alike(made: Mapping[str, Callable[[], Provider]], like: np.ndarray) -> Ready:
-    images, want, found = np.random.default_rng(0).integers(0, 256, like.shape, np.uint8), None, Ready()
-    for name, make in made.items():
+def _agreeing(builders: Mapping[str, Callable[[], Provider]], like: np.ndarray) -> Ready:
+    images, want, built = np.random.default_rng(0).integers(0, 256, like.shape, np.uint8), None, Ready()
+    for name, build in builders.items():
         try:
-            provider = make()
-            said = provider.call(images)
+            provider = build()
+            prediction = provider.call(images)
         except (InputError, ImportError, RuntimeError) as error:
-            found.skipped[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            built.skipped[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             continue
-        want = said if want is None or (name == "ONNX Runtime") else want
-        off = float(np.abs(said - want).max())
+        want = prediction if want is None or (name == "ONNX Runtime") else want
+        off = float(np.abs(prediction - want).max())
         if off > TOLERANCE[provider.precision] and name != OURS:
             raise InputError(
-                f"bench: {name} says something else: {off:.3f} off, at most {TOLERANCE[provider.precision]} expected"
+                f"bench: {name} predicts something else: {off:.3f} off, at most {TOLERANCE[provider.precision]} expected"
             )
-        found.providers[name], found.off[name] = provider, off
-    return found
+        built.providers[name], built.off[name] = provider, off
+    return built
 
 
 def _precision(engine: Engine) -> str:
@@ -172,30 +172,32 @@ def _names(layout: Any) -> list[str]:
 def bench_graph(
     run: Path, device: str, batch: int, timing: Timing, advance: Callable[[int], None], built: Ready
 ) -> list[dict[str, Any]]:
-    """A line a provider: milliseconds of a call with `batch` pictures, on pixels that are on the CPU before and after."""
+    """Measure a line a provider: milliseconds of a call with `batch` pictures, on pixels that are on the CPU before and after."""
     config, model, _ = trained_model(run)
     shape = (batch, config.model.image_size, config.model.image_size, 3)
     images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-    found = rounds({name: partial(p.call, images) for name, p in built.providers.items()}, timing, advance)
+    times_of = rounds({name: partial(p.call, images) for name, p in built.providers.items()}, timing, advance)
     flops, ceilings = _flops(model, images), {name: ceiling(device, name) for name in ("float32", "bf16")}
-    best = min((name for name, p in built.providers.items() if p.peer), key=lambda name: np.median(np.concatenate(found[name])))
+    best = min(
+        (name for name, p in built.providers.items() if p.peer), key=lambda name: np.median(np.concatenate(times_of[name]))
+    )
     about = {"backbone": config.model.backbone, "image_size": shape[1], "batch": batch, "device": device, **asdict(timing)}
     lines = []
-    for name, times in found.items():
+    for name, times in times_of.items():
         precision = built.providers[name].precision
         rate = flops / float(np.median(np.concatenate(times))) / 1e6  # GFLOP/s
         most = ceilings.get(precision)
         figures = {"gflop_per_s": round(rate, 1), "share_of_matmul": round(rate / most, 4) if most else None}
         settings = about | {"precision": precision, "off": round(built.off[name], 5)}
-        lines.append(line("latency.graph", name, settings, times, found[best], figures))
+        lines.append(line("latency.graph", name, settings, times, times_of[best], figures))
     return lines
 
 
 def rounds(
     timed: Mapping[str, Callable[[], object]], timing: Timing, advance: Callable[[int], None]
 ) -> dict[str, list[np.ndarray]]:
-    """Milliseconds of each call, an array a round; the first round warms up and is not kept."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in timed}
+    """Return the milliseconds of each call, an array a round; the first round warms up and is left out."""
+    times_of: dict[str, list[np.ndarray]] = {name: [] for name in timed}
     for _ in range(timing.rounds + 1):
         for name, call in timed.items():
             times, end = list[float](), time.perf_counter() + timing.seconds
@@ -203,9 +205,9 @@ def rounds(
                 began = time.perf_counter()
                 call()
                 times.append(1e3 * (time.perf_counter() - began))
-            found[name].append(np.array(times))
+            times_of[name].append(np.array(times))
             advance(1)
-    return {name: values[1:] for name, values in found.items()}
+    return {name: values[1:] for name, values in times_of.items()}
 
 
 def line(
@@ -213,7 +215,7 @@ def line(
     figures: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """ratio_to_best_peer: its milliseconds over those of the best peer, round by round: below 1 is faster."""
-    ratio = float(np.median([np.median(own) / np.median(other) for own, other in zip(times, best, strict=True)]))
+    ratio = float(np.median([np.median(one) / np.median(other) for one, other in zip(times, best, strict=True)]))
     values = np.concatenate(times)
     more = {"ms_p95": round(float(np.percentile(values, 95)), 3), "ms_p99": round(float(np.percentile(values, 99)), 3)}
     return record.line(
@@ -222,7 +224,7 @@ def line(
 
 
 def ceiling(device: str, precision: str) -> float:
-    """GFLOP/s of a large matrix product, the best of a few."""
+    """Return GFLOP/s of a large matrix product, the best of a few."""
     size, dtype = MATRIX[device], {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     times = []
@@ -240,7 +242,7 @@ def _now(device: str) -> float:
 
 
 def _flops(model: torch.nn.Module, images: np.ndarray) -> int:
-    """Of a call: two for each multiplication with its addition."""
+    """Count the operations of a call: two for each multiplication with its addition."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.eval()(torch.from_numpy(images))
     return int(counter.get_total_flops())

@@ -1,6 +1,6 @@
-"""Frames a second of a video end to end, what the engine itself costs a frame, a clip model over a stream, and memory.
+"""Frames a second of a video end to end, the engine's own milliseconds a frame, a clip model over a stream, and memory.
 
-Beside the engine runs the loop that people write: OpenCV reads, finds, cuts and equalises, a library answers, in turn.
+Beside the engine runs the usual loop: OpenCV decodes, detects, crops and equalises, and a library predicts, in turn.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from affect.shards.errors import InputError
 from affect.shards.schema import Output, TargetLayout
 
 SPARSE = 5  # frames from one detection to the next
-SOLO = ("detect", "crop", "infer")  # stages that are not the engine's own cost
-HELD = 200  # frames that are kept in memory to measure it
+NOT_OVERHEAD = ("detect", "crop", "infer")  # stages that any loop has
+IN_MEMORY = 200  # frames that the overhead is measured on
 STATE = TargetLayout((Output("state", "classes", ("no", "yes")),))
 RATE_HZ = 10.0
 SIZE, WIDTH = 112, 256  # of frames, and of the temporal head
@@ -58,7 +58,7 @@ FACE = Box(200.0, 120.0, 160.0, 160.0)
 def bench_video(
     package: Path, video: Path, subject: str, timing: Timing, folder: Path, advance: Callable[[int], None], sparse: int = SPARSE
 ) -> list[dict[str, Any]]:
-    """Frames a second of whole passes over a video, tables written. Raises InputError without a face.
+    """Measure frames a second of whole passes over a video, tables written. Raises InputError without a face.
 
     sparse: frames from one detection to the next, beside one in each.
     """
@@ -70,31 +70,31 @@ def bench_video(
     }
     peer = "OpenCV and the fastest library, in a loop"
     passes[peer] = partial(_loop, engine, video, subject, name)
-    found: dict[str, list[float]] = {who: [] for who in passes}
+    rates: dict[str, list[float]] = {who: [] for who in passes}
     for _ in range(timing.rounds + 1):
         for who, one in passes.items():
             frames, began = 0, time.perf_counter()
             while not frames or time.perf_counter() - began < timing.seconds:
                 frames += one()
-            found[who].append(frames / (time.perf_counter() - began))
+            rates[who].append(frames / (time.perf_counter() - began))
             advance(1)
     about = {"video": video.name, "subject": subject.partition(":")[0], "backend": engine.description, **asdict(timing)}
     lines = []
-    for who, values in found.items():
-        ratio = float(np.median(np.array(values[1:]) / np.array(found[peer][1:])))
+    for who, values in rates.items():
+        ratio = float(np.median(np.array(values[1:]) / np.array(rates[peer][1:])))
         lines.append(record.line("latency.video", who, about, "frames_per_s", values[1:], ratio, packages=PACKAGES))
     return lines
 
 
 def _run(engine: Engine, video: Path, search: Search, out: Path) -> int:
-    found = run_source([engine], open_source(str(video)), out, search=search)
-    if not found["faces"]:
+    summary = run_source([engine], open_source(str(video)), out, search=search)
+    if not summary["faces"]:
         raise InputError(f"bench: {video}: no face found by {search.subject}; name a video with one")
-    return int(found["frames"])
+    return int(summary["frames"])
 
 
 def _loop(engine: Engine, video: Path, subject: str, name: str) -> int:
-    """What people write; detector, cut and preprocessing are ours, called one after the other."""
+    """Run the usual loop; detector, crop and preprocessing are the engine's, called one after the other."""
     detector, capture, frames = subject_of(subject), cv2.VideoCapture(str(video)), 0
     preprocess = engine.package.preprocess
     while True:
@@ -111,10 +111,10 @@ def _loop(engine: Engine, video: Path, subject: str, name: str) -> int:
 def bench_overhead(
     package: Path, video: Path, subject: str, timing: Timing, advance: Callable[[int], None]
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Milliseconds a frame of all but decoding, detection, crop and inference, over frames in memory, in one thread."""
+    """Measure milliseconds a frame of all but decoding, detection, crop and inference, over frames in memory, in one thread."""
     engine = Engine.load(package)
     with Stream(open_source(str(video))) as stream:
-        images = [shot.image for shot, _ in zip(stream, range(HELD), strict=False)]
+        images = [shot.image for shot, _ in zip(stream, range(IN_MEMORY), strict=False)]
     times, stages = list[np.ndarray](), dict[str, dict[str, float]]()
     for _ in range(timing.rounds + 1):
         with Reader([engine], open_source(iter(images), 30.0), Search(subject)) as reader:
@@ -122,7 +122,7 @@ def bench_overhead(
             seen = sum(1 for _ in reader)
             whole = time.perf_counter() - began
             stages = reader.stages.to_json()
-            times.append(np.array([1e3 * (whole - sum(reader.stages.seconds(stage) for stage in SOLO)) / seen]))
+            times.append(np.array([1e3 * (whole - sum(reader.stages.seconds(stage) for stage in NOT_OVERHEAD)) / seen]))
         advance(1)
     figures = {"stages_p50_ms": {name: of["p50_ms"] for name, of in stages.items()}}
     about = {"video": video.name, "subject": subject.partition(":")[0], "frames": len(images), **asdict(timing)}
@@ -132,9 +132,9 @@ def bench_overhead(
 def bench_clips(
     num_frames: int, backbone: str, timing: Timing, folder: Path, advance: Callable[[int], None]
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A new frame of a stream: by the engine, at least (one encoding and the head), and by the whole window anew.
+    """Measure a new frame of a stream: by the engine, by the least that must be done, and by the whole window again.
 
-    ratio_to_best_peer is to the least.
+    The least is one encoding and the head; ratio_to_best_peer is to it.
     """
     encoder, temporal, whole = _parts(num_frames, backbone, folder)
     window = np.random.default_rng(0).integers(0, 256, (num_frames, SIZE, SIZE, 3), np.uint8)
@@ -146,12 +146,12 @@ def bench_clips(
         return stream.push(number / RATE_HZ, lambda: window[number % num_frames])
 
     for _ in range(num_frames):
-        said = new_frame()
+        window_result = new_frame()
     want = whole.run(window[None])["state.probs"][0]
-    if said is None or np.abs(said.values["state.probs"] - want).max() > 1e-3:
-        raise InputError("bench: a stream says something else than the whole window; nothing was timed")
+    if window_result is None or np.abs(window_result.values["state.probs"] - want).max() > 1e-3:
+        raise InputError("bench: a stream predicts something else than the whole window; nothing was timed")
     least, plain = "one encoding and the head", "the window anew"
-    found = rounds(
+    times_of = rounds(
         {
             "Engine": new_frame,
             least: lambda: (encoder.run(window[:1]), temporal.run(features)),
@@ -160,11 +160,11 @@ def bench_clips(
         timing, advance,
     )  # fmt: skip
     about = {"frames": num_frames, "backbone": backbone, "image_size": SIZE, "backend": encoder.description.partition(",")[0]}
-    return [line("latency.clip", who, about | asdict(timing), times, found[least]) for who, times in found.items()]
+    return [line("latency.clip", who, about | asdict(timing), times, times_of[least]) for who, times in times_of.items()]
 
 
 def _parts(num_frames: int, backbone: str, folder: Path) -> tuple[Backend, Backend, Backend]:
-    """Encoder, head and both together, of a model that was not trained; whichever backend encodes a frame fastest here."""
+    """Export encoder, head and both together of an untrained model; open them in the backend that encodes a frame fastest."""
     torch.manual_seed(0)
     net = FrameEncoder(Normalise(), frame_backbone(ModelConfig(backbone=backbone)))
     head = LstmAttention(net.width, {"state": 2}, num_frames, hidden=WIDTH)
@@ -189,23 +189,25 @@ def _fastest(graph: Path, row: tuple[int, ...]) -> Choice:
 
 
 def bench_memory(package: Path, num_frames: int, folder: Path, advance: Callable[[int], None]) -> list[dict[str, Any]]:
-    """MB that the process holds over a long source, from WARM frames on; tables are written."""
+    """Measure the MB of the process over a long source, from WARM frames on; tables are written."""
     engine = Engine.load(package)
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (480, 640, 3), np.uint8) for _ in range(4)]
-    held, seen = list[float](), itertools.count(1)
+    resident, seen = list[float](), itertools.count(1)
 
     def look(count: int) -> None:
         advance(count)
         number = next(seen)
         if number >= WARM and number % EVERY == 0:
-            held.append(resident_mb())
+            resident.append(resident_mb())
 
     source = open_source((images[i // 100 % 4] for i in range(num_frames)), 30.0)
     search = Search(Listed({i: [FACE] for i in range(num_frames)}))
     run_source([engine], source, folder / "memory", search=search, advance=look)
-    figures = {"growth_mb": round(max(held) - held[0], 2), "spread_mb": round(max(held) - min(held), 2)}
-    return [record.line("latency.memory", "Engine", {"frames": num_frames}, "mb", held, 1.0, packages=PACKAGES, figures=figures)]
+    figures = {"growth_mb": round(max(resident) - resident[0], 2), "spread_mb": round(max(resident) - min(resident), 2)}
+    return [
+        record.line("latency.memory", "Engine", {"frames": num_frames}, "mb", resident, 1.0, packages=PACKAGES, figures=figures)
+    ]
 
 
 def resident_mb() -> float:

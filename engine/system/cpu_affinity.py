@@ -1,4 +1,4 @@
-"""On which cores of the machine this process computes."""
+"""The cores of the machine that this process runs on."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def parse_cores(text: str | Iterable[int]) -> set[int]:
     """`0-3,6` or core numbers -> {0, 1, 2, 3, 6}. Raises InputError where it is neither."""
     if not isinstance(text, str):
         return set(text)
-    found: set[int] = set()
+    cores: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
             raise InputError(f"cores: found {text!r}; {EXPECTED}")
-        found |= set(range(first, last + 1))
-    return found
+        cores |= set(range(first, last + 1))
+    return cores
 
 
 @cache
 def _at_first() -> set[int]:
-    """What the process may use before it is kept on fewer."""
+    """The cores of the process before it was restricted to fewer."""
     return os.sched_getaffinity(0)
 
 
 def pin(cores: str | Iterable[int]) -> int:
-    """Keep this process, all its threads and those they start, on these cores; how many they are.
+    """Run this process, all its threads and those they start, on these cores; return how many they are.
 
-    It holds until it is called again. Sessions that are opened afterwards are to be told that number of threads: where nobody
-    says how many, ONNX Runtime spreads its own over the whole machine. Raises InputError where a core is not there.
+    It holds until the next call. Open sessions afterwards with that number of threads: without one, ONNX Runtime spreads its
+    threads over the whole machine. Raises InputError where a core is not there.
     """
     if not hasattr(os, "sched_setaffinity"):
         raise InputError("cores: this system cannot keep a process on some cores; leave it out, and name threads")

@@ -1,4 +1,4 @@
-"""Several processes as one: `torchrun --nproc-per-node N -m affect.engine.cli.main train ...`. One alone asks nobody."""
+"""Several processes as one: `torchrun --nproc-per-node N -m affect.engine.cli.main train ...`; or one alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from affect.engine.system.device import choose_device
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, number `rank` of `world`, and its device. The first one writes and speaks."""
+    """This process, number `rank` of `world`, and its device. The first one writes files and messages."""
 
     device: torch.device
     rank: int = 0
@@ -29,13 +29,13 @@ class Ranks:
         return self.rank == 0
 
     def add(self, values: Tensor) -> Tensor:
-        """The sum over all processes; nothing waits for it on the host."""
+        """Sum over all processes in place; the host does not wait for it."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """Everyone's value, by rank."""
+        """Return the values of all processes, by rank."""
         if self.world == 1:
             return [value]
         values = [None] * self.world
@@ -43,11 +43,11 @@ class Ranks:
         return values
 
     def agree(self, wish: bool) -> bool:
-        """Whether anyone wishes it."""
+        """Whether any process wishes it."""
         return any(self.gather(wish)) if self.world > 1 else wish
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model with its gradients averaged over all; on GPUs batch norms see the whole batch, too."""
+        """Return the model with gradients averaged over all processes; on GPUs batch norms see the whole batch, too."""
         if self.world == 1:
             return model
         if self.device.type == "cuda":
@@ -55,7 +55,7 @@ class Ranks:
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def mean_gradients(self, module: nn.Module) -> None:
-        """Of a module that `parallel` does not wrap."""
+        """Average the gradients of a module that `parallel` does not wrap."""
         if self.world > 1:
             for parameter in module.parameters():
                 if parameter.grad is not None:
@@ -68,7 +68,7 @@ class Ranks:
 
 
 def first_process() -> bool:
-    """Whether this is the one that writes and speaks, before or after the others are joined."""
+    """Whether this process writes files and messages, before or after the others are joined."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -78,7 +78,7 @@ def world_size() -> int:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """The processes that torchrun has started, or this one alone."""
+    """Join the processes that torchrun has started; or yield this one alone."""
     world = world_size()
     if world == 1:
         yield Ranks(choose_device(device))

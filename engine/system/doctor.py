@@ -62,7 +62,7 @@ CHECKS: dict[str, tuple[Callable[[], str], str]] = {
 
 
 def report() -> Iterator[tuple[str, str]]:
-    """(name, finding) of each part; one that does not load says why and what it is for."""
+    """Yield (name, finding) of each library; one that does not load gives its error and what it is for."""
     yield "cores", str(os.cpu_count())
     for name, (check, purpose) in CHECKS.items():
         try:

@@ -1,4 +1,4 @@
-"""One line to the person at the terminal; never to standard output, which belongs to results."""
+"""Messages on the terminal, one line each; never on standard output, which belongs to results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def say(text: str) -> None:
 
 @cache
 def say_once(text: str) -> None:
-    """For what holds as long as the process runs, however often it is met."""
+    """Print a message once in the life of the process."""
     say(text)
 
 
 def silent(text: str) -> None:
-    """For what was said before."""
+    """Print nothing: in place of `say` where the message was printed before."""

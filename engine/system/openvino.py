@@ -8,10 +8,10 @@ from typing import Any
 
 
 def core() -> Any:
-    """Made once a process and never ended. Raises ImportError where OpenVINO is not installed.
+    """Return the core of this process, made once and never ended. Raises ImportError where OpenVINO is not installed.
 
-    A core gives the thread that makes it another stack for signals, and puts the one before back when it ends. Of two cores the
-    one that ends last puts back what the first has freed, and the next signal, of a child process that ended, say, kills.
+    A core gives the thread that makes it another stack for signals, and restores the one before when it ends. Of two cores the
+    one that ends last restores what the first has freed, and the next signal, of an ended child process say, kills.
     """
     return _core_of(os.getpid())
 

@@ -1,4 +1,4 @@
-"""Long work shows how far it is: a bar with rate and time left on a terminal, a line per interval elsewhere."""
+"""Progress of long work: a bar with rate and time left on a terminal, a line per interval elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Progress:
             self._show("\r" if self.terminal else "")
 
     def skip(self, count: int) -> None:
-        """Done before this began; it does not count for the rate."""
+        """Count work that was done before; it does not count for the rate."""
         self.done = self.skipped = count
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Libraries that write lines of their own where one message of ours is due."""
+"""Silences libraries that print lines of their own where one message of ours is due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 
 @contextmanager
 def opencv_quiet() -> Iterator[None]:
-    """OpenCV says nothing in here; what went wrong is in its exception, or in what it returns."""
+    """Silence OpenCV inside the block; an error is in its exception, or in what it returns."""
     log: Any = cv2.utils.logging
     before: int = log.setLogLevel(log.LOG_LEVEL_SILENT)
     try:

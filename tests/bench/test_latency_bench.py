@@ -1,4 +1,4 @@
-"""The bench of latency times who says the same, and says what each is held against."""
+"""The latency bench times only providers that agree, and names what each is compared with."""
 
 import json
 import shutil
@@ -59,31 +59,31 @@ def test_a_call_is_timed_beside_the_libraries(run):
         assert of["gflop_per_s"] > 0 and of["settings"]["batch"] == 2 and {"torch", "onnxruntime"} <= set(of["versions"])
 
 
-def test_who_says_something_else_is_not_timed():
-    def said(value, precision="float32"):
+def test_a_provider_that_disagrees_is_not_timed():
+    def constant(value, precision="float32"):
         return lambda: Provider(lambda images: np.full((len(images), 2), value), precision, peer=True)
 
     like = np.zeros((2, 4, 4, 3), np.uint8)
-    found = latency._alike({"ONNX Runtime": said(0.5), "b": said(0.55, "bf16")}, like)
-    assert found.off["b"] == pytest.approx(0.05)
-    with pytest.raises(InputError, match="b says something else: 0.050 off"):
-        latency._alike({"ONNX Runtime": said(0.5), "b": said(0.55)}, like)
+    built = latency._agreeing({"ONNX Runtime": constant(0.5), "b": constant(0.55, "bf16")}, like)
+    assert built.off["b"] == pytest.approx(0.05)
+    with pytest.raises(InputError, match="b predicts something else: 0.050 off"):
+        latency._agreeing({"ONNX Runtime": constant(0.5), "b": constant(0.55)}, like)
 
     def fails():
         raise ImportError("no such library")
 
-    found = latency._alike({"ONNX Runtime": said(0.5), "c": fails}, like)
-    assert found.skipped == {"c": "ImportError: no such library"} and isinstance(found, Ready)
+    built = latency._agreeing({"ONNX Runtime": constant(0.5), "c": fails}, like)
+    assert built.skipped == {"c": "ImportError: no such library"} and isinstance(built, Ready)
 
 
-def test_a_new_frame_of_a_stream_is_held_to_the_least_and_to_the_window(monkeypatch, tmp_path):
+def test_a_new_frame_is_compared_with_the_least_and_with_the_window(monkeypatch, tmp_path):
     monkeypatch.setattr(streaming, "SIZE", 32)
     lines = bench_clips(4, "small_cnn", SHORT, tmp_path, lambda number: None)
     assert [of["provider"] for of in lines] == ["Engine", "one encoding and the head", "the window anew"]
     assert lines[1]["ratio_to_best_peer"] == 1 and all(of["settings"]["frames"] == 4 for of in lines)
 
 
-def test_a_stream_that_says_something_else_is_not_timed(monkeypatch, tmp_path):
+def test_a_stream_that_disagrees_is_not_timed(monkeypatch, tmp_path):
     monkeypatch.setattr(streaming, "SIZE", 32)
     right = streaming.ClipStream._window
 
@@ -92,7 +92,7 @@ def test_a_stream_that_says_something_else_is_not_timed(monkeypatch, tmp_path):
         return window and Window(window.start_s, window.end_s, {name: of + 0.01 for name, of in window.values.items()})
 
     monkeypatch.setattr(streaming.ClipStream, "_window", wrong)
-    with pytest.raises(InputError, match="a stream says something else"):
+    with pytest.raises(InputError, match="a stream predicts something else"):
         bench_clips(4, "small_cnn", SHORT, tmp_path, lambda number: None)
 
 
@@ -122,6 +122,6 @@ def test_the_command(run, monkeypatch, capsys, tmp_path):
         main()
     out = capsys.readouterr().out
     assert ended.value.code == 0 and "latency.graph: ms" in out
-    found = json.loads(out.splitlines()[-1])["measurements"]
-    kept = (tmp_path / f"{record.machine_name()}.jsonl").read_text()
-    assert len(kept.splitlines()) == len(found) and str(tmp_path) not in kept
+    lines = json.loads(out.splitlines()[-1])["measurements"]
+    stored = (tmp_path / f"{record.machine_name()}.jsonl").read_text()
+    assert len(stored.splitlines()) == len(lines) and str(tmp_path) not in stored

@@ -23,7 +23,7 @@ class Camera(socketserver.StreamRequestHandler):
             while (header := self.rfile.readline().decode().strip()) != "":
                 key, _, value = header.partition(": ")
                 headers[key.lower()] = value
-            self.run_graph(line[0], headers)
+            self.answer(line[0], headers)
             if line[0] == "PLAY":
                 self.play()
                 return
