@@ -14,20 +14,20 @@ def guarded(monkeypatch):
 
     @contextmanager
     def watch(at_least):
-        made, around = [], 64
+        tensors, around = [], 64
 
         def guarded_empty(*shape, **options):
             shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
             size = math.prod(shape)
             whole = torch.full((size + 2 * around,), torch.nan, **options)
-            made.append((whole, size))
+            tensors.append((whole, size))
             return whole[around : around + size].view(shape)
 
         with monkeypatch.context() as patch:
             patch.setattr(torch, "empty", guarded_empty)
             yield
-        assert len(made) >= at_least
-        for whole, size in made:
+        assert len(tensors) >= at_least
+        for whole, size in tensors:
             assert whole[:around].isnan().all() and whole[around + size :].isnan().all()
             assert whole[around : around + size].isfinite().all()
 

@@ -47,9 +47,9 @@ def loss_of(case, rows):
         else:
             teacher = [mpf(value) for value in case["teacher_features"][i]]
             wanted = shares_of(teacher, prototypes, mpf(case.get("teacher_temperature", "0.9")))
-        found = shares_of(row, prototypes, mpf(case.get("temperature", "0.9")))
+        shares = shares_of(row, prototypes, mpf(case.get("temperature", "0.9")))
         sample = mpf(case["sample_weight"][i]) if "sample_weight" in case else 1
-        total += sample * sum(t * log(t / s) for t, s in zip(wanted, found, strict=True) if t > 0)
+        total += sample * sum(t * log(t / s) for t, s in zip(wanted, shares, strict=True) if t > 0)
         divisor += sample
     return total if case.get("reduction") == "sum" else total / mpf(case.get("count", divisor))
 

@@ -317,7 +317,7 @@ def test_a_second_derivative_is_refused_by_name(monkeypatch):
 def test_the_loss_stores_no_gradient(monkeypatch):
     monkeypatch.setenv("KERNELS", "triton")
     student, options = rows("official", 6, 3)
-    empty, made = torch.empty, []
-    monkeypatch.setattr(torch, "empty", lambda shape, **more: made.append(shape) or empty(shape, **more))
+    empty, shapes = torch.empty, []
+    monkeypatch.setattr(torch, "empty", lambda shape, **more: shapes.append(shape) or empty(shape, **more))
     dkd(student.requires_grad_(), **options)
-    assert made == [(2, 1), (), ()]  # partial sums, loss, share
+    assert shapes == [(2, 1), (), ()]  # partial sums, loss, share

@@ -31,14 +31,14 @@ class Clips:
 
     layout, label_protocol, clip = LAYOUT, "hard", ClipFacts("all")
 
-    def __init__(self, lengths, split="train", made=None, **known):
-        self.lengths, self.split, self.known, self.made = lengths, split, known, made or gray
+    def __init__(self, lengths, split="train", make=None, **known):
+        self.lengths, self.split, self.known, self.make = lengths, split, known, make or gray
         self.filtered, self.meta = Counter(), {"repeated": float}
 
     def samples(self):
         for i, length in enumerate(self.lengths):
             known = {"split": self.split, "source": "gray", **self.known}
-            yield Sample(lambda i=i, length=length: self.made(i, length), f"clip{i}", targets={"score.score": i}, **known)
+            yield Sample(lambda i=i, length=length: self.make(i, length), f"clip{i}", targets={"score.score": i}, **known)
 
     def fingerprint(self):
         return {"gray": "0"}
@@ -94,9 +94,9 @@ def test_merged_reads_each_part(packed, synthetic, tmp_path):
 
 def test_webdataset_and_dali_read_the_tars(packed):
     webdataset = pytest.importorskip("webdataset")
-    found = list(webdataset.WebDataset(str(packed / "train-000000.tar"), shardshuffle=False))[2]
+    stored = list(webdataset.WebDataset(str(packed / "train-000000.tar"), shardshuffle=False))[2]
     names = [f"{frame_name(t, 5)}.png" for t in range(5)]
-    assert levels([np.frombuffer(found[name], np.uint8) for name in names]) == [20, 21, 22, 23, 24]
+    assert levels([np.frombuffer(stored[name], np.uint8) for name in names]) == [20, 21, 22, 23, 24]
     fn = pytest.importorskip("nvidia.dali.fn")
     from nvidia.dali import pipeline_def
 
@@ -139,7 +139,7 @@ def test_the_same_frames_in_another_order_are_another_clip(tmp_path):
         clip = gray(0, length)
         return Clip(clip.frames[:: -1 if i else 1], clip.times_s, clip.meta)
 
-    info = pack(Clips([4, 4], made=turned), tmp_path / "turned")
+    info = pack(Clips([4, 4], make=turned), tmp_path / "turned")
     sha256 = Dataset(tmp_path / "turned").column("sha256")
     assert info.counts == {"train": 2} and sha256[0] != sha256[1]
 
@@ -164,7 +164,7 @@ def test_the_same_clip_in_two_splits_is_a_leak(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_no_clip_is_rejected_with_its_reason(frames, reason, tmp_path):
-    source = Clips([2, 2], made=lambda i, length: Clip(frames, (0,) * len(frames)) if i else gray(i, length))
+    source = Clips([2, 2], make=lambda i, length: Clip(frames, (0,) * len(frames)) if i else gray(i, length))
     pack(source, tmp_path / "out", max_rejects=0.5)
     assert f"clip1,{reason}" in (tmp_path / "out" / "rejected.csv").read_text().replace('"', "")
 
@@ -173,7 +173,7 @@ def test_frames_of_a_box_and_reduced(tmp_path):
     from affect.shards.images import Storage
 
     wide = np.tile(np.arange(40, dtype=np.uint8), (20, 1))
-    source = Clips([3], made=lambda i, length: Clip((wide,) * length, (0,) * length), box=(0, 10, 20, 30))
+    source = Clips([3], make=lambda i, length: Clip((wide,) * length, (0,) * length), box=(0, 10, 20, 30))
     pack(source, tmp_path / "out", storage=Storage(max_side=10))
     dataset = Dataset(tmp_path / "out")
     assert (dataset.column("width")[0], dataset.column("height")[0]) == (10, 10)
@@ -208,11 +208,11 @@ pack(Clips([3, 1, 5, 4, 2, 7, 3]), Path(sys.argv[2]))
 def test_killed_and_continued_to_the_same_bytes(after, tmp_path):
     command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(tmp_path / "out")]  # noqa: PTH120
     assert subprocess.run([*command, str(after)]).returncode == -signal.SIGKILL
-    said = []
+    lines = []
     lengths = [3, 1, 5, 4, 2, 7, 3]
-    pack(Clips(lengths), tmp_path / "out", say=said.append)
+    pack(Clips(lengths), tmp_path / "out", say=lines.append)
     pack(Clips(lengths), tmp_path / "anew")
-    assert len(said) == (after == 41)
+    assert len(lines) == (after == 41)
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "anew")
     assert verify(tmp_path / "out").info.num_samples == 7
 

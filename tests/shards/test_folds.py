@@ -63,18 +63,18 @@ def dataset(herd):
 def folds(dataset, **rule):
     """animal -> its fold; an animal in two is an error here."""
     numbers = fold_numbers(dataset, FoldRule(**rule), equals(dataset, "split", SPLITS))
-    found = {}
+    fold_of = {}
     for name, number in zip(dataset.column("group"), numbers, strict=True):
-        assert found.setdefault(name, number) == number
-    return found
+        assert fold_of.setdefault(name, number) == number
+    return fold_of
 
 
 def test_groups_stay_whole_and_test_rows_are_in_no_fold(dataset):
-    found = folds(dataset, count=3)
-    assert found.pop("i") == -1 and set(found.values()) == {0, 1, 2}
-    rows = [sum(SIZES["abcdefgh".index(name)] for name in found if found[name] == fold) for fold in range(3)]
+    fold_of = folds(dataset, count=3)
+    assert fold_of.pop("i") == -1 and set(fold_of.values()) == {0, 1, 2}
+    rows = [sum(SIZES["abcdefgh".index(name)] for name in fold_of if fold_of[name] == fold) for fold in range(3)]
     assert max(rows) - min(rows) <= 2
-    assert found | {"i": -1} == folds(dataset, count=3)
+    assert fold_of | {"i": -1} == folds(dataset, count=3)
 
 
 @pytest.mark.parametrize(("leave", "sizes"), [(1, [1] * 8), (2, [2, 2, 2, 2]), (3, [2, 3, 3])])
@@ -85,8 +85,8 @@ def test_so_many_are_left_out(dataset, leave, sizes):
 def test_every_fold_gets_its_share_of_a_level(dataset):
     pain = dict(zip("abcdefgh", [4, 3, 3, 5, 0, 0, 0, 0], strict=True))
 
-    def spread(found):
-        return np.std([sum(pain[name] for name in pain if found[name] == fold) for fold in range(2)])
+    def spread(fold_of):
+        return np.std([sum(pain[name] for name in pain if fold_of[name] == fold) for fold in range(2)])
 
     assert spread(folds(dataset, count=2, stratify="state")) <= 0.5 <= spread({name: int(name > "b") for name in pain})
     for column in ("meta.sex", "meta.age", "score.total"):
@@ -95,31 +95,32 @@ def test_every_fold_gets_its_share_of_a_level(dataset):
 
 def test_equals_are_decided_by_name_and_not_by_order():
     counts, names = np.ones((6, 1)), list("fbdace")
-    found = dict(zip(names, assigned(counts, names, 3, 6), strict=True))
+    fold_of = dict(zip(names, assigned(counts, names, 3, 6), strict=True))
     turned = dict(zip(names[::-1], assigned(counts, names[::-1], 3, 6), strict=True))
-    assert found == turned and [found[name] for name in "abcdef"] == [0, 1, 2, 0, 1, 2]
+    assert fold_of == turned and [fold_of[name] for name in "abcdef"] == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_fold_selects_by_the_rule(dataset):
     rule = FoldRule(leave=2)
     assert fold_list(dataset, rule, SPLITS) == [0, 1, 2, 3] == fold_list(dataset, None, SPLITS)
     for k in range(4):
-        held, kept = (
+        val, train = (
             {dataset.column("group")[row] for row in dataset.rows(Selection(split, fold=Fold(k, out, SPLITS, rule)))}
             for split, out in (("val", True), ("train", False))
         )
-        assert len(held) == 2 and held | kept == set("abcdefgh") and not held & kept
+        assert len(val) == 2 and val | train == set("abcdefgh") and not val & train
 
 
 def test_folds_of_a_column_keep_its_values_together(dataset):
-    found = folds(dataset, by="meta.sex", leave=1)
-    assert {name for name in found if found[name] == found["a"]} == set("aceg")
+    fold_of = folds(dataset, by="meta.sex", leave=1)
+    assert {name for name in fold_of if fold_of[name] == fold_of["a"]} == set("aceg")
     assert len(set(folds(dataset, by="meta.age", count=8).values())) == 9  # and the test rows
 
 
-def as_file(tmp_path, test="i", held=("ab", "cd", "ef"), also=""):
+def as_file(tmp_path, test="i", val=("ab", "cd", "ef"), also=""):
     value = [
-        {"fold": k, "val_animals": [*own], "train_animals": [*(set("abcdefgh") - set(own)), *also]} for k, own in enumerate(held)
+        {"fold": k, "val_animals": [*animals], "train_animals": [*(set("abcdefgh") - set(animals)), *also]}
+        for k, animals in enumerate(val)
     ]
     path = tmp_path / "folds.json"
     path.write_text(json.dumps({"test_animals": [*test], "cv_folds": value}))
@@ -127,18 +128,18 @@ def as_file(tmp_path, test="i", held=("ab", "cd", "ef"), also=""):
 
 
 def test_a_file_says_who_validates_where(dataset, tmp_path):
-    found = folds(dataset, file=as_file(tmp_path))
-    assert found == dict(zip("abcdefghi", [0, 0, 1, 1, 2, 2, -1, -1, -1], strict=True))
+    fold_of = folds(dataset, file=as_file(tmp_path))
+    assert fold_of == dict(zip("abcdefghi", [0, 0, 1, 1, 2, 2, -1, -1, -1], strict=True))
     rows = dataset.rows(Selection("train", fold=Fold(1, False, SPLITS, FoldRule(file=as_file(tmp_path)))))
     assert {dataset.column("group")[row] for row in rows} == set("abefg")  # h is packed as validation, in every fold
 
 
 BAD_FILES = [
-    ({"held": ("ab", "cd")}, None),
+    ({"val": ("ab", "cd")}, None),
     ({"also": "a"}, "fold 0: a is in val_animals and in train_animals"),
-    ({"held": ("ab", "bc")}, "b is in val_animals of folds 0 and 1"),
+    ({"val": ("ab", "bc")}, "b is in val_animals of folds 0 and 1"),
     ({"test": "ia"}, "a is one of test_animals, too"),
-    ({"test": "g", "held": ("ab", "c")}, "g is one of test_animals"),
+    ({"test": "g", "val": ("ab", "c")}, "g is one of test_animals"),
 ]
 
 

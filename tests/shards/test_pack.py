@@ -28,10 +28,10 @@ class Listed:
     label_protocol, meta, layout = "hard", {"note": str}, TargetLayout((EMOTION,))
 
     def __init__(self, samples):
-        self.held, self.filtered = samples, Counter()
+        self.items, self.filtered = samples, Counter()
 
     def samples(self):
-        return iter(self.held)
+        return iter(self.items)
 
     def fingerprint(self):
         return {}
@@ -92,10 +92,10 @@ def test_webdataset_reads_the_tars(synthetic):
     webdataset = pytest.importorskip("webdataset")
     packed = Dataset(synthetic)
     for name in (n for n in packed.info.files if n.endswith(".tar")):
-        for found in webdataset.WebDataset(str(synthetic / name), shardshuffle=False, empty_check=False):
-            i = int(found["__key__"])
-            assert found["png"] == packed.image(i).tobytes()
-            assert np.frombuffer(found["y.f32"], "<f4")[:8].tolist() == packed.targets("emotion")[i].tolist()
+        for result in webdataset.WebDataset(str(synthetic / name), shardshuffle=False, empty_check=False):
+            i = int(result["__key__"])
+            assert result["png"] == packed.image(i).tobytes()
+            assert np.frombuffer(result["y.f32"], "<f4")[:8].tolist() == packed.targets("emotion")[i].tolist()
 
 
 def test_dali_reads_the_tars_by_our_index(synthetic):
@@ -149,9 +149,9 @@ def test_every_kind_of_picture_decodes_alike_afterwards(tmp_path):
     deep = (noise(1).astype(np.uint16)) * 257
     for name, image in {"alpha.png": alpha, "deep.png": deep, "x.bmp": noise(2), "x.webp": noise(3), "x.tiff": noise(4)}.items():
         cv2.imwrite(str(tmp_path / name), image)
-        made = encode(tmp_path / name)
-        assert made.extension == "png" and made.data[24] == 8 and made.data[25] in (0, 2)
-        assert pixel_sha256(decode(made.data)) == made.sha256
+        encoded = encode(tmp_path / name)
+        assert encoded.extension == "png" and encoded.data[24] == 8 and encoded.data[25] in (0, 2)
+        assert pixel_sha256(decode(encoded.data)) == encoded.sha256
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4), np.float32), np.zeros((0, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)])
@@ -220,8 +220,10 @@ def test_max_side_reduces_by_area(tmp_path):
 
 
 def test_quality_stores_jpeg_and_the_hash_is_of_what_is_read_back(tmp_path):
-    made = encode(noise(0, (64, 64, 3)), Storage(quality=80))
-    assert made.extension == "jpg" and made.sha256 == pixel_sha256(decode(made.data)) != pixel_sha256(noise(0, (64, 64, 3)))
+    encoded = encode(noise(0, (64, 64, 3)), Storage(quality=80))
+    assert encoded.extension == "jpg" and encoded.sha256 == pixel_sha256(decode(encoded.data)) != pixel_sha256(
+        noise(0, (64, 64, 3))
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,19 +248,19 @@ class TestCalib:
 
     def test_is_carved_out_of_val_whatever_the_order(self, tmp_path):
         samples = [sample(noise(i), "val" if i % 3 else "train", path=f"{i}") for i in range(90)]
-        found = self.splits(samples, tmp_path / "a", 0.4)
-        assert found == self.splits(samples[::-1], tmp_path / "b", 0.4)
-        assert Counter(found.values())["train"] == 30 and 12 <= Counter(found.values())["calib"] <= 36
+        result = self.splits(samples, tmp_path / "a", 0.4)
+        assert result == self.splits(samples[::-1], tmp_path / "b", 0.4)
+        assert Counter(result.values())["train"] == 30 and 12 <= Counter(result.values())["calib"] <= 36
 
     def test_a_group_stays_together(self, tmp_path):
         samples = [sample(noise(i), "val", path=f"{i}", group=f"cow{i % 12}") for i in range(60)]
-        found = self.splits(samples, tmp_path / "a", 0.5)
-        groups = {(int(path) % 12, split) for path, split in found.items()}
+        result = self.splits(samples, tmp_path / "a", 0.5)
+        groups = {(int(path) % 12, split) for path, split in result.items()}
         assert len(groups) == 12 and {split for _, split in groups} == {"val", "calib"}
 
     def test_equal_pictures_stay_together(self, tmp_path):
-        found = self.splits([sample(noise(i % 12), "val", path=f"{i}") for i in range(60)], tmp_path / "a", 0.5)
-        assert len({(int(path) % 12, split) for path, split in found.items()}) == 12
+        result = self.splits([sample(noise(i % 12), "val", path=f"{i}") for i in range(60)], tmp_path / "a", 0.5)
+        assert len({(int(path) % 12, split) for path, split in result.items()}) == 12
 
     def test_without_val_there_is_nothing_to_carve(self, tmp_path):
         with pytest.raises(InputError, match=r"--calib 0.3: nothing of val \(0 samples\)"):
@@ -274,10 +276,10 @@ class TestNearDuplicates:
         held_out, train = hashes[:100], np.append(hashes[90:], np.uint64(0))
         train = np.append(train, np.uint64(0))  # two flat pictures: not alike
         apart = np.bitwise_count(train[:-2, None] ^ np.concatenate([train[:-2], held_out])) <= 2
-        found = near_duplicates(train, held_out)
+        result = near_duplicates(train, held_out)
         n = len(train) - 2
-        assert found["pairs_in_train"] == np.triu(apart[:, :n], 1).sum() > 30
-        assert found["train_like_held_out"] == apart[:, n:].any(1).sum() >= 10
+        assert result["pairs_in_train"] == np.triu(apart[:, :n], 1).sum() > 30
+        assert result["train_like_held_out"] == apart[:, n:].any(1).sum() >= 10
 
     def test_the_same_picture_stored_worse_is_alike_and_another_is_not(self, picture):
         image = picture(96, 96, seed=3)

@@ -37,14 +37,14 @@ def turned(image, orientation):
 
 def test_sixteen_bits_become_eight(picture):
     image = picture(20, 24)
-    made = encode(cv2.imencode(".png", image.astype(np.uint16) * 257)[1].tobytes())
-    assert made.extension == "png" and (decode(made.data) == image[..., ::-1]).all()
+    encoded = encode(cv2.imencode(".png", image.astype(np.uint16) * 257)[1].tobytes())
+    assert encoded.extension == "png" and (decode(encoded.data) == image[..., ::-1]).all()
 
 
 def test_alpha_is_left_out(picture):
     image = picture(20, 24)
-    made = encode(cv2.imencode(".png", np.dstack([image, np.zeros((20, 24), np.uint8)]))[1].tobytes())
-    assert made.data[25] == 2 and (decode(made.data) == image[..., ::-1]).all()
+    encoded = encode(cv2.imencode(".png", np.dstack([image, np.zeros((20, 24), np.uint8)]))[1].tobytes())
+    assert encoded.data[25] == 2 and (decode(encoded.data) == image[..., ::-1]).all()
 
 
 def test_a_cmyk_jpeg_becomes_rgb():
@@ -53,17 +53,19 @@ def test_a_cmyk_jpeg_becomes_rgb():
 
     stream = io.BytesIO()
     image.new("CMYK", (16, 8), (0, 255, 255, 0)).save(stream, "JPEG", quality=95)
-    made = encode(stream.getvalue())
-    red, green, blue = decode(made.data).reshape(-1, 3).mean(0)
-    assert made.extension == "png" and (made.width, made.height) == (16, 8)
+    encoded = encode(stream.getvalue())
+    red, green, blue = decode(encoded.data).reshape(-1, 3).mean(0)
+    assert encoded.extension == "png" and (encoded.width, encoded.height) == (16, 8)
     assert red > 200 and max(green, blue) < 60
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_a_turned_jpeg_keeps_its_bytes_because_every_decoder_sets_it_upright(orientation, picture):
     data = turned(picture(32, 48), orientation)
-    made, upright = encode(data), decode(data)
-    assert made.data == data and upright.shape[:2] == (made.height, made.width) == ((48, 32) if orientation > 4 else (32, 48))
+    encoded, upright = encode(data), decode(data)
+    assert encoded.data == data and upright.shape[:2] == (encoded.height, encoded.width) == (
+        (48, 32) if orientation > 4 else (32, 48)
+    )
     fn = pytest.importorskip("nvidia.dali.fn")
     from nvidia.dali import pipeline_def, types
 
@@ -81,8 +83,8 @@ def test_a_turned_jpeg_keeps_its_bytes_because_every_decoder_sets_it_upright(ori
 
 
 def test_one_pixel_is_a_picture(tmp_path):
-    made = encode(np.full((1, 1, 3), 7, np.uint8))
-    assert (made.width, made.height, decode(made.data).tolist()) == (1, 1, [[[7, 7, 7]]])
+    encoded = encode(np.full((1, 1, 3), 7, np.uint8))
+    assert (encoded.width, encoded.height, decode(encoded.data).tolist()) == (1, 1, [[[7, 7, 7]]])
 
 
 def test_a_picture_that_would_unpack_to_gigabytes_is_refused_by_its_header(monkeypatch):
@@ -112,8 +114,8 @@ def test_of_a_moving_gif_the_first_picture_is_taken():
         with pytest.raises(BadImage, match="a GIF that this OpenCV cannot read: store it as PNG"):
             encode(stream.getvalue())
         return
-    made = encode(stream.getvalue())
-    assert made.extension == "png" and (decode(made.data) == [255, 0, 0]).all()
+    encoded = encode(stream.getvalue())
+    assert encoded.extension == "png" and (decode(encoded.data) == [255, 0, 0]).all()
 
 
 def test_the_content_counts_and_not_the_name(tmp_path, picture):

@@ -45,8 +45,8 @@ def packed(name, allowed):
     child = os.fork()
     if child == 0:
         writes = allowed
-        said = []
-        pack.pack(FolderSource(root, val=0.3), out / name, calib=0.4, max_rejects=0.2, shard_samples=15, say=said.append)
+        lines = []
+        pack.pack(FolderSource(root, val=0.3), out / name, calib=0.4, max_rejects=0.2, shard_samples=15, say=lines.append)
         os._exit(0 if not allowed > 0 else 3)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -101,12 +101,12 @@ def test_what_was_done_is_not_decoded_again(raw, tmp_path, monkeypatch):
     from affect.shards import pack as write
 
     interrupted(FolderSource(raw), tmp_path / "out", 41)
-    decoded, said = [], []
+    decoded, lines = [], []
     encode = write.encode
     monkeypatch.setattr(write, "encode", lambda image, *rest: decoded.append(image) or encode(image, *rest))
-    pack(FolderSource(raw), tmp_path / "out", max_rejects=0.2, say=said.append)
+    pack(FolderSource(raw), tmp_path / "out", max_rejects=0.2, say=lines.append)
     assert len(decoded) == 60 - 40
-    assert said == [".out.packing: an interrupted packing is continued; 40 samples are there"]
+    assert lines == [".out.packing: an interrupted packing is continued; 40 samples are there"]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_what_was_done_is_not_decoded_again(raw, tmp_path, monkeypatch):
 )
 def test_other_arguments_start_anew(options, classes, what, raw, tmp_path):
     interrupted(FolderSource(raw), tmp_path / "out", 41)
-    said = []
-    pack(FolderSource(raw, classes), tmp_path / "out", max_rejects=0.2, say=said.append, **options)
+    lines = []
+    pack(FolderSource(raw, classes), tmp_path / "out", max_rejects=0.2, say=lines.append, **options)
     pack(FolderSource(raw, classes), tmp_path / "anew", max_rejects=0.2, **options)
-    assert said == [f".out.packing: {what} changed since it was interrupted; packed anew"]
+    assert lines == [f".out.packing: {what} changed since it was interrupted; packed anew"]
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "anew")
 
 
@@ -133,20 +133,20 @@ def test_a_file_that_was_mended_since_is_read_again(raw, tmp_path, picture):
     bad.write_bytes(bytes(len(data)))
     interrupted(FolderSource(raw), tmp_path / "out", 59)
     bad.write_bytes(data)
-    said = []
-    info = pack(FolderSource(raw), tmp_path / "out", say=said.append)
+    lines = []
+    info = pack(FolderSource(raw), tmp_path / "out", say=lines.append)
     pack(FolderSource(raw), tmp_path / "anew")
-    assert info.num_samples == 60 and "sad/33.png is not as it was" in said[1]
+    assert info.num_samples == 60 and "sad/33.png is not as it was" in lines[1]
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "anew")
 
 
 def test_a_tar_that_was_cut_since_is_packed_anew(raw, tmp_path):
     interrupted(FolderSource(raw), tmp_path / "out", 59)
     os.truncate(tmp_path / ".out.packing" / "train-000000.tar", 5000)
-    said = []
-    pack(FolderSource(raw), tmp_path / "out", max_rejects=0.2, say=said.append)
+    lines = []
+    pack(FolderSource(raw), tmp_path / "out", max_rejects=0.2, say=lines.append)
     pack(FolderSource(raw), tmp_path / "anew", max_rejects=0.2)
-    assert "shorter than when it was written; packed anew" in said[1]
+    assert "shorter than when it was written; packed anew" in lines[1]
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "anew")
 
 

@@ -8,13 +8,13 @@ from affect.shards.errors import InputError
 from affect.shards.tar_stream import StreamOrder, StreamReader
 
 
-def made(folder, buffer=50, batch=16, seed=0):
+def stream_of(folder, buffer=50, batch=16, seed=0):
     dataset = Dataset(folder)
     return dataset, StreamOrder(dataset, dataset.rows("train"), seed=seed, batch=batch, buffer=buffer)
 
 
 def test_each_sample_once_an_epoch_near_where_it_is_read(synthetic):
-    dataset, order = made(synthetic)
+    dataset, order = stream_of(synthetic)
     rows = dataset.rows("train")
     sequence = np.concatenate([order.step(k)[0] for k in range(2 * len(rows) // 16 + 1)])
     for epoch in range(2):
@@ -30,7 +30,7 @@ def test_each_sample_once_an_epoch_near_where_it_is_read(synthetic):
 @pytest.mark.parametrize("first", [0, 7, 25])
 @pytest.mark.parametrize("buffer", [1, 50, 10_000])
 def test_any_step_gives_the_pictures_of_the_index(synthetic, first, buffer):
-    dataset, order = made(synthetic, buffer)
+    dataset, order = stream_of(synthetic, buffer)
     reader = StreamReader(dataset, order)
     reader.start(first)
     for step in range(first, first + 30):
@@ -41,7 +41,7 @@ def test_any_step_gives_the_pictures_of_the_index(synthetic, first, buffer):
 
 
 def test_other_places_by_url(synthetic):
-    dataset, order = made(synthetic)
+    dataset, order = stream_of(synthetic)
     reader = StreamReader(dataset, order, f"file://{synthetic}")
     reader.start(0)
     sample, epoch = (int(part[0]) for part in order.step(0))
@@ -50,7 +50,7 @@ def test_other_places_by_url(synthetic):
 
 
 def test_a_place_that_cannot_be_read_is_one_message(synthetic):
-    dataset, order = made(synthetic)
+    dataset, order = stream_of(synthetic)
     reader = StreamReader(dataset, order, "/nowhere")
     reader.start(0)
     with pytest.raises(InputError, match="/nowhere: cannot be read"):

@@ -34,10 +34,10 @@ def seen(source):
 
 @pytest.fixture
 def want(npz):
-    found = seen(NpzSource(npz(images=FACES, votes=COUNTS)))
-    assert [names for _, _, names in found] == [["emotion." + VOTES[i]] for i in IDS]
-    assert found[0][:2] == (FACES[0].tobytes(), (6, 6))
-    return found
+    result = seen(NpzSource(npz(images=FACES, votes=COUNTS)))
+    assert [names for _, _, names in result] == [["emotion." + VOTES[i]] for i in IDS]
+    assert result[0][:2] == (FACES[0].tobytes(), (6, 6))
+    return result
 
 
 @pytest.mark.parametrize("images", [*IMAGES, "Images"])
@@ -104,8 +104,8 @@ def test_a_damaged_file_is_one_message(damage, tmp_path, npz):
     data[at] ^= 1
     array = io.BytesIO()
     np.save(array, FACES)
-    found = {"cut": data[: len(data) // 2], "flipped": data, "text": b"no archive", "one array": array.getvalue()}
-    path.unlink() if damage == "missing" else path.write_bytes(found[damage])
+    result = {"cut": data[: len(data) // 2], "flipped": data, "text": b"no archive", "one array": array.getvalue()}
+    path.unlink() if damage == "missing" else path.write_bytes(result[damage])
     with pytest.raises(InputError, match="no such file" if damage == "missing" else r"faces\.npz: (not an npz|damaged)"):
         list(NpzSource(path).samples())
 
@@ -116,6 +116,6 @@ def test_pixels_are_what_a_reader_of_the_packed_picture_gets(tmp_path, picture):
     image = picture(30, 50)
     for name in ("a.png", "a.jpg", "a.bmp"):
         cv2.imwrite(str(tmp_path / name), image)
-    for held in (image, image[..., 0], *(tmp_path / name for name in ("a.png", "a.jpg", "a.bmp"))):
+    for image_form in (image, image[..., 0], *(tmp_path / name for name in ("a.png", "a.jpg", "a.bmp"))):
         for box in (None, (2.4, 3, 20, 60)):
-            assert (pixels(held, box) == decode(encode(held, box=box).data)).all()
+            assert (pixels(image_form, box) == decode(encode(image_form, box=box).data)).all()

@@ -86,9 +86,9 @@ def test_without_a_split_whole_groups_become_val(raw, tmp_path):
 
 def test_columns_of_other_names(raw):
     csv = raw("recording,mouse,state,y", "c0,m1,calm,1", "c1,m2,pain,2")
-    found = source(csv, clip_column="Recording", group_column="mouse", label_column="state", output="mood")
-    assert [(sample.path, sample.group) for sample in found.samples()] == [("c0", "m1"), ("c1", "m2")]
-    assert found.layout.columns == ("mood.calm", "mood.pain") and found.meta["y"] is float
+    clips = source(csv, clip_column="Recording", group_column="mouse", label_column="state", output="mood")
+    assert [(sample.path, sample.group) for sample in clips.samples()] == [("c0", "m1"), ("c1", "m2")]
+    assert clips.layout.columns == ("mood.calm", "mood.pain") and clips.meta["y"] is float
 
 
 def test_a_missing_or_unreadable_clip_is_rejected_with_its_reason(raw, tmp_path):
@@ -168,15 +168,15 @@ def test_a_clip_is_cut_to_one_box_around_the_subject_that_moves_in_it(tmp_path):
             return 0.0, 90.0, 5.0, 99.0
         return float(rows.min()), float(columns.min()), float(rows.max() + 1), float(columns.max() + 1)
 
-    made = Cropped(source(tmp_path / "clips.csv", {"y": "y"}, fps=5), find, "bright", margin=0)
-    pack(made, tmp_path / "out", max_rejects=0.5)
+    cropped = Cropped(source(tmp_path / "clips.csv", {"y": "y"}, fps=5), find, "bright", margin=0)
+    pack(cropped, tmp_path / "out", max_rejects=0.5)
     dataset = Dataset(tmp_path / "out")
     assert dataset.column("path").tolist() == ["seen"] and dataset.column("meta.found").tolist() == [8]
     assert (dataset.column("width")[0], dataset.column("height")[0]) == (34, 20)  # columns 10 to 44 in every frame
     assert [int(decode(frame)[0, 2 * t, 0]) for t, frame in enumerate(dataset.frames(0))] == [200] * 8
     assert "empty,no subject found in 8 frames" in (tmp_path / "out" / "rejected.csv").read_text().replace('"', "")
     other = Cropped(source(tmp_path / "clips.csv", {"y": "y"}, fps=5), find, "bright", margin=0.1)
-    assert made.fingerprint() != other.fingerprint()
+    assert cropped.fingerprint() != other.fingerprint()
 
 
 def test_a_clip_with_a_box_of_its_own_keeps_it(raw, tmp_path):

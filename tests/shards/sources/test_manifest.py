@@ -26,13 +26,13 @@ def seen(source):
 
 @pytest.fixture
 def want(write_csv):
-    found = seen(ManifestSource([write_csv(table(), "want.csv")]))
-    assert [(split, names) for _, split, names in found] == [
+    result = seen(ManifestSource([write_csv(table(), "want.csv")]))
+    assert [(split, names) for _, split, names in result] == [
         ("train", ["emotion.happiness"]),
         ("val", ["emotion.sadness"]),
         ("test", ["emotion.happiness"]),
     ]
-    return found
+    return result
 
 
 @pytest.mark.parametrize("alias", PATHS)
@@ -97,7 +97,7 @@ def test_csvs_of_different_class_orders_meet_by_name(write_csv):
     )
     assert source.output.names == ("surprise", "happiness", "disgust", "neutral")
     want = ["neutral", "happiness", "disgust", "surprise", "happiness", "neutral"]
-    assert [found for _, _, found in seen(source)] == [[f"emotion.{name}"] for name in want]
+    assert [result for _, _, result in seen(source)] == [[f"emotion.{name}"] for name in want]
     assert [s.source for s in source.samples()] == ["ids"] * 3 + ["names"] * 3
     assert sorted(source.fingerprint()) == ["ids.csv", "names.csv"]
 
@@ -119,13 +119,13 @@ def test_faces_of_one_picture_stay_together(write_csv):
     header = f"path,label,orig_image,{','.join(BOX)}"
     cut = [f"pictures/{i % 3}.png,{('a', 'b')[i % 2]},scene{i // 4}.jpg,,,," for i in range(200)]
     boxed = [f"pictures/b{i // 4}.png,a,,{i % 4},1,9,9" for i in range(200)]
-    own = [f"pictures/x{i}.png,a" for i in range(200)]
-    path = write_csv([header, *cut, *boxed, *(f"{row},x{i}.jpg,,,," for i, row in enumerate(own))])
+    rows_alone = [f"pictures/x{i}.png,a" for i in range(200)]
+    path = write_csv([header, *cut, *boxed, *(f"{row},x{i}.jpg,,,," for i, row in enumerate(rows_alone))])
     samples = list(ManifestSource([path], val=0.3).samples())
     for part in (samples[:200], samples[200:400]):
         splits = [{s.split for s in part[i : i + 4]} for i in range(0, 200, 4)]
         assert all(len(split) == 1 for split in splits) and 5 < splits.count({"val"}) < 25
-    bare = ManifestSource([write_csv(["path,label", "pictures/0.png,b", *own])], val=0.3)
+    bare = ManifestSource([write_csv(["path,label", "pictures/0.png,b", *rows_alone])], val=0.3)
     assert [s.split for s in samples[400:]] == [s.split for s in bare.samples()][1:]
 
 

@@ -40,15 +40,15 @@ def raw(tmp_path, picture):
             })  # fmt: skip
 
     def write(change=lambda rows: None, folds=None, form="csv", folder="raw"):
-        own = [dict(row) for row in rows]
-        change(own)
-        place, table = tmp_path / folder, pd.DataFrame(own)
+        changed = [dict(row) for row in rows]
+        change(changed)
+        place, table = tmp_path / folder, pd.DataFrame(changed)
         place.mkdir(exist_ok=True)
-        made = {
+        writers = {
             "csv": lambda path: table.to_csv(path), "json": lambda path: path.write_text(table.to_json()),
             "pkl": lambda path: path.write_bytes(pickle.dumps(table)),
         }  # fmt: skip
-        made[form](place / f"dataset_df.{form}")
+        writers[form](place / f"dataset_df.{form}")
         for number, fold in enumerate(folds or []):
             if form == "pkl":
                 (place / f"fold{number}.pkl").write_bytes(pickle.dumps(fold))
@@ -84,8 +84,8 @@ def test_videos_are_clips_in_the_order_of_their_frame_numbers(form, raw, tmp_pat
         assert dataset.targets("stress")[row].tolist() == [1 - number % 2, number % 2]
         np.testing.assert_allclose(dataset.times_s(row), np.arange(FRAMES) / 25)
     if form != "json":
-        held = dataset.rows(Selection("val", fold=Fold(1, True, ("train", "val"))))
-        assert {dataset.column("group")[row] for row in held} == {"m2", "m3"}
+        val_rows = dataset.rows(Selection("val", fold=Fold(1, True, ("train", "val"))))
+        assert {dataset.column("group")[row] for row in val_rows} == {"m2", "m3"}
 
 
 def test_other_cohorts_are_test_under_their_names(raw, picture, tmp_path):
@@ -183,10 +183,10 @@ def test_labelled_folders_of_videos_are_clips(folders, tmp_path):
     pack(MouseFolders(folders("home"), ALL, external={"chronic": folders("far", 500)}, fps=10), tmp_path / "out")
     dataset = Dataset(tmp_path / "out")
     columns = ("path", "group", "source", "split", "num_frames")
-    found = {row[0]: row[1:] for row in zip(*(dataset.column(name).tolist() for name in columns), strict=True)}
-    assert found["Baseline/home_a/day1"] == ("home_a", "home", "train", 3)
-    assert found["chronic/stress/far_b/day1"] == ("far_b", "chronic", "test", 3) and len(found) == 8
-    label = dict(zip(found, dataset.targets("stress")[:, 1].tolist(), strict=True))
+    result = {row[0]: row[1:] for row in zip(*(dataset.column(name).tolist() for name in columns), strict=True)}
+    assert result["Baseline/home_a/day1"] == ("home_a", "home", "train", 3)
+    assert result["chronic/stress/far_b/day1"] == ("far_b", "chronic", "test", 3) and len(result) == 8
+    label = dict(zip(result, dataset.targets("stress")[:, 1].tolist(), strict=True))
     assert all(value == ("stress" in path) for path, value in label.items())
 
 
@@ -226,8 +226,8 @@ def test_the_sharpest_frames_are_kept_in_their_order(raw, tmp_path):
     dataset = Dataset(tmp_path / "out")
     assert set(dataset.column("num_frames")) == {2} and set(dataset.column("meta.left_out")) == {3}
     np.testing.assert_array_equal(dataset.times_s(0), [1, 4])
-    kept = [sharpness(decode(data)) for data in dataset.frames(0)]
-    assert dataset.column("meta.sharpness")[0] == np.float32(min(kept))
+    sharpest = [sharpness(decode(data)) for data in dataset.frames(0)]
+    assert dataset.column("meta.sharpness")[0] == np.float32(min(sharpest))
 
 
 def test_the_background_is_all_but_the_box(raw, tmp_path):
@@ -330,14 +330,14 @@ def test_in_ordered_clips_only_the_order_tells(drawn):
 
 def test_the_shortcut_is_in_one_cohort_alone(drawn):
     folder = drawn("shortcut")
-    found = {}
+    result = {}
     for row in rows_of(folder):
-        found.setdefault((row["source"], row["split"] == "test", row["intensity"]), []).append(
+        result.setdefault((row["source"], row["split"] == "test", row["intensity"]), []).append(
             pictures(folder, row)[0, :3].mean()
         )
-    assert set(found) == {("home", False, "0"), ("home", False, "4"), ("external", True, "0"), ("external", True, "4")}
-    assert max(found["home", False, "0"]) < min(found["home", False, "4"])
-    assert max(found["external", True, "0"]) > min(found["external", True, "4"])
+    assert set(result) == {("home", False, "0"), ("home", False, "4"), ("external", True, "0"), ("external", True, "4")}
+    assert max(result["home", False, "0"]) < min(result["home", False, "4"])
+    assert max(result["external", True, "0"]) > min(result["external", True, "4"])
     x, y, width, height = head_box(32)
     assert 0 < x < x + width < 32 and 0 < y < y + height < 32
 

@@ -62,12 +62,12 @@ def test_scores_states_and_folds_are_those_of_the_files(drawn, tmp_path):
 def test_a_fold_selects_its_animals_and_never_the_test_animals(drawn, tmp_path):
     pack(source(drawn), tmp_path / "out")
     dataset = Dataset(tmp_path / "out")
-    held, kept = (
+    val_rows, train_rows = (
         dataset.rows(Selection(split, fold=Fold(1, held_out, ("train", "val"))))
         for split, held_out in (("val", True), ("train", False))
     )
-    assert set(dataset.column("group")[held]) == {"cow01"} and len(held) == 5
-    assert set(dataset.column("group")[kept]) == {"cow00", "cow02", "cow03"} and len(kept) == 15
+    assert set(dataset.column("group")[val_rows]) == {"cow01"} and len(val_rows) == 5
+    assert set(dataset.column("group")[train_rows]) == {"cow00", "cow02", "cow03"} and len(train_rows) == 15
 
 
 def test_what_is_missing_is_not_labelled_and_odd_totals_are_said(raw, tmp_path):
@@ -77,10 +77,10 @@ def test_what_is_missing_is_not_labelled_and_odd_totals_are_said(raw, tmp_path):
         third["num_frames"] = 9
 
     changed(raw, LABELS, change)
-    found = source(raw)
-    assert ["1 of 25 totals" in found.notes[0], "2 of 25 sequences lack" in found.notes[1]] == [True, True]
-    assert "6 pictures, num_frames 9" in found.notes[2] and len(found.notes) == 3
-    pack(found, tmp_path / "out")
+    odd = source(raw)
+    assert ["1 of 25 totals" in odd.notes[0], "2 of 25 sequences lack" in odd.notes[1]] == [True, True]
+    assert "6 pictures, num_frames 9" in odd.notes[2] and len(odd.notes) == 3
+    pack(odd, tmp_path / "out")
     dataset = Dataset(tmp_path / "out")
     first = json.loads((raw / LABELS).read_text())["sequences"][0]["sequence_path"]
     row = dataset.column("path").tolist().index(first)
@@ -189,8 +189,8 @@ def test_drawn_videos_hold_what_the_folders_hold(drawn, tmp_path):
     pack(PainSource(done.labels, tmp_path / "mp4", done.splits, chosen(6)), tmp_path / "out")
     dataset = Dataset(tmp_path / "out")
     folder = drawn / dataset.column("path")[0].removesuffix(".mp4")
-    for made, path in zip(dataset.frames(0), sorted(folder.iterdir()), strict=True):
-        assert np.abs(decode(made).astype(int) - decode(path.read_bytes())).mean() < 8
+    for stored, path in zip(dataset.frames(0), sorted(folder.iterdir()), strict=True):
+        assert np.abs(decode(stored).astype(int) - decode(path.read_bytes())).mean() < 8
     assert np.allclose(dataset.times_s(0), np.arange(6) / 25)
 
 

@@ -41,9 +41,9 @@ TABLE = {"image": ["a/1.jpg", "a/2.jpg", None], "label": [0, 1, 1], "sharp": [1.
 @pytest.mark.parametrize("rows", [slice(None), slice(1, None), slice(None, None, -1)], ids=str)
 def test_a_frame_comes_through(rows, texts, protocol, read):
     frame = pd.DataFrame(TABLE).astype({"image": texts}).iloc[rows]
-    found = read(pickle.dumps(frame, protocol))
-    assert isinstance(found, Frame) and found.index == frame.index.tolist() and list(found.columns) == list(TABLE)
-    for name, values in found.columns.items():
+    frame_read = read(pickle.dumps(frame, protocol))
+    assert isinstance(frame_read, Frame) and frame_read.index == frame.index.tolist() and list(frame_read.columns) == list(TABLE)
+    for name, values in frame_read.columns.items():
         assert [None if value != value else value for value in values] == frame[name].astype(object).where(
             frame[name].notna(), None
         ).tolist()

@@ -79,12 +79,12 @@ def test_units_are_read_in_every_form(text, present, rest):
 
 def test_what_is_known_of_each_unit(files):
     source = RafCeSource(**files(), max_strays=1)
-    found = units_of(source)
-    assert {unit for unit, value in found["0001"].items() if value == 1} == {1, 4, 25}
-    assert {unit for unit, value in found["0002"].items() if value == 1} == {12, 24}
-    assert not np.isnan(list(found["0001"].values())).any()
-    assert [unit for unit, value in found["0004"].items() if np.isnan(value)] == [12] and found["0004"][25] == 1
-    assert all(np.isnan(list(found[name].values())).all() for name in ("0003", "0005"))
+    units = units_of(source)
+    assert {unit for unit, value in units["0001"].items() if value == 1} == {1, 4, 25}
+    assert {unit for unit, value in units["0002"].items() if value == 1} == {12, 24}
+    assert not np.isnan(list(units["0001"].values())).any()
+    assert [unit for unit, value in units["0004"].items() if np.isnan(value)] == [12] and units["0004"][25] == 1
+    assert all(np.isnan(list(units[name].values())).all() for name in ("0003", "0005"))
     notes = "\n".join(source.notes)
     assert "2 tokens in 2 rows" in notes and "0004: '12?+25': '12?'" in notes and "null: 1 rows, not labelled" in notes
     assert "AU45" in notes.split("without a positive")[1].splitlines()[0] and "not packed: AU27 (1 rows)" in notes
@@ -92,8 +92,8 @@ def test_what_is_known_of_each_unit(files):
 
 def test_null_as_none_of_the_units_spares_rows_of_which_nothing_is_known(files):
     source = RafCeSource(**files(), max_strays=1, null="none")
-    found = units_of(source)
-    assert set(found["0003"].values()) == {0} and np.isnan(list(found["0005"].values())).all()
+    units = units_of(source)
+    assert set(units["0003"].values()) == {0} and np.isnan(list(units["0005"].values())).all()
     assert source.label_protocol != "hard"
 
 
@@ -111,8 +111,8 @@ def test_units_are_those_asked_for(files, aus, min_positives, units):
     source = RafCeSource(**files(), max_strays=1, aus=aus, min_positives=min_positives)
     assert source.units == units and source.au.names == tuple(f"AU{unit}" for unit in units)
     aside = ({1, 2, 4, 12, 23, 24, 25, 27} | set(source.wanted)) - set(units)
-    said = next((note for note in source.notes if note.startswith("not packed")), "")
-    assert all(f"AU{unit} (" in said for unit in aside) and said.count("AU") == len(aside)
+    note = next((note for note in source.notes if note.startswith("not packed")), "")
+    assert all(f"AU{unit} (" in note for unit in aside) and note.count("AU") == len(aside)
 
 
 def test_no_unit_that_is_frequent_enough_is_an_error(files):
@@ -212,7 +212,7 @@ def test_the_recipes_parser_has_an_au_f1_of_0_on_the_files_that_ours_reads_whole
         "recipe": np.stack([recipes_parser(texts[row.name]) for row in rows]),
         "ours": np.array([list(ours[row.name].values()) for row in rows]),
     }
-    f1 = {who: unit_figures(np.nan_to_num(said) - 0.5, truth, source.au.names)["macro_f1"] for who, said in read.items()}
+    f1 = {who: unit_figures(np.nan_to_num(units) - 0.5, truth, source.au.names)["macro_f1"] for who, units in read.items()}
     assert f1 == {"recipe": 0.0, "ours": 1.0} and recipes_parser("AU1 AU2").sum() == 2 and np.nansum(truth) > 300
 
 
@@ -226,18 +226,18 @@ def test_packed_twice_the_bytes_are_the_same_and_hold_the_labels(drawn, tmp_path
     assert packed.info.counts.keys() == {"train", "val", "test"} and packed.info.num_samples == len(source.rows) == 120
     row = int(np.flatnonzero(packed.column("path") == "0001_aligned.jpg")[0])
     wanted = source.layout.vector(next(source.samples()).targets)
-    found = np.concatenate([packed.targets("emotion")[row], packed.targets("au")[row]])
-    np.testing.assert_array_equal(found, wanted)
+    targets = np.concatenate([packed.targets("emotion")[row], packed.targets("au")[row]])
+    np.testing.assert_array_equal(targets, wanted)
 
 
 def test_sides_stand_in_the_sample_and_in_the_index(files, tmp_path):
     pack(RafCeSource(**files(), max_strays=1), tmp_path / "out")
-    said = []
+    metas = []
     for path in (tmp_path / "out").glob("train-*.tar"):
         with tarfile.open(path) as tar:
-            said += [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
-    assert {"au_text": "L12+24", "au_sides": "L12"} in said and {"au_text": "1+4+25"} in said
-    assert {"au_text": "1+2+R12+B23+27", "au_sides": "R12 B23"} in said
+            metas += [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
+    assert {"au_text": "L12+24", "au_sides": "L12"} in metas and {"au_text": "1+4+25"} in metas
+    assert {"au_text": "1+2+R12+B23+27", "au_sides": "R12 B23"} in metas
 
 
 def test_drawn_labels_are_of_the_published_kind():
@@ -250,11 +250,11 @@ def test_drawn_labels_are_of_the_published_kind():
     counts = [sum(row.emotion == name for row in rows) for name in COMPOUNDS]
     assert counts == sorted(counts, reverse=True) and counts[-1] == 6 and sum(counts) == 2000
     assert {(row.emotion, row.split) for row in rows} == {(name, split) for name in COMPOUNDS for split in range(3)}
-    said = [parse_units(row.units) for row in rows]
-    assert {unit for units in said for unit in units.present} == set(UNITS) and set(RECIPE_UNITS) - set(UNITS) == {45}
-    assert {side[0] for units in said for side in units.sides} == set("LRBT") and any(units.strays for units in said)
+    parsed = [parse_units(row.units) for row in rows]
+    assert {unit for units in parsed for unit in units.present} == set(UNITS) and set(RECIPE_UNITS) - set(UNITS) == {45}
+    assert {side[0] for units in parsed for side in units.sides} == set("LRBT") and any(units.strays for units in parsed)
     assert 60 < sum(row.units == "null" for row in rows) < 140
-    for row, units in zip(rows, said, strict=True):
+    for row, units in zip(rows, parsed, strict=True):
         shown = {int(name[2:]) for name, value in row.expression.au.items() if value}
         assert set(units.present) == shown or row.units == "null"
     noisy = draw(label_noise=0.1)

@@ -52,9 +52,9 @@ def write_frames(folder, names):
     return folder
 
 
-def shown(made):
+def shown(clip):
     """The number of each frame, by its gray level."""
-    return [round((int(decode(data)[-4, -4, 0]) - 20) / 25) for data in made.data]
+    return [round((int(decode(data)[-4, -4, 0]) - 20) / 25) for data in clip.data]
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def shown(made):
     [("a.mp4", "libx264", {"bf": "3"}), ("a.mkv", "libx264", {"bf": "3"}), ("a.avi", "mpeg4", {}), ("a.webm", "libvpx-vp9", {})],
 )
 def test_all_frames_of_each_container_in_the_order_of_presentation(name, codec, options, tmp_path):
-    made = encode(VideoFile(write_video(tmp_path / name, codec=codec, options=options), ALL))
-    assert shown(made) == list(range(8))
-    assert np.allclose(made.times_s, np.arange(8) / 10, atol=0.002)
-    assert made.meta == {"repeated": 0, "gaps": 0, "time_from": "timestamps"}
+    clip = encode(VideoFile(write_video(tmp_path / name, codec=codec, options=options), ALL))
+    assert shown(clip) == list(range(8))
+    assert np.allclose(clip.times_s, np.arange(8) / 10, atol=0.002)
+    assert clip.meta == {"repeated": 0, "gaps": 0, "time_from": "timestamps"}
 
 
 @pytest.mark.parametrize(
@@ -82,26 +82,26 @@ def test_all_frames_of_each_container_in_the_order_of_presentation(name, codec, 
     ],
 )
 def test_the_choice_of_frames(facts, expected, repeated, tmp_path):
-    made = encode(VideoFile(write_video(tmp_path / "a.mp4"), facts))
-    assert (shown(made), made.meta["repeated"]) == (expected, repeated)
-    assert np.allclose(made.times_s, np.array(expected) / 10, atol=1e-6)
+    clip = encode(VideoFile(write_video(tmp_path / "a.mp4"), facts))
+    assert (shown(clip), clip.meta["repeated"]) == (expected, repeated)
+    assert np.allclose(clip.times_s, np.array(expected) / 10, atol=1e-6)
 
 
 def test_a_variable_frame_rate_is_read_by_its_times(tmp_path):
     """Two fast seconds, then a long pause: by number, every second frame would be taken; by time, those on the grid."""
     times = [0, 40, 80, 120, 1000, 1040, 2000, 2960]
     path = write_video(tmp_path / "a.mkv", times_ms=times)
-    made = encode(VideoFile(path, chosen(rate_hz=1)))
-    assert shown(made) == [0, 4, 6, 7][:3] and np.allclose(made.times_s, [0, 1, 2])
+    clip = encode(VideoFile(path, chosen(rate_hz=1)))
+    assert shown(clip) == [0, 4, 6, 7][:3] and np.allclose(clip.times_s, [0, 1, 2])
     assert np.allclose(encode(VideoFile(path, ALL)).times_s, np.array(times) / 1000)
     assert shown(encode(VideoFile(path, chosen(rate_hz=4, start_s=1, end_s=1.6)))) == [4, 5, 5]  # shown until the next
 
 
 def test_gray_without_loss_stays_gray(tmp_path):
     path = write_video(tmp_path / "a.mkv", codec="ffv1", pix_fmt="gray")
-    made = encode(VideoFile(path, ALL))
-    assert [int(decode(data)[-1, -1, 0]) for data in made.data] == [level(t) for t in range(8)]
-    assert cv2.imdecode(np.frombuffer(made.data[0], np.uint8), cv2.IMREAD_UNCHANGED).ndim == 2
+    clip = encode(VideoFile(path, ALL))
+    assert [int(decode(data)[-1, -1, 0]) for data in clip.data] == [level(t) for t in range(8)]
+    assert cv2.imdecode(np.frombuffer(clip.data[0], np.uint8), cv2.IMREAD_UNCHANGED).ndim == 2
 
 
 @pytest.mark.parametrize(("degrees", "corner"), [(90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
@@ -113,15 +113,15 @@ def test_a_rotation_in_the_metadata_is_applied(degrees, corner, tmp_path):
     a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
-    made = encode(VideoFile(path, chosen(1)))
-    assert (made.width, made.height) == ((64, 48) if degrees == 180 else (48, 64))
-    rgb = decode(made.data[0])
+    clip = encode(VideoFile(path, chosen(1)))
+    assert (clip.width, clip.height) == ((64, 48) if degrees == 180 else (48, 64))
+    rgb = decode(clip.data[0])
     assert rgb[corner][0] < 20 and rgb[len(rgb) // 2, rgb.shape[1] // 2, 0] > 60
 
 
 def test_without_timestamps_the_frame_rate_counts_and_the_row_says_so(tmp_path):
-    made = encode(VideoFile(write_video(tmp_path / "a.h264", form="h264", options={"bf": "2"}), ALL))
-    assert shown(made) == list(range(8)) and made.meta["time_from"] == "rate" and made.times_s[0] == 0
+    clip = encode(VideoFile(write_video(tmp_path / "a.h264", form="h264", options={"bf": "2"}), ALL))
+    assert shown(clip) == list(range(8)) and clip.meta["time_from"] == "rate" and clip.times_s[0] == 0
 
 
 def test_frames_that_the_packets_do_not_tell_are_found_by_decoding(tmp_path, monkeypatch):
@@ -135,8 +135,8 @@ def test_frames_that_the_packets_do_not_tell_are_found_by_decoding(tmp_path, mon
         return video.Stamps([*stamps.pts, stamps.pts[-1] + 1], stamps.unit, stamps.rate)
 
     monkeypatch.setattr(video, "_of_packets", planned)
-    made = encode(VideoFile(write_video(tmp_path / "a.mp4"), chosen(4)))
-    assert shown(made) == [0, 2, 5, 7]
+    clip = encode(VideoFile(write_video(tmp_path / "a.mp4"), chosen(4)))
+    assert shown(clip) == [0, 2, 5, 7]
 
 
 def broken(path):
@@ -204,17 +204,17 @@ def test_a_choice_that_is_none_is_one_message(arguments):
 def test_frames_of_a_folder_go_by_their_numbers(tmp_path):
     folder = write_frames(tmp_path / "a", ["frame1.png", "frame2.png", "frame10.png", "frame11.png"])
     (folder / "notes.txt").write_text("no picture")
-    made = encode(FrameFolder(folder, ALL))
-    assert shown(made) == [0, 1, 2, 3] and made.times_s == (0, 1, 9, 10)
-    assert made.meta == {"repeated": 0, "gaps": 7, "time_from": "numbers"}
+    clip = encode(FrameFolder(folder, ALL))
+    assert shown(clip) == [0, 1, 2, 3] and clip.times_s == (0, 1, 9, 10)
+    assert clip.meta == {"repeated": 0, "gaps": 7, "time_from": "numbers"}
     timed = encode(FrameFolder(folder, chosen(rate_hz=2), fps=2))
     assert timed.times_s == (0, 0.5, 0.5, 0.5, 0.5, 0.5, 4.5, 4.5, 4.5, 4.5, 5)
     assert timed.meta == {"repeated": 7, "gaps": 7, "time_from": "fps"}
 
 
 def test_every_fifth_frame_has_no_gaps(tmp_path):
-    made = encode(FrameFolder(write_frames(tmp_path / "a", ["7_f0005.png", "7_f0010.png", "7_f0015.png"]), ALL, fps=4))
-    assert made.times_s == (0, 0.25, 0.5) and made.meta["gaps"] == 0
+    clip = encode(FrameFolder(write_frames(tmp_path / "a", ["7_f0005.png", "7_f0010.png", "7_f0015.png"]), ALL, fps=4))
+    assert clip.times_s == (0, 0.25, 0.5) and clip.meta["gaps"] == 0
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_what_is_no_folder_of_frames_is_rejected_with_its_reason(names, reason, 
 def test_real_videos(real):
     """Every frame once, in order, with times that rise; the frames are those that decoding from front to back gives."""
     for path in sorted((real / "videos").glob("*.m*")):
-        made = encode(VideoFile(path, chosen(5)))
+        clip = encode(VideoFile(path, chosen(5)))
         with av.open(str(path)) as container:
             frames = list(container.decode(video=0))
         numbers = pick(np.array([float(f.time - frames[0].time) for f in frames]), chosen(5))[0]
-        assert [bytes(decode(data)) for data in made.data] == [bytes(frames[n].to_ndarray(format="rgb24")) for n in numbers]
-        assert Counter(np.sign(np.diff(made.times_s))) == {1: 4}
+        assert [bytes(decode(data)) for data in clip.data] == [bytes(frames[n].to_ndarray(format="rgb24")) for n in numbers]
+        assert Counter(np.sign(np.diff(clip.times_s))) == {1: 4}
