@@ -15,11 +15,11 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     source: Annotated[
-        str | None, typer.Option(help="your own picture, folder, video or camera number, read by the model that comes along")
+        str | None, typer.Option(help="your own picture, folder, video or camera number, read by the built-in model")
     ] = None,
     out: Annotated[Path, typer.Option(help="everything goes here; replaced if a demo made it")] = Path("demo"),
 ) -> None:
-    """Pack, verify, train, evaluate, export and predict on synthetic faces: minutes on a CPU; with --source seconds."""
+    """Pack, verify, train, evaluate, export and predict on synthetic faces: four minutes on a CPU, with --source seconds."""
     if source is not None:
         from affect.engine.demo.source_demo import show
 
@@ -31,7 +31,7 @@ def demo(
 
 
 def doctor() -> None:
-    """What is installed, what works, what will be used."""
+    """Print what is installed, what works, and what will be used."""
     from affect.engine.system.doctor import report
 
     for name, finding in report():

@@ -22,8 +22,6 @@ from affect.engine.training.task_outputs import task_of
 from affect.engine.training.trainer import Trainer
 from affect.shards.errors import InputError
 
-STEPS = 2  # the first one warms up
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -47,8 +45,11 @@ class Trial:
         )
 
 
-def try_step(run: RunConfig) -> Trial:
-    """Time one update and one validation of a fold, as training does them; nothing stays on disk."""
+def try_step(run: RunConfig, steps: int = 1, *, validate: bool = True) -> Trial:
+    """Time some updates, after one that warms up, and a validation, as training does them; nothing stays on disk.
+
+    validate: else a row that validates is taken to cost a third of one that trains.
+    """
     dataset = open_dataset(run.data.dataset)
     task = task_of(run, dataset)
     run = with_batch_size(run, task, dataset.info.layout, None)
@@ -60,15 +61,18 @@ def try_step(run: RunConfig) -> Trial:
         trainer = Trainer(run, task, dataset, Path(folder), ranks, score, lambda line: None, None)
         trainer.model.train()
         batches = trainer.loader.from_step(0)
-        for _ in range(STEPS):
-            started = time.monotonic()
-            trainer.step(next(batches))
-            if on_gpu:
-                torch.cuda.synchronize(ranks.device)
-            step_s = time.monotonic() - started
+        trainer.step(next(batches))
         started = time.monotonic()
-        score(trainer.model, ranks)
-        validation_s = time.monotonic() - started
+        for _ in range(steps):
+            trainer.step(next(batches))
+        if on_gpu:
+            torch.cuda.synchronize(ranks.device)
+        step_s = (time.monotonic() - started) / steps
+        validation_s = step_s / 3 * len(dataset.rows(val_selection(run.data))) / trainer.order.batch
+        if validate:
+            started = time.monotonic()
+            score(trainer.model, ranks)
+            validation_s = time.monotonic() - started
         peak = (
             torch.cuda.max_memory_allocated(ranks.device) if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
