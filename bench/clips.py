@@ -115,7 +115,7 @@ def packed(num_clips: int, folder: Path) -> read.Dataset:
 
 @dataclass(frozen=True)
 class Work:
-    """What every provider is given. views: of the evaluation view, a row a clip, without bytes."""
+    """The task of every provider. views: of the evaluation view, a row a clip, without bytes."""
 
     dataset: read.Dataset
     views: Plan
@@ -181,13 +181,13 @@ def compare(work: Work, name: str, batches: Batches) -> float:
         plan = Plan(samples, data, views.size[samples], views.corner[samples], drawn, np.zeros_like(samples))
         want = np.stack([plain.picture(plan, i, PREPROCESS) for i in range(len(data))])
         differences.append(np.abs(want.astype(int) - images.numpy().reshape(want.shape)).mean())
-    found, most = float(np.mean(differences)), VIDEO_DIFFERENCE if name == MP4 else MAX_DIFFERENCE
-    if found > most:
+    difference, most = float(np.mean(differences)), VIDEO_DIFFERENCE if name == MP4 else MAX_DIFFERENCE
+    if difference > most:
         raise InputError(
-            f"bench: {name} makes other clips: {found:.2f} levels off on average, at most {most} expected; nothing was timed. "
-            "Mend it: tests/engine/data/test_clips.py, tests/bench/test_clips_bench.py"
+            f"bench: {name} makes other clips: {difference:.2f} levels off on average, at most {most} expected; "
+            "nothing was timed. Mend it: tests/engine/data/test_clips.py, tests/bench/test_clips_bench.py"
         )
-    return found
+    return difference
 
 
 def bench_clips(
@@ -198,12 +198,12 @@ def bench_clips(
         raise InputError(f"bench: --pictures {dataset.info.num_samples} is less than a batch ({batch}) of clips")
     work, makers = Work.of(dataset, batch, workers), providers()
     differences = {provider: compare(work, provider, make(work)) for provider, make in makers.items()}
-    found = rates({provider: make(work) for provider, make in makers.items()}, batch, timing, advance)
+    measured = rates({provider: make(work) for provider, make in makers.items()}, batch, timing, advance)
     settings = {"case": "clips", "frames": FRAMES, "batch": batch, "workers": workers, "clips": dataset.info.num_samples}
     settings |= {"variant": "uint8", **asdict(timing)}
     lines = []
-    for provider, values in found.items():  # round by round: all met the same disturbance
-        ratios = {peer: round(float(np.median(np.array(values) / np.array(found[peer]))), 3) for peer in PEERS}
+    for provider, values in measured.items():  # round by round: all met the same disturbance
+        ratios = {peer: round(float(np.median(np.array(values) / np.array(measured[peer]))), 3) for peer in PEERS}
         about = settings | {"mean_difference": round(differences[provider], 3)}
         lines.append(record.line(
             "loader.clips", provider, about, "clips_per_s", values, min(ratios.values()), figures={"ratio_to": ratios},

@@ -132,15 +132,15 @@ class FlippedPlanner(Planner):
     """The evaluation view, flipped at random."""
 
     def plan(self, step: int) -> Plan:
-        made, (sample, draw_id) = super().plan(step), self.order.step(step)
-        height, width = made.draw.window[:, 2:].T
+        plan, (sample, draw_id) = super().plan(step), self.order.step(step)
+        height, width = plan.draw.window[:, 2:].T
         drawn = draw(AugmentConfig(crop=None), None, self.preprocess.size, self.seed, draw_id, sample, height, width)
-        return replace(made, draw=replace(made.draw, flip=drawn.flip))
+        return replace(plan, draw=replace(plan.draw, flip=drawn.flip))
 
 
 @dataclass(frozen=True)
 class Work:
-    """A case on its pictures: what every provider is given.
+    """A case on its pictures, the task of every provider.
 
     views: the numbers of the first epoch, a row a sample, without bytes: ours draws them as it goes, peers look them up.
     """
@@ -212,11 +212,11 @@ PEERS: dict[str, Provider] = {
 
 
 def providers() -> dict[str, Provider]:
-    """Ours first; without DALI installed plain ones only. Streamed pictures go through the fastest, which the name says."""
+    """Ours first; without DALI installed plain ones only. Streamed pictures go through the fastest one, named in brackets."""
     fastest = kinds()[0]
-    found: dict[str, Provider] = {kind: partial(ours, kind) for kind in kinds()}
-    found[f"stream ({fastest})"] = partial(ours, fastest, stream=True)
-    return found | PEERS
+    ours_by_name: dict[str, Provider] = {kind: partial(ours, kind) for kind in kinds()}
+    ours_by_name[f"stream ({fastest})"] = partial(ours, fastest, stream=True)
+    return ours_by_name | PEERS
 
 
 def kinds() -> list[str]:
@@ -236,13 +236,13 @@ def compare(work: Work, name: str, batches: Batches) -> float:
         plan = Plan(samples, data, views.size[samples], views.corner[samples], drawn)
         want = np.stack([plain.picture(plan, i, work.case.preprocess) for i in range(len(samples))])
         differences.append(np.abs(want.astype(int) - images.numpy()).mean())
-    found = float(np.mean(differences))
-    if found > MAX_DIFFERENCE:
+    difference = float(np.mean(differences))
+    if difference > MAX_DIFFERENCE:
         raise InputError(
-            f"bench: {name} makes other pictures: {found:.2f} levels off on average, at most {MAX_DIFFERENCE} expected; "
+            f"bench: {name} makes other pictures: {difference:.2f} levels off on average, at most {MAX_DIFFERENCE} expected; "
             "nothing was timed. Mend it: tests/engine/data/test_pipelines_agree.py, tests/bench/test_loader_bench.py"
         )
-    return found
+    return difference
 
 
 @dataclass(frozen=True)
@@ -254,21 +254,21 @@ class Timing:
 
 
 def rates(running: dict[Any, Batches], batch: int, timing: Timing, advance: Callable[[int], None]) -> dict[Any, list[float]]:
-    """Images a second of each, a number a round; the first round warms up and is not kept."""
-    found: dict[Any, list[float]] = {key: [] for key in running}
+    """Images a second of each, a number a round; the first round warms up and is left out."""
+    measured: dict[Any, list[float]] = {key: [] for key in running}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # who takes the batches is one thread; more of torch's would fight with the loaders for the cores
+    torch.set_num_threads(1)  # one thread takes the batches; more of torch's would fight with the loaders for the cores
     for _ in range(timing.rounds + 1):
         for key, batches in running.items():
-            found[key].append(_rate(batches, batch, timing.seconds))
-            time.sleep(BUFFERED * batch / found[key][-1])  # it fills its buffers; the next one should have the machine alone
+            measured[key].append(_rate(batches, batch, timing.seconds))
+            time.sleep(BUFFERED * batch / measured[key][-1])  # it fills its buffers; the next one should have the machine alone
             advance(1)
     torch.set_num_threads(threads)
-    return {key: values[1:] for key, values in found.items()}
+    return {key: values[1:] for key, values in measured.items()}
 
 
 def _rate(batches: Batches, batch: int, seconds: float) -> float:
-    """Of one provider over `seconds`, once the batches it held ready are used up."""
+    """Of one provider over `seconds`, once its buffered batches are used up."""
     for _ in islice(batches, BUFFERED):
         pass
     done, start = 0, time.perf_counter()
@@ -289,11 +289,11 @@ def bench_loader(
     differences = {provider: compare(work, provider, make(work, "uint8")) for provider, make in makers.items()}
     variants: tuple[Variant, ...] = ("float32", "uint8")
     running = {(variant, provider): make(work, variant) for variant in variants for provider, make in makers.items()}
-    found = rates(running, batch, timing, advance)
+    measured = rates(running, batch, timing, advance)
     settings = {"case": name, "batch": batch, "workers": workers, "pictures": dataset.info.num_samples, **asdict(timing)}
     lines = []
-    for (variant, provider), values in found.items():
-        best = max((found[variant, peer] for peer in PEERS), key=np.median)
+    for (variant, provider), values in measured.items():
+        best = max((measured[variant, peer] for peer in PEERS), key=np.median)
         ratio = float(np.median(np.array(values) / np.array(best)))  # round by round: both met the same disturbance
         about = settings | {"variant": variant, "mean_difference": round(differences[provider], 3)}
         lines.append(record.line(f"loader.{name}", provider, about, "images_per_s", values, ratio))

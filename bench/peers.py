@@ -1,6 +1,6 @@
 """The loaders that people use: OpenCV in worker processes, shuffled, without end.
 
-They draw no views of their own but look them up, so that their pictures can be compared with ours.
+They draw no views but look ours up, so that their pictures can be compared with ours.
 
 Axes: B batch, N pictures, H W pixels.
 """
@@ -77,8 +77,8 @@ class PeerPicture:
 
 
 @cache
-def _operator(clip: float, tiles: int) -> Any:
-    return cv2.createCLAHE(clip, (tiles, tiles))
+def _operator(clip_limit: float, tiles: int) -> Any:
+    return cv2.createCLAHE(clip_limit, (tiles, tiles))
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class FrameFiles(Dataset):
 
 @dataclass(frozen=True)
 class Videos(Dataset):
-    """A map-style dataset over videos, of whose frames the numbers `seen` are kept; all up to the last of them are decoded."""
+    """A map-style dataset over videos, of whose frames the numbers `seen` are used; all up to the last of them are decoded."""
 
     paths: list[Path]
     seen: list[int]
@@ -121,13 +121,13 @@ class Videos(Dataset):
         return len(self.paths)
 
     def __getitem__(self, sample: int) -> tuple[int, Tensor]:
-        kept, wanted = list[Tensor](), set(self.seen)
+        pictures, wanted = list[Tensor](), set(self.seen)
         with av.open(str(self.paths[sample])) as container:
             container.streams.video[0].codec_context.thread_count = 1  # a worker is a core
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
-                    kept.append(self.picture.of(frame.to_ndarray(format="bgr24"), sample))
-        return sample, torch.stack(kept)
+                    pictures.append(self.picture.of(frame.to_ndarray(format="bgr24"), sample))
+        return sample, torch.stack(pictures)
 
 
 @dataclass(frozen=True)
@@ -176,4 +176,4 @@ def _worked(dataset: Any, batch: int, workers: int, **settings: Any) -> Batches:
 
 
 def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)  # a worker is a core: with OpenCV's own threads besides, all are slower
+    cv2.setNumThreads(0)  # a worker is a core: with OpenCV's threads besides, all are slower

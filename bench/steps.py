@@ -1,4 +1,4 @@
-"""Who takes training steps: ours, and timm's with its own model, loss, optimiser, scaler, clipping and normalisation.
+"""Providers of training steps: ours, and timm's with its own model, loss, optimiser, scaler, clipping and normalisation.
 
 The settings add up: float32 in NCHW, channels-last, mixed precision, torch.compile. timm's step is that of its train.py without
 what only reports.
@@ -58,7 +58,7 @@ class Level:
         return None if self.dtype == torch.float32 else self.dtype
 
     def train(self, device: torch.device) -> dict[str, Any]:
-        """As `train.*` of a run says it."""
+        """The settings `train.*` of a run."""
         precision = {torch.float32: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
         mode = "default" if self.compile else "off"
         return {"device": str(device), "channels_last": self.channels_last, "precision": precision, "compile": mode}
@@ -67,22 +67,22 @@ class Level:
 def levels(device: torch.device, *, compile: bool) -> tuple[list[Level], dict[str, str]]:
     """Each adds one setting to the one before; and those left out with the reason."""
     plain = Level("eager float32 NCHW")
-    found, skipped = [plain, replace(plain, name="channels-last", channels_last=True)], {}
+    chosen, skipped = [plain, replace(plain, name="channels-last", channels_last=True)], {}
     dtype, reason = choose_precision("auto", device)
     if dtype:
-        found.append(replace(found[-1], name="amp", dtype=dtype))
+        chosen.append(replace(chosen[-1], name="amp", dtype=dtype))
     else:
         skipped["amp"] = reason
     if compile:
-        found.append(replace(found[-1], name="compile", compile=True))
+        chosen.append(replace(chosen[-1], name="compile", compile=True))
     else:
         skipped["compile"] = "--no-compile"
-    return found, skipped
+    return chosen, skipped
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every provider is given."""
+    """The task of every provider."""
 
     dataset: Dataset
     device: torch.device
@@ -164,7 +164,7 @@ class Work:
 
 
 class Provider(Protocol):
-    """Who takes steps. The iterators have no end."""
+    """Takes steps. The iterators have no end."""
 
     level: Level
 
@@ -172,14 +172,14 @@ class Provider(Protocol):
         """The first batch, over and over, without a loader."""
 
     def batches(self) -> Iterator[Any]:
-        """What an epoch feeds."""
+        """The batches of an epoch, one after the other."""
 
     def step(self, batch: Any) -> Tensor:
         """One update; its loss, on the device."""
 
 
 class Ours:
-    """A run's own trainer and loader."""
+    """The trainer and loader of a run."""
 
     def __init__(self, work: Work, level: Level) -> None:
         self.first, self.level = work.first, level

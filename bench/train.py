@@ -1,6 +1,6 @@
 """What a training step and an epoch cost: ours beside timm's, at the same settings, on the same pictures, from the same weights.
 
-Who takes the steps is in steps.py. Before anything is timed the losses of the first steps are compared. Rounds are interleaved,
+The providers are in steps.py. Before anything is timed the losses of the first steps are compared. Rounds are interleaved,
 so that what else the machine does meets all alike.
 """
 
@@ -40,7 +40,7 @@ class Ready:
     skipped: dict[str, str]
 
     @property
-    def own(self) -> list[str]:
+    def ours(self) -> list[str]:
         return [name for name, provider in self.providers.items() if isinstance(provider, Ours)]
 
     @property
@@ -51,10 +51,10 @@ class Ready:
 def ready(work: Work, *, compile: bool = True) -> Ready:
     """Build every provider and let it take the first steps. Raises InputError where two do not compute the same."""
     check_pictures(work)
-    found, skipped = levels(work.device, compile=compile)
+    chosen, skipped = levels(work.device, compile=compile)
     built = Ready({}, {}, skipped)
     want: np.ndarray | None = None
-    for level in found:
+    for level in chosen:
         for name, make in ((level.name, Ours), (f"timm {level.name}", Timm)):
             try:
                 provider: Provider = make(work, level)
@@ -100,13 +100,13 @@ def check_losses(name: str, losses: np.ndarray, want: np.ndarray, dtype: torch.d
 
 
 def rounds(timed: Mapping[str, Callable[[], float]], count: int, advance: Callable[[int], None]) -> dict[str, list[float]]:
-    """Images a second of each, a number a round; the first round warms up and is not kept."""
-    found: dict[str, list[float]] = {name: [] for name in timed}
+    """Images a second of each, a number a round; the first round warms up and is left out."""
+    rates: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(count + 1):
         for name, rate in timed.items():
-            found[name].append(rate())
+            rates[name].append(rate())
             advance(1)
-    return {name: values[1:] for name, values in found.items()}
+    return {name: values[1:] for name, values in rates.items()}
 
 
 def step_rate(provider: Provider, batches: Iterator[Any], work: Work, seconds: float) -> float:
@@ -118,7 +118,7 @@ def step_rate(provider: Provider, batches: Iterator[Any], work: Work, seconds: f
 
 
 def epoch_rate(provider: Provider, batches: Iterator[Any], work: Work) -> float:
-    """Over the steps of an epoch, once the batches that were held ready are used up."""
+    """Over the steps of an epoch, once the buffered batches are used up."""
     for _ in islice(batches, BUFFERED):
         pass
     start = _now(work.device)
@@ -130,7 +130,7 @@ def epoch_rate(provider: Provider, batches: Iterator[Any], work: Work) -> float:
 
 
 def _now(device: torch.device) -> float:
-    """When all that was asked of the device is done."""
+    """The time, once the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -147,21 +147,25 @@ def bench_epoch(
 ) -> list[dict[str, Any]]:
     """Ours at every setting, and timm's fastest of `steps` behind torch's DataLoader and OpenCV."""
     best = max((line for line in steps if line["provider"] in built.peers), key=lambda line: line["images_per_s"]["p50"])
-    chosen = {name: built.providers[name] for name in (*built.own, best["provider"])}
+    chosen = {name: built.providers[name] for name in (*built.ours, best["provider"])}
     timed = {name: partial(epoch_rate, p, p.batches(), work) for name, p in chosen.items()}
     settings = {"rounds": timing.rounds, "steps": work.steps, "workers": work.threads, "loader": work.definition.loader.kind}
     return _lines("train.epoch", work, built, rounds(timed, timing.rounds, advance), settings)
 
 
-def _lines(op: str, work: Work, built: Ready, found: dict[str, list[float]], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    best = max((found[name] for name in built.peers if name in found), key=np.median)
+def _lines(op: str, work: Work, built: Ready, rates: dict[str, list[float]], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    best = max((rates[name] for name in built.peers if name in rates), key=np.median)
     about = {"backbone": work.backbone, "image_size": work.image_size, "batch": work.batch, "device": work.device.type}
     lines = []
-    for name, values in found.items():
+    for name, values in rates.items():
         level = built.providers[name].level
-        own = {"channels_last": level.channels_last, "dtype": str(level.dtype).removeprefix("torch."), "compile": level.compile}
+        of_level = {
+            "channels_last": level.channels_last,
+            "dtype": str(level.dtype).removeprefix("torch."),
+            "compile": level.compile,
+        }
         ratio = float(np.median(np.array(values) / np.array(best)))  # round by round: both met the same disturbance
-        about_one = {**about, **settings, **own, "loss_off": round(built.off[name], 5)}
+        about_one = {**about, **settings, **of_level, "loss_off": round(built.off[name], 5)}
         lines.append(
             record.line(op, name, about_one, "images_per_s", values, ratio, packages=("torch", "timm", "dali", "opencv"))
         )

@@ -90,7 +90,7 @@ def train(
         dataset = open_dataset(data) if data else drawn(image_size, pictures, Path(folder))
         work = Work(dataset, chosen, Path(folder), backbone, image_size, batch, workers, steps)
         timing, built = Timing(seconds, rounds), ready(work, compile=compile)
-        with Progress("bench train", (len(built.providers) + len(built.own) + 1) * (rounds + 1), "rounds") as progress:
+        with Progress("bench train", (len(built.providers) + len(built.ours) + 1) * (rounds + 1), "rounds") as progress:
             taken = bench_steps(work, built, timing, progress.advance)
             epoch = bench_epoch(work, built, taken, timing, progress.advance)
     what = f"{backbone}, {image_size} px, {batch} a batch, {describe(chosen)}"

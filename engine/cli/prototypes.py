@@ -27,8 +27,8 @@ def features(
     from affect.engine.system.progress import Progress
 
     with Progress("features", None, "images") as progress:
-        found = extract(run, data, split, out, progress.advance)
-    print(f"{out}: {found.features.shape[0]:,} rows of {split}, {found.features.shape[1]} features each")
+        extracted = extract(run, data, split, out, progress.advance)
+    print(f"{out}: {extracted.features.shape[0]:,} rows of {split}, {extracted.features.shape[1]} features each")
 
 
 def prototypes(
@@ -38,7 +38,7 @@ def prototypes(
         str | None,
         typer.Option(
             metavar="default|FILE",
-            help="place the classes in valence and arousal: our own placement, or a YAML or JSON file {class: [v, a]}. "
+            help="place the classes in valence and arousal: our placement, or a YAML or JSON file {class: [v, a]}. "
             "Without: the labels of the rows where there are any, else default",
         ),
     ] = None,
@@ -47,15 +47,15 @@ def prototypes(
     """Mean unit feature of each cell of a valence/arousal grid; an empty cell takes its nearest filled one."""
     from affect.engine.distill.prototypes import make_prototypes
 
-    made, placed = make_prototypes(features, out, anchors, grid)
-    assert made.counts is not None and made.centers is not None
-    rows, left_out = int(made.counts.sum()), len(placed.point) - int(made.counts.sum())
+    result, placed = make_prototypes(features, out, anchors, grid)
+    assert result.counts is not None and result.centers is not None
+    rows, left_out = int(result.counts.sum()), len(placed.point) - int(result.counts.sum())
     print(
-        f"{out}: {(made.counts > 0).sum()} of {len(made.counts)} cells filled from {rows:,} rows, placed by {placed.by}; "
+        f"{out}: {(result.counts > 0).sum()} of {len(result.counts)} cells filled from {rows:,} rows, placed by {placed.by}; "
         f"{left_out:,} rows without a place left out; the other cells take the nearest filled one"
     )
-    print(_table(made.counts.reshape(grid, grid), made.centers[:grid, 1]))
-    print(f"sha256 {made.sha256}")
+    print(_table(result.counts.reshape(grid, grid), result.centers[:grid, 1]))
+    print(f"sha256 {result.sha256}")
 
 
 def _table(counts: np.ndarray, axis: np.ndarray) -> str:

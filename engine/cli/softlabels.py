@@ -25,7 +25,7 @@ def softlabels(
     fit_weights: Annotated[bool, typer.Option("--fit-weights", help="find them on the calib rows, by NLL")] = False,
     scale: Annotated[
         Literal["raw", "calibrated"] | None,
-        typer.Option(help="calibrated: each run's logits over its own temperature; default: that for several runs, raw for one"),
+        typer.Option(help="calibrated: each run's logits over its temperature; default: that for several runs, raw for one"),
     ] = None,
     out_of_fold: Annotated[
         bool, typer.Option("--out-of-fold", help="a row that runs were trained on gets logits of the other runs only")
@@ -37,21 +37,21 @@ def softlabels(
     ] = "off",
     as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
 ) -> None:
-    """What trained runs say of every row of a dataset, for students to learn from."""
+    """Predict every row of a dataset with trained runs, for students to learn from."""
     from affect.engine.distill.ensemble_softlabels import Options, soft_labels
 
     options = Options(mode, _numbers(weights), fit_weights, scale, out_of_fold, float32, precision, flip)
-    found = soft_labels(runs, data, out, options)
-    for member in found["members"]:
+    result = soft_labels(runs, data, out, options)
+    for member in result["members"]:
         _print(f"{member['name']} ({member['weight']:.3g})", member)
-    _print("together", found["combined"])
-    temperature = found["temperature"]
+    _print("together", result["combined"])
+    temperature = result["temperature"]
     if temperature is not None:
-        _print(f"with T {temperature:.4g}", found["combined_scaled"])
+        _print(f"with T {temperature:.4g}", result["combined_scaled"])
     fitted = "no temperature" if temperature is None else f"T {temperature:.4g} recorded, not applied"
-    print(f"{out}: scale {found['scale']}, {found['mode']} mode, {found['view']} view, {fitted}")
+    print(f"{out}: scale {result['scale']}, {result['mode']} mode, {result['view']} view, {fitted}")
     if as_json:
-        print(json.dumps({"out": str(out), **found}))
+        print(json.dumps({"out": str(out), **result}))
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:
@@ -65,9 +65,9 @@ def _numbers(text: str | None) -> tuple[float, ...]:
 
 def _print(name: str, figures: dict[str, Any]) -> None:
     for split in ("val", "calib"):
-        found = figures[split]
-        if found:
+        of = figures[split]
+        if of:
             print(
-                f"{name:24s} {split:5s} accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}, "
-                f"NLL {found['nll']:.4f}, ECE {found['ece']:.4f} on {found['rows']:,} rows"
+                f"{name:24s} {split:5s} accuracy {of['accuracy']:.4f}, macro-F1 {of['macro_f1']:.4f}, "
+                f"NLL {of['nll']:.4f}, ECE {of['ece']:.4f} on {of['rows']:,} rows"
             )

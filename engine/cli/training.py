@@ -58,7 +58,7 @@ def train(
 def calibrate(
     run: Annotated[Path, typer.Argument(help="the folder of a run")],
     mode: Annotated[
-        Literal["global", "vector", "fixed", "none"], typer.Option(help="one temperature, one a class, a given one")
+        Literal["global", "vector", "fixed", "none"], typer.Option(help="one temperature, one a class, that of --temperature")
     ] = "global",
     temperature: Annotated[float, typer.Option(help="of mode fixed", min=0.01)] = 1.0,
     coverage: Annotated[
@@ -78,15 +78,15 @@ def calibrate(
 
 
 def _print(out: Path, as_json: bool) -> None:
-    """What the folder's files say."""
-    from affect.engine.cli.evaluating import minority_line, output_lines
+    """Print the figures of a run's folder."""
+    from affect.engine.cli.figure_lines import minority_line, output_lines
     from affect.engine.runs.files import METRICS, RELIABILITY
     from affect.engine.runs.folder import read_history
 
     history, metrics = read_history(out), json.loads((out / METRICS).read_text())
-    found = json.loads((out / RELIABILITY).read_text()) if (out / RELIABILITY).is_file() else {}
-    if found:
-        _print_classes(out, found, len(history))
+    reliability = json.loads((out / RELIABILITY).read_text()) if (out / RELIABILITY).is_file() else {}
+    if reliability:
+        _print_classes(out, reliability, len(history))
         print(f"  {minority_line(metrics)}")
     if "conformal" in metrics:
         print("\n".join(_set_lines(metrics["conformal"], metrics["split"])))
@@ -97,31 +97,31 @@ def _print(out: Path, as_json: bool) -> None:
     print(f"{seconds / len(history):.1f} s an epoch, waiting for data {100 * waiting:.2f} % of it; {out / METRICS}")
     if as_json:
         chosen = next(line for line in history if line["epoch"] == metrics["epoch"])
-        sides = {key: found.get(key) for key in ("raw", "temperature_scaled")}
+        sides = {key: reliability.get(key) for key in ("raw", "temperature_scaled")}
         sides |= {"outputs": metrics["outputs"], "conformal": metrics.get("conformal")}
         print(json.dumps({"run": str(out), "best": str(out / "best.pt"), **chosen, **sides}))
 
 
-def _set_lines(found: dict[str, Any], split: str) -> Iterator[str]:
-    """What the conformal sets hold, on rows that they were not fitted on."""
+def _set_lines(figures: dict[str, Any], split: str) -> Iterator[str]:
+    """The coverage of the conformal sets on rows that they were not fitted on."""
     yield (
-        f"  conformal sets, fitted on {found['fitted_rows']:,} rows of calib: on {found['rows']:,} rows of {split} coverage "
-        f"{found['coverage']:.3f} ({found['asked']:g} asked, chance moves it by {found['chance']:.3f}),"
+        f"  conformal sets, fitted on {figures['fitted_rows']:,} rows of calib: on {figures['rows']:,} rows of {split} coverage "
+        f"{figures['coverage']:.3f} ({figures['asked']:g} asked, chance moves it by {figures['chance']:.3f}),"
     )
     yield (
-        f"  {found['mean_size']:.2f} labels a set, a single one in {100 * found['one_label']:.0f} % of them; it is kept over all "
-        "faces, not within each class:"
+        f"  {figures['mean_size']:.2f} labels a set, a single one in {100 * figures['one_label']:.0f} % of them; it holds "
+        "over all faces, not within each class:"
     )
-    for name, of in found["per_class"].items():
-        figures = f"coverage {of['coverage']:.3f}, {of['mean_size']:.2f} labels, {of['rows']:,} rows" if of["rows"] else "no rows"
-        yield f"    {name:12s} {figures}"
+    for name, of in figures["per_class"].items():
+        text = f"coverage {of['coverage']:.3f}, {of['mean_size']:.2f} labels, {of['rows']:,} rows" if of["rows"] else "no rows"
+        yield f"    {name:12s} {text}"
 
 
-def _print_classes(out: Path, found: dict[str, Any], epochs: int) -> None:
-    raw, scaled = found["raw"], found["temperature_scaled"]
+def _print_classes(out: Path, figures: dict[str, Any], epochs: int) -> None:
+    raw, scaled = figures["raw"], figures["temperature_scaled"]
     print(
-        f"{out}: epoch {found['epoch']} of {epochs}, accuracy {raw['accuracy']:.4f}, macro-F1 {raw['macro_f1']:.4f}, "
-        f"bACC {raw['bacc']:.4f} on {found['rows']:,} rows of {found['split']} ({found['label_protocol']} labels)"
+        f"{out}: epoch {figures['epoch']} of {epochs}, accuracy {raw['accuracy']:.4f}, macro-F1 {raw['macro_f1']:.4f}, "
+        f"bACC {raw['bacc']:.4f} on {figures['rows']:,} rows of {figures['split']} ({figures['label_protocol']} labels)"
     )
     print(f"  NLL {raw['nll']:.4f}, ECE {raw['ece']:.4f} (votes {raw['ece_votes']:.4f}), Brier {raw['brier']:.4f}")
     if scaled:

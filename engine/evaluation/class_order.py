@@ -24,7 +24,7 @@ class ClassOrder:
     def __call__(self, target: np.ndarray) -> np.ndarray:
         """(N, K) distributions of the set's classes -> (N, C) of the model's; NaN in rows without a label that the model knows.
 
-        A row whose largest share is of a class left out has none; of the others what is left is made to sum to 1.
+        A row whose largest share is of a class left out has none; of the others the rest is scaled to sum to 1.
         """
         columns = np.array(self.columns)
         known = columns >= 0

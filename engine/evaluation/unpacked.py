@@ -39,7 +39,7 @@ BATCH = 128
 class Files:
     """Pictures to evaluate: the rows of a source, or of one of its splits. path: of the file that lists or holds them.
 
-    calib: the share by which they were packed; the rows that did not become the split calib have figures of their own, too.
+    calib: the share by which they were packed; the rows that did not become the split calib get separate figures, too.
     """
 
     path: Path

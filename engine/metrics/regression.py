@@ -26,7 +26,7 @@ def scalar_figures(values: np.ndarray, target: np.ndarray, names: Sequence[str])
 def errors(values: np.ndarray, target: np.ndarray) -> dict[str, Any]:
     """r2 against the mean of these rows, mae, rmse, bias (predicted - true), and Pearson's r of (N,) values.
 
-    None where there is no answer: no rows, or labels that are all equal.
+    None where it is not defined: no rows, or labels that are all equal.
     """
     labelled = ~np.isnan(target)
     predicted, true = values[labelled].astype(np.float64), target[labelled].astype(np.float64)
