@@ -205,8 +205,16 @@ def bench_clips(
     for provider, values in measured.items():  # round by round: all met the same disturbance
         ratios = {peer: round(float(np.median(np.array(values) / np.array(measured[peer]))), 3) for peer in PEERS}
         about = settings | {"mean_difference": round(differences[provider], 3)}
-        lines.append(record.line(
-            "loader.clips", provider, about, "clips_per_s", values, min(ratios.values()), figures={"ratio_to": ratios},
-            packages=("torch", "dali", "opencv", "av"),
-        ))  # fmt: skip
+        lines.append(
+            record.line(
+                "loader.clips",
+                provider,
+                about,
+                "clips_per_s",
+                values,
+                min(ratios.values()),
+                figures={"ratio_to": ratios},
+                packages=("torch", "dali", "opencv", "av"),
+            )
+        )
     return lines

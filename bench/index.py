@@ -56,10 +56,16 @@ def _group(schema: pa.Schema, start: int, n: int, random: np.random.Generator) -
     text["meta.cohort"] = (random.integers(0, 3, n), ["a", "b", "c"])
     keys = pa.array([f"{i:09d}" for i in sample.tolist()])
     one = {
-        "sample": sample, "key": keys, "path": keys, "weight": np.ones(n, np.float32), "width": edge, "height": edge,
-        "confidence": random.random(n, np.float32), "num_frames": np.ones(n, np.int32),
+        "sample": sample,
+        "key": keys,
+        "path": keys,
+        "weight": np.ones(n, np.float32),
+        "width": edge,
+        "height": edge,
+        "confidence": random.random(n, np.float32),
+        "num_frames": np.ones(n, np.int32),
         "sha256": pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), n, [None, pa.py_buffer(random.bytes(32 * n))]),
-    }  # fmt: skip
+    }
     lists = {name: pa.ListArray.from_arrays(np.arange(n + 1, dtype=np.int32), sample * 4096) for name in ("offset", "size")}
     coded = {
         name: pa.DictionaryArray.from_arrays(codes.astype(np.int32), pa.array(names)) for name, (codes, names) in text.items()

@@ -94,13 +94,15 @@ class Work:
     most_steps: int | None = None
 
     def run(self, train: dict[str, Any]) -> RunConfig:
-        return RunConfig.model_validate({
-            "task": TASK.name,
-            "data": {"dataset": self.dataset.folder, "batch_size": self.batch, "workers": self.threads},
-            "model": {"backbone": self.backbone, "image_size": self.image_size},
-            "optim": {"epochs": EPOCHS, "lr": LR, "warmup_epochs": 0.0},
-            "train": train,
-        })  # fmt: skip
+        return RunConfig.model_validate(
+            {
+                "task": TASK.name,
+                "data": {"dataset": self.dataset.folder, "batch_size": self.batch, "workers": self.threads},
+                "model": {"backbone": self.backbone, "image_size": self.image_size},
+                "optim": {"epochs": EPOCHS, "lr": LR, "warmup_epochs": 0.0},
+                "train": train,
+            }
+        )
 
     @property
     def threads(self) -> int:

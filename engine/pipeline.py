@@ -57,9 +57,17 @@ def train(
 
         teacher = open_teacher(run, dataset, task.outputs[0])
         fit(
-            run, task, dataset, out, Scorer(run, task, dataset), resume=resume, init_from=init_from, log=log,
-            open_teacher=teacher, continue_from=continue_from,
-        )  # fmt: skip
+            run,
+            task,
+            dataset,
+            out,
+            Scorer(run, task, dataset),
+            resume=resume,
+            init_from=init_from,
+            log=log,
+            open_teacher=teacher,
+            continue_from=continue_from,
+        )
     if first_process():
         complete(out)
 
@@ -121,9 +129,16 @@ def predict(trained: TrainedRun) -> tuple[Predictions | None, Predictions]:
 
     def predictions(rows: np.ndarray, verb: str) -> Predictions:
         loader = eval_loader(
-            dataset, rows, run.preprocess, names, device, clip=run.data.clip, kind=run.data.loader, workers=run.data.workers,
+            dataset,
+            rows,
+            run.preprocess,
+            names,
+            device,
+            clip=run.data.clip,
+            kind=run.data.loader,
+            workers=run.data.workers,
             side=run.data.side,
-        )  # fmt: skip
+        )
         with Progress(verb, len(loader.order.rows), "clips" if run.data.clip else "images") as progress:
             return predict_samples(model, loader, outputs, progress.advance)
 

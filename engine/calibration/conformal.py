@@ -52,19 +52,29 @@ class Conformal:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "method": METHOD, "output": self.output, "coverage": self.coverage, "threshold": self.threshold,
-            "lambda": self.penalty, "k_reg": self.k_reg, "fitted_on": {"split": self.split, "rows": self.rows},
+            "method": METHOD,
+            "output": self.output,
+            "coverage": self.coverage,
+            "threshold": self.threshold,
+            "lambda": self.penalty,
+            "k_reg": self.k_reg,
+            "fitted_on": {"split": self.split, "rows": self.rows},
             "holds_for": HOLDS_FOR,
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Conformal:
         try:
             fitted = value["fitted_on"]
             return cls(
-                value["output"], float(value["coverage"]), float(value["threshold"]), int(fitted["rows"]), fitted["split"],
-                float(value["lambda"]), int(value["k_reg"]),
-            )  # fmt: skip
+                value["output"],
+                float(value["coverage"]),
+                float(value["threshold"]),
+                int(fitted["rows"]),
+                fitted["split"],
+                float(value["lambda"]),
+                int(value["k_reg"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{where}: conformal: not readable ({error!r}); fit it anew: affect calibrate RUN") from error
 
@@ -130,8 +140,10 @@ def coverage_figures(conformal: Conformal, probs: np.ndarray, label: np.ndarray,
 
     wanted = conformal.coverage
     return {
-        "asked": wanted, **of(np.ones(len(label), bool)), "one_label": float((size == 1).mean()),
+        "asked": wanted,
+        **of(np.ones(len(label), bool)),
+        "one_label": float((size == 1).mean()),
         "chance": 2 * math.sqrt(wanted * (1 - wanted) * (1 / (conformal.rows + 2) + 1 / len(label))),
         "fitted_rows": conformal.rows,
         "per_class": {name: of(label == i) for i, name in enumerate(names)},
-    }  # fmt: skip
+    }

@@ -133,9 +133,14 @@ def _halves(boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def build(
-    feed: Callable[[], tuple[Any, ...]], names: list[str], preprocess: Preprocess, workers: int, device: torch.device, batch: int,
+    feed: Callable[[], tuple[Any, ...]],
+    names: list[str],
+    preprocess: Preprocess,
+    workers: int,
+    device: torch.device,
+    batch: int,
     ahead: int = AHEAD,
-) -> Pipeline:  # fmt: skip
+) -> Pipeline:
     """A pipeline of `preprocess` whose numbers come from `feed`, a batch a call, in the order of `names`; `ahead` in batches."""
     on_gpu = device.type == "cuda"
     size, clahe, gray = preprocess.size, preprocess.clahe, preprocess.color == "gray"
@@ -154,12 +159,12 @@ def build(
         place = "mixed" if on_gpu else "cpu"
         image = fn.decoders.image_slice(
             fed["data"], fed["anchor"], fed["shape"], axes=(0, 1), device=place, output_type=types.RGB
-        )  # fmt: skip
+        )
         if gray:
             image = fn.color_space_conversion(image, image_type=types.RGB, output_type=types.GRAY)
         image = fn.resize(  # the model's square only, mirrored on the way: resizing is the dearest step on a CPU
             image, size=[size, size], roi_start=fed["start"], roi_end=fed["end"], interp_type=types.INTERP_LINEAR, antialias=False
-        )  # fmt: skip
+        )
         if "affine" in names:
             image = fn.warp_affine(image, matrix=fed["affine"], interp_type=types.INTERP_LINEAR, inverse_map=True)
         if "hue" in names:

@@ -36,9 +36,14 @@ class Loader:
     """
 
     def __init__(
-        self, planner: Planner, outputs: tuple[str, ...], device: torch.device, kind: str, workers: int,
+        self,
+        planner: Planner,
+        outputs: tuple[str, ...],
+        device: torch.device,
+        kind: str,
+        workers: int,
         side: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.planner, self.device, self.workers = planner, device, workers or default_workers(device)
         self.kind = _choose_kind(kind, planner, self.device)
         self.targets = {name: torch.from_numpy(planner.dataset.targets(name)) for name in outputs}

@@ -57,9 +57,10 @@ def side_scale(dataset: Dataset, columns: Sequence[str], values: np.ndarray) -> 
             wrong.append(f"  {column}: {f'always {known[0]:g}' if len(known) else 'no value'}")
     if wrong:
         raise InputError(
-            f"data.side: {dataset.folder}: in {len(values):,} training rows nothing to learn from:\n" + "\n".join(wrong)
+            f"data.side: {dataset.folder}: in {len(values):,} training rows nothing to learn from:\n"
+            + "\n".join(wrong)
             + f"\nleave such columns out; numeric columns: {', '.join(_numeric(dataset))}"
-        )  # fmt: skip
+        )
     mean, deviation = np.array(scales, np.float32).T
     return mean, deviation
 

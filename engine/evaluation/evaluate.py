@@ -73,9 +73,13 @@ def _class_targets(
 
 
 def _evaluate_numbers(
-    evaluated: EvaluatedModel, dataset: Dataset, rows: np.ndarray, what: dict[str, Any], out: Path | None,
+    evaluated: EvaluatedModel,
+    dataset: Dataset,
+    rows: np.ndarray,
+    what: dict[str, Any],
+    out: Path | None,
     progress: Progress | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """As `evaluate`, of a model without classes: only metrics.json is written."""
     targets = {name: values[rows] for name, values in further_targets(evaluated.layout, dataset).items()}
     known = np.any([~np.isnan(values).all(1) for values in targets.values()] or [np.zeros(len(rows), bool)], axis=0)
@@ -91,9 +95,7 @@ def _evaluate_numbers(
     return metrics | {"out": str(out)}
 
 
-def _predict(
-    evaluated: EvaluatedModel, dataset: Dataset, rows: np.ndarray, progress: Progress | None
-) -> dict[str, np.ndarray]:  # fmt: skip
+def _predict(evaluated: EvaluatedModel, dataset: Dataset, rows: np.ndarray, progress: Progress | None) -> dict[str, np.ndarray]:
     """output -> (N, C) of these samples; of clips the means over their windows."""
     device = torch.device("cpu")
     loader = eval_loader(dataset, rows, evaluated.preprocess, (), device, clip=evaluated.clip, side=evaluated.side)

@@ -18,9 +18,7 @@ from affect.shards.dataset import Dataset
 from affect.shards.schema import Output
 
 
-def fit_calibration(
-    config: CalibrationConfig, dataset: Dataset, first: Output | None, calib: Predictions | None
-) -> Calibration:  # fmt: skip
+def fit_calibration(config: CalibrationConfig, dataset: Dataset, first: Output | None, calib: Predictions | None) -> Calibration:
     """Fit all but conformal sets, for which see `with_sets`. first: output of classes. calib: predictions."""
     calibration = Calibration.none("nothing to calibrate: no output of classes")
     if first:

@@ -77,10 +77,18 @@ class Scorer:
         if which not in self.loaders:
             data, rows = self.run.data, self.rows[which]
             self.loaders[which] = eval_loader(
-                self.dataset, rows, self.run.preprocess, self.task.outputs, ranks.device, clip=data.clip,
-                batch=None if data.clip else data.batch_size, share=(ranks.rank, ranks.world), kind=data.loader,
-                workers=data.workers, side=data.side,
-            )  # fmt: skip
+                self.dataset,
+                rows,
+                self.run.preprocess,
+                self.task.outputs,
+                ranks.device,
+                clip=data.clip,
+                batch=None if data.clip else data.batch_size,
+                share=(ranks.rank, ranks.world),
+                kind=data.loader,
+                workers=data.workers,
+                side=data.side,
+            )
         return self.loaders[which]
 
     def _check_metric(self) -> None:

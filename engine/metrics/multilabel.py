@@ -43,8 +43,12 @@ def _unit(logits: np.ndarray, target: np.ndarray, threshold: float) -> dict[str,
     probs, holds = sigmoid(logits[labelled]), target[labelled] >= MIDDLE
     f1 = float(_f1((probs >= threshold) & holds, probs >= threshold, holds))
     return {
-        "f1": f1, "auc": auc(probs, holds), "support": int(holds.sum()), "rows": len(holds), "threshold": threshold,
-    }  # fmt: skip
+        "f1": f1,
+        "auc": auc(probs, holds),
+        "support": int(holds.sum()),
+        "rows": len(holds),
+        "threshold": threshold,
+    }
 
 
 def _f1(hits: np.ndarray, predicted: np.ndarray, holds: np.ndarray) -> np.ndarray:

@@ -32,10 +32,13 @@ def epoch_figures(output: Output, values: np.ndarray, target: np.ndarray) -> dic
         metrics = classification(values, target, output.names)
         way, f1 = metrics[f"{len(output.names)}way"], {name: of["f1"] for name, of in metrics["per_class"].items()}
         return {
-            "accuracy": way["acc"], "macro_f1": way["macro_f1"], "bacc": way["bacc"], "nll": metrics["nll"],
+            "accuracy": way["acc"],
+            "macro_f1": way["macro_f1"],
+            "bacc": way["bacc"],
+            "nll": metrics["nll"],
             "min_f1": min(f1[name] for name in metrics["present_only"]["present_names"]),
             **{f"{OF_CLASS}{name}": f1[name] for name in metrics["minority"]},
-        }  # fmt: skip
+        }
     if output.kind == "multilabel":
         metrics = unit_figures(values, target, output.names)
         return {name: metrics[name] for name in ("macro_f1", "macro_auc")}
@@ -60,9 +63,11 @@ def all_figures(
 
 
 def further_metrics(
-    outputs: Sequence[Output], values: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray],
+    outputs: Sequence[Output],
+    values: Mapping[str, np.ndarray],
+    targets: Mapping[str, np.ndarray],
     thresholds: Mapping[str, float] | None = None,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:
     """Everything of the outputs after the first, by name, for metrics.json; of those with labelled rows."""
     metrics: dict[str, dict[str, Any]] = {}
     for output in outputs:

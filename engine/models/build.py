@@ -58,9 +58,13 @@ def _clip_model(run: RunConfig, task: TaskSpec, counts: Mapping[str, int]) -> Cl
     settings = {
         "lstm_attention": {"hidden": config.hidden},
         "transformer": {
-            "size": config.size, "layers": config.layers, "heads": config.heads, "feed": config.feed, "hidden": config.hidden,
+            "size": config.size,
+            "layers": config.layers,
+            "heads": config.heads,
+            "feed": config.feed,
+            "hidden": config.hidden,
         },
-    }.get(kind, {})  # fmt: skip
+    }.get(kind, {})
     width = encoder.width * (2 if config.differences else 1)
     head = TEMPORALS[kind](width, counts, clip.frames, run.model.dropout, len(run.data.side), **settings)
     return ClipModel(encoder, Differences(head) if config.differences else head, config.chunk, config.checkpointing)

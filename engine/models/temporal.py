@@ -74,9 +74,15 @@ class LstmAttention(Temporal):
     """
 
     def __init__(
-        self, width: int, outputs: Mapping[str, int], num_frames: int, dropout: float = 0.0, side: int = 0,
-        hidden: int = 256, attention: int = 128,
-    ) -> None:  # fmt: skip
+        self,
+        width: int,
+        outputs: Mapping[str, int],
+        num_frames: int,
+        dropout: float = 0.0,
+        side: int = 0,
+        hidden: int = 256,
+        attention: int = 128,
+    ) -> None:
         super().__init__(hidden, outputs, dropout, side)
         self.lstm = nn.LSTM(width, hidden, batch_first=True)
         self.score = nn.Sequential(nn.Linear(hidden, attention), nn.Tanh(), nn.Linear(attention, 1, bias=False))
@@ -100,9 +106,14 @@ class AttentionMil(Temporal):
     """
 
     def __init__(
-        self, width: int, outputs: Mapping[str, int], num_frames: int, dropout: float = 0.0, side: int = 0,
+        self,
+        width: int,
+        outputs: Mapping[str, int],
+        num_frames: int,
+        dropout: float = 0.0,
+        side: int = 0,
         attention: int = 128,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(width, outputs, dropout, side)
         self.look, self.gate = nn.Linear(width, attention), nn.Linear(width, attention)
         self.score = nn.Linear(attention, 1, bias=False)
@@ -148,9 +159,18 @@ class Transformer(Temporal):
     """
 
     def __init__(
-        self, width: int, outputs: Mapping[str, int], num_frames: int, dropout: float = 0.0, side: int = 0,
-        size: int = 512, layers: int = 4, heads: int = 8, feed: int = 2048, hidden: int = 256,
-    ) -> None:  # fmt: skip
+        self,
+        width: int,
+        outputs: Mapping[str, int],
+        num_frames: int,
+        dropout: float = 0.0,
+        side: int = 0,
+        size: int = 512,
+        layers: int = 4,
+        heads: int = 8,
+        feed: int = 2048,
+        hidden: int = 256,
+    ) -> None:
         super().__init__(size, outputs, dropout, side, hidden)
         if num_frames < 1:
             raise InputError(f"transformer: num_frames: expected at least 1, found {num_frames}")

@@ -48,7 +48,7 @@ class Learner:
 
     def __init__(
         self, run: RunConfig, task: TaskSpec, loader: Loader, ranks: Ranks, init_from: Path | None, teacher: Teacher | None
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.run, self.loader, self.ranks, self.device, self.task = run, loader, ranks, ranks.device, task.name
         layout = loader.dataset.info.layout
         self.outputs = [layout.output(name) for name in task.outputs]

@@ -52,7 +52,9 @@ class Meter:
     def plain(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
-            "steps": self.steps, "seconds": self.seconds, "waited": self.waited,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "waited": self.waited,
             "sums": {name: float(value) for name, value in self.sums.items()},
             "bad": {},  # a checkpoint is written only where there is none
-        }  # fmt: skip
+        }

@@ -44,10 +44,18 @@ AGREE_STEPS = 20  # several processes ask each other this often whether to save 
 
 
 def fit(
-    run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, score: Score, *,
-    resume: bool = False, init_from: Path | None = None, log: Callable[[dict[str, Any]], None] = lambda line: None,
-    open_teacher: OpenTeacher | None = None, continue_from: Path | None = None,
-) -> Path:  # fmt: skip
+    run: RunConfig,
+    task: TaskSpec,
+    dataset: Dataset,
+    out: Path,
+    score: Score,
+    *,
+    resume: bool = False,
+    init_from: Path | None = None,
+    log: Callable[[dict[str, Any]], None] = lambda line: None,
+    open_teacher: OpenTeacher | None = None,
+    continue_from: Path | None = None,
+) -> Path:
     """Train `task` for `run.optim.epochs` epochs into the folder `out`; return the checkpoint that `score` liked best.
 
     optim.keep: last: the one of the last epoch instead.
@@ -77,9 +85,17 @@ class Trainer:
     """The loop: the step, and what happens between steps. score: of a model, called after every epoch."""
 
     def __init__(
-        self, run: RunConfig, task: TaskSpec, dataset: Dataset, out: Path, ranks: Ranks, score: Score,
-        log: Callable[[dict[str, Any]], None], init_from: Path | None, teacher: Teacher | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        run: RunConfig,
+        task: TaskSpec,
+        dataset: Dataset,
+        out: Path,
+        ranks: Ranks,
+        score: Score,
+        log: Callable[[dict[str, Any]], None],
+        init_from: Path | None,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.run, self.task, self.dataset, self.out, self.ranks = run, task, dataset, out, ranks
         self.score, self.log = score, log
         torch.manual_seed(run.seed)

@@ -13,7 +13,6 @@ from affect.engine.crossval import run_folds as crossfolds
 from affect.engine.crossval.crossval_report import report
 from affect.engine.crossval.held_out import concat, load
 from affect.engine.crossval.plan import goes_on, plan
-from affect.engine.evaluation import run_reports
 from affect.engine.report.pain import out_of_fold
 from affect.engine.runs.folder import read_history
 from affect.engine.training import trainer as training
@@ -54,7 +53,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(complete, "export_run", lambda folder: (folder / "last.onnx").touch())
         for name in ("curves_plot", "reliability_plot", "output_plot"):
-            patch.setattr(run_reports, name, lambda *_: None)
+            patch.setattr(f"affect.engine.evaluation.run_reports.{name}", lambda *_: None)
         patch.setattr("affect.engine.evaluation.class_figures.confusion_plot", lambda *_: None)
         yield
 
