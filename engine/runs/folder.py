@@ -6,10 +6,8 @@ import fcntl
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,26 +15,13 @@ import yaml
 
 from affect.engine.config.run import RunConfig
 from affect.engine.runs.checkpoint import load
-from affect.engine.runs.files import ABLATION, BEST, CONFIG, FINGERPRINT, HISTORY, LAST, WRITTEN_LAST
-from affect.engine.runs.git import git_commit
-from affect.engine.runs.provenance import ablation, write_conda
+from affect.engine.runs.files import BEST, CONFIG, HISTORY, LAST, WRITTEN_LAST
 from affect.engine.tasks import TASKS
 from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 
-ENVIRONMENT, FREEZE, COMMIT = "environment.json", "pip_freeze.txt", "git_commit.txt"
 LOCK = ".run.lock"
-PACKAGES = (
-    "torch",
-    "timm",
-    "triton",
-    "numpy",
-    "opencv-python-headless",
-    "nvidia-dali-cuda130",
-    "nvidia-dali-cuda120",
-    "onnxruntime-gpu",
-)
 
 
 @contextmanager
@@ -121,19 +106,6 @@ def same_data(out: Path, state: dict[str, Any], run: RunConfig, dataset: Dataset
         raise InputError(f"{file}: is not the file of folds that {out} was trained by; put the old one back, or train anew")
 
 
-def describe_run(out: Path, run: RunConfig, origins: dict[str, str], device: str) -> None:
-    """Write the files that describe the run and the machine it runs on."""
-    (out / CONFIG).write_text(run.dump())
-    write_json(out / FINGERPRINT, origins)
-    if run.loss.terms:
-        write_json(out / ABLATION, ablation(run, origins))
-    write_json(out / ENVIRONMENT, environment(device))
-    (out / COMMIT).write_text(f"{git_commit()}\n")
-    installed = {f"{package.metadata['Name']}=={package.version}" for package in metadata.distributions()}
-    (out / FREEZE).write_text("".join(f"{line}\n" for line in sorted(installed, key=str.lower)))
-    write_conda(out)
-
-
 def same_config(path: Path, run: RunConfig) -> None:
     """Raises InputError naming the settings that have changed among those that decide what is learned."""
     before = RunConfig.model_validate(yaml.safe_load(path.read_text()))
@@ -153,22 +125,6 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
     return {k: v for key, child in value.items() for k, v in flat(child, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def fingerprint(run: RunConfig, dataset: Dataset) -> dict[str, str]:
-    """The origins of the weights, by sha256."""
-    folds = {"folds": file_sha256(Path(run.data.folds.file))} if run.data.folds and run.data.folds.file else {}
-    return {"config": run.digest, "index": dataset.index_sha256, "git_commit": git_commit(), **folds}
-
-
-def environment(device: str) -> dict[str, Any]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"python": sys.version.split()[0], "platform": platform.platform(), "device": device, "packages": versions}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ from affect.engine.losses.build import LossFunction
 from affect.engine.models.build import build_model
 from affect.engine.models.side_signals import set_scale
 from affect.engine.runs.checkpoint import initialise
-from affect.engine.runs.folder import fingerprint
+from affect.engine.runs.description import fingerprint
 from affect.engine.system.device import choose_precision
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks.spec import TaskSpec

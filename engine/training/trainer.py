@@ -19,8 +19,9 @@ from affect.engine.data.batch import Batch
 from affect.engine.data.build import train_loader
 from affect.engine.losses.base import Teacher
 from affect.engine.runs.checkpoint import copy_whole, save
+from affect.engine.runs.description import describe_run
 from affect.engine.runs.files import ALIGNMENT, BEST, HISTORY, LAST
-from affect.engine.runs.folder import begin, describe_run, locked, taken_over, write_json
+from affect.engine.runs.folder import begin, locked, taken_over, write_json
 from affect.engine.system.device import autocast, describe
 from affect.engine.system.distributed import Ranks, joined
 from affect.engine.system.log import say

@@ -10,7 +10,7 @@ import torch
 from affect.engine.config.load import load_config
 from affect.engine.data.build import train_loader
 from affect.engine.data.selection import open_dataset
-from affect.engine.runs.folder import fingerprint
+from affect.engine.runs.description import fingerprint
 from affect.engine.system.distributed import Ranks
 from affect.engine.tasks import TASKS
 from affect.shards.concat import Merged

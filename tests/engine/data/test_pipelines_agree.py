@@ -1,4 +1,4 @@
-"""`dali.py` and `plain.py` make the same picture from the same numbers."""
+"""`dali.py` and `opencv.py` make the same picture from the same numbers."""
 
 import cv2
 import numpy as np
