@@ -36,7 +36,7 @@ demo: setup
 test: setup
 	$(PYTEST)
 
-# While typing: all tests but those marked slow, which take more than a second or two each.
+# While typing: all tests but those marked slow, which train, export, compile or start processes.
 check: setup
 	$(PYTEST) -m "not slow"
 

@@ -50,6 +50,7 @@ def test_a_dataset_verifies_and_reads(place, affect):
     assert sum(dataset.info.counts.values()) == 60 and dataset.info.layout.output("emotion").names[0] == "neutral"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(place, affect):
     code, _, err = affect("train", OLD / "config.yaml", "--out", "runs/old", "--resume")
     assert code == 0, err
@@ -61,6 +62,7 @@ def test_a_run_goes_on_where_it_stopped(place, affect):
     assert history[2]["train_loss"] == pytest.approx(undisturbed[2]["train_loss"], rel=1e-3)  # processors round differently
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_exported(place, affect):
     code, _, err = affect("evaluate", "runs/old", "--data", "data/faces")
     assert code == 0, err

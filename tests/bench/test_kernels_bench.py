@@ -111,6 +111,7 @@ def test_a_replay_is_compared_too(monkeypatch):
     assert built.skipped == {name: "RuntimeError: operation not permitted when stream is capturing"}
 
 
+@pytest.mark.slow
 @interpreted
 def test_a_run_with_all_that_a_gpu_adds(monkeypatch):
     """Triton in its interpreter; a replay is the step itself."""

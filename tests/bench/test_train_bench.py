@@ -59,6 +59,7 @@ def no_advance(count):
     """Nothing is shown."""
 
 
+@pytest.mark.slow
 def test_all_settings_take_the_same_first_steps(work, bf16):
     built = ready(work, compile=False)
     assert list(built.providers) == [name for level in LEVELS for name in (level, f"timm {level}")]
@@ -108,6 +109,7 @@ def test_nothing_is_timed_where_the_pictures_differ(work):
         train.check_pictures(brighter)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_has_its_reason(work, monkeypatch):
     def broken(*arguments, **settings):
         raise RuntimeError("no C++ compiler found\nset CXX")

@@ -245,6 +245,7 @@ def test_gradcheck_and_gradgradcheck_of_the_reference(case):
     assert torch.autograd.gradcheck(loss, cos) and torch.autograd.gradgradcheck(loss, cos)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["everything_hard", "everything_soft"])
 def test_opcheck(case):
     from affect.kernels.arcface_ce.fused import loss_and_grad
@@ -258,6 +259,7 @@ def test_opcheck(case):
     torch.library.opcheck(stored_gradient, ("op", cos.detach().float(), share, share, torch.bfloat16), test_utils=tests)
 
 
+@pytest.mark.slow
 def test_torch_compile_keeps_it_in_one_graph(monkeypatch):
     monkeypatch.setenv("KERNELS", "triton")
     cos, target, options = rows("everything_hard", 20, 5)

@@ -78,6 +78,7 @@ def test_two_runs_are_bit_equal_and_parameters_may_differ_in_dtype(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["everything", "all_ignored"])
 def test_every_element_is_written_and_none_beside_them(case, monkeypatch, guarded):
     for shape in ((5, 3, 70), (300, 17, 5)):
@@ -98,6 +99,7 @@ def test_nan_in_gives_nan_out_and_ignored_rows_may_hold_it(provider, monkeypatch
     assert loss.isfinite() and dx.isfinite().all() and dw.isfinite().all() and not dx[4].any()
 
 
+@pytest.mark.slow
 def test_torch_compile_keeps_it_in_one_graph(monkeypatch):
     monkeypatch.setenv("KERNELS", "triton")
     x, weight, target, options = rows("everything", 20, 7, 70)
@@ -131,6 +133,7 @@ def test_gradcheck_of_the_reference():
     assert torch.autograd.gradcheck(lambda x, weight: arcface_head(x, weight, target, **options)[0], leaves)
 
 
+@pytest.mark.slow
 def test_opcheck():
     from affect.kernels.arcface_head.fused import loss_and_grads, weight_gradient
 

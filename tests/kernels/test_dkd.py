@@ -140,6 +140,7 @@ def test_every_element_is_written_and_none_beside_them(case, monkeypatch, guarde
         assert loss.isfinite() and grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_two_runs_are_bit_equal(monkeypatch):
     first, second = (value_and_grad("triton", monkeypatch, *rows("everything_soft", 130, 33)) for _ in range(2))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
@@ -225,6 +226,7 @@ def test_without_beta_it_is_torchs_kl_div_and_without_weight_its_cross_entropy(p
 LOGITS = st.floats(-20, 20, width=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["reference", "triton"])
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
@@ -283,6 +285,7 @@ def test_opcheck(case):
     torch.library.opcheck(gradient, (one, one, student, *inputs), test_utils=tests)
 
 
+@pytest.mark.slow
 def test_torch_compile_keeps_it_in_one_graph(monkeypatch):
     monkeypatch.setenv("KERNELS", "triton")
     student, options = rows("everything_hard", 20, 5)

@@ -105,6 +105,7 @@ def test_every_element_is_written_and_none_beside_them(case, monkeypatch, guarde
         value_and_grad("triton", monkeypatch, features, prototypes, options)
 
 
+@pytest.mark.slow
 def test_two_runs_are_bit_equal(monkeypatch):
     first, second = (value_and_grad("triton", monkeypatch, *rows("everything_teacher", 130, 25, 70)) for _ in range(2))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])

@@ -88,6 +88,7 @@ def test_unlabelled_is_nan_and_zero_is_zero(tmp_path):
     assert Dataset(tmp_path / "out").column("meta.note").tolist() == [None, "ü"]
 
 
+@pytest.mark.slow
 def test_webdataset_reads_the_tars(synthetic):
     webdataset = pytest.importorskip("webdataset")
     packed = Dataset(synthetic)

@@ -93,6 +93,7 @@ for _ in range(20):
 """
 
 
+@pytest.mark.slow
 def test_threads_share_a_dataset(synthetic):
     """Two at once in one Parquet file crashed the process, or never came back."""
     done = subprocess.run([sys.executable, "-c", THREADS, str(synthetic)], capture_output=True, text=True, timeout=60)

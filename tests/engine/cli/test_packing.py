@@ -110,6 +110,7 @@ def test_a_folder_packs_under_its_own_output_name(affect, pictures, tmp_path):
     assert outputs(tmp_path / "default")[0][0] == "emotion"
 
 
+@pytest.mark.slow
 def test_a_manifest_packs_under_its_own_output_name(affect, pictures, tmp_path):
     rows = [f"{path.relative_to(pictures)},{path.parent.name}" for path in sorted(pictures.rglob("*.png"))]
     (tmp_path / "faces.csv").write_text("\n".join(["path,label", *rows]) + "\n")

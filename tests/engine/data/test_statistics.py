@@ -26,6 +26,7 @@ def test_each_sample_comes_once_in_each_epoch(synthetic, batch):
     assert coverage(dataset, "train", 3, batch, seed=5) == [{1: dataset.info.counts["train"]}] * 3
 
 
+@pytest.mark.slow
 def test_stats_prints_and_plots(synthetic, tmp_path, capsys):
     from affect.engine.cli.stats import stats
 

@@ -83,6 +83,7 @@ def test_float32_loses_nothing(trained, data, tmp_path):
     assert np.abs(read(tmp_path / "soft", data).logits - want).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_mirror_images_are_seen_too(trained, data, tmp_path):
     soft_labels([trained], [data], tmp_path / "once", RAW)
     result = soft_labels([trained], [data], tmp_path / "twice", replace(RAW, flip=True))
@@ -126,6 +127,7 @@ def test_one_perfect_model_and_equal_models_end_finite():
     assert fit_weights([target, target], target, "probability") == pytest.approx([0.5, 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["logit", "probability"])
 def test_an_ensemble_is_what_its_members_say(trained, member, data, tmp_path, mode):
     a, b = member("warm", temperature=2.0), member("noisy", noise=1.0, temperature=0.5)
@@ -140,6 +142,7 @@ def test_an_ensemble_is_what_its_members_say(trained, member, data, tmp_path, mo
     )
 
 
+@pytest.mark.slow
 def test_weights_fitted_on_calib_are_better_there_than_equal_ones(member, data, tmp_path, capsys):
     runs = [member("warm", temperature=2.0), member("noisy", noise=1.0, temperature=0.5)]
     equal = soft_labels(runs, [data], tmp_path / "a")
@@ -150,6 +153,7 @@ def test_weights_fitted_on_calib_are_better_there_than_equal_ones(member, data, 
     assert sum(fitted["weights"]) == pytest.approx(1) and fitted["weights_from"].startswith("fitted on ")
 
 
+@pytest.mark.slow
 def test_out_of_fold_a_row_is_said_by_who_did_not_learn_it(member, data, tmp_path):
     a, b = member("fold0", fold=0), member("fold1", fold=1, bias=1.0)
     result = soft_labels([a, b], [data], tmp_path / "soft", Options(scale="raw", out_of_fold=True, float32=True))
@@ -200,6 +204,7 @@ class Other:
         return {"other": "0"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_is_one_message_and_leaves_nothing(trained, member, data, tmp_path, monkeypatch):
     out, noisy = tmp_path / "out", member("noisy", noise=1.0, temperature=0.5)
 

@@ -81,6 +81,7 @@ def test_a_gathered_table_is_what_the_live_teacher_says_of_the_evaluation_view(t
     assert torch.allclose(table.features, online.features, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_online_teacher_teaches(trained, settings, train, tmp_path):
     more = [f"loss.teacher={{run: {trained}, online: true, scale: raw}}", "loss.kd={}", "data.augment.mixup=.3", "optim.steps=6"]
     train([*settings, *more], tmp_path / "run")

@@ -106,6 +106,7 @@ def test_the_same_of_a_run_its_checkpoint_its_package_and_its_graph(trained, pac
             assert found["confusion"] == want["confusion"] and found["nll"] == pytest.approx(want["nll"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_set_without_some_classes(trained, table, val, tmp_path):
     """Present-only takes the largest logit among the classes that occur; sources get rows of their own."""
     few = {i: [] for i, name in enumerate(val[3]) if name in ("contempt", "fear")}

@@ -171,6 +171,7 @@ def test_nothing_is_written_when_the_gate_closes(trained, tmp_path, monkeypatch)
     assert not (copy / "package").exists() and not list(copy.glob(".package*"))
 
 
+@pytest.mark.slow
 def test_run_and_package_evaluate_alike(trained, package, synthetic, tmp_path):
     of_run, of_package = (evaluate(m, synthetic, "val", tmp_path / m.name) for m in (trained, package))
     assert of_run["confusion"] == of_package["confusion"]
@@ -205,6 +206,7 @@ sys.exit(f"loaded: {loaded}" if loaded else 0)
 """
 
 
+@pytest.mark.slow
 def test_the_engine_needs_no_torch(package):
     done = subprocess.run([sys.executable, "-c", ALONE, str(package)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

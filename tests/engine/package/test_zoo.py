@@ -30,6 +30,7 @@ def engine():
         yield engine
 
 
+@pytest.mark.slow
 def test_it_is_small_and_answers_without_torch():
     assert builtin_names() == [DEFAULT_MODEL]
     assert sum(file.stat().st_size for file in ZOO.rglob("*") if file.suffix != ".pyc") <= 6_000_000
@@ -84,6 +85,7 @@ def test_it_is_the_default(affect, picture, tmp_path):
     assert pd.read_csv(tmp_path / "out/predictions.csv")["label"].notna().all()
 
 
+@pytest.mark.slow
 def test_the_demo_of_ones_own_picture(affect, picture, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), picture(64, 64))
     code, out, err = affect("demo", "--source", tmp_path / "a.png", "--out", tmp_path / "demo")

@@ -21,6 +21,7 @@ def votes(synthetic, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_card_of_both_protocols(affect, package, votes, tmp_path):
     (tmp_path / "notes.md").write_text("## Terms\n\nDrawn, so nobody's.\n")
     options = ("--npz", votes, "--calib", 0.3, "--notes", tmp_path / "notes.md", "--out", tmp_path / "card")
@@ -35,6 +36,7 @@ def test_a_card_of_both_protocols(affect, package, votes, tmp_path):
     assert "Drawn, so nobody's." in text and "Not a diagnosis" in text and text.count("```") % 2 == 0
 
 
+@pytest.mark.slow
 def test_a_card_of_a_packed_dataset(affect, trained, package, synthetic, tmp_path):
     assert affect("card", trained, "--data", synthetic, "--out", tmp_path / "card")[0] == 0
     text = (tmp_path / "card/CARD.md").read_text()

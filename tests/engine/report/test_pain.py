@@ -290,6 +290,7 @@ def test_strategies_are_compared_on_what_they_share():
             compare(bad)
 
 
+@pytest.mark.slow
 def test_the_report_is_text_figures_and_plots(tmp_path):
     info = {fold: {"epochs": 12, "min_epochs": 5, "best_epoch": 7} for fold in range(9)}
     info[3]["epochs"] = 1
@@ -345,6 +346,7 @@ def test_the_worst_predictions_have_a_report(case, tmp_path, monkeypatch):
         assert "undecided" in text or "retrain" in text
 
 
+@pytest.mark.slow
 def test_an_animal_of_two_folds_and_clips_without_totals_are_named(tmp_path):
     predictions = make()
     predictions = replace(predictions, fold=np.where(np.arange(200) == 0, 5, predictions.fold))

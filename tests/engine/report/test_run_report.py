@@ -110,6 +110,7 @@ def test_an_older_run_keeps_its_digest(run):
     assert states(run)["config"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_set_that_chose_the_run_is_marked_where_it_is_evaluated(swept, affect, place, tmp_path):
     code, out, _ = affect("evaluate", swept[0] / "full", "--data", place / "other", "--out", tmp_path / "other")
     assert code == 0 and "other, val† (" in out and "†: the run's settings were chosen by this set" in out
@@ -119,6 +120,7 @@ def test_a_set_that_chose_the_run_is_marked_where_it_is_evaluated(swept, affect,
     assert code == 0 and "†" not in out
 
 
+@pytest.mark.slow
 def test_an_alias_is_relative_replaced_only_as_a_link_and_resolves(swept, tmp_path, affect, place, monkeypatch):
     full = shutil.copytree(swept[0] / "full", tmp_path / "A3_full_100")
     bare = shutil.copytree(swept[0] / "ce_only", tmp_path / "ce_only")

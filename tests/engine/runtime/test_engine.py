@@ -247,6 +247,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork here")
 @pytest.mark.parametrize(
     ("backend", "warm", "code"), [("onnxruntime", "warm", 0), ("auto", "warm", 0), ("openvino", "warm", 2), ("auto", "lazy", 0)]

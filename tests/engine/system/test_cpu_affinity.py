@@ -51,6 +51,7 @@ with Engine.load(sys.argv[1], backend=sys.argv[2], device="cpu", cores=[core]) a
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_every_thread_is_kept_there(backend, package):

@@ -289,6 +289,7 @@ def noisy(trials, strength, seed=0):
     return trials.level * strength + np.random.default_rng(seed).normal(size=len(trials.level))
 
 
+@pytest.mark.slow
 def test_the_report_says_whether_order_is_used_and_which_control_tells(trials):
     predicted, chance = noisy(trials, 2.0), noisy(trials, 0.0, 1)
     position = np.tile(np.arange(30), 4)

@@ -105,6 +105,7 @@ def test_resume_refuses_another_loss_or_optimiser(teacher, settings, train, chan
         train([*settings, *TEACHER, change], teacher, resume=True)
 
 
+@pytest.mark.slow
 def test_stage_b_starts_from_stage_a_at_another_size(teacher, settings, train, tmp_path):
     stage_b = [*settings, *TEACHER, "model.image_size=48", "optim.epochs=1", "loss.arcface={from_epoch: 0, full_epoch: 0}"]
     train(stage_b, tmp_path / "b", init_from=teacher)
@@ -140,6 +141,7 @@ def test_early_stopping_ends_the_run_and_so_does_its_resume(settings, train, tmp
     assert same(load(tmp_path / "run" / LAST), before)
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_kept_where_none_is_to_be_chosen(settings, train, tmp_path):
     last = [*settings, "optim.epochs=2", "optim.lr=1e-9", "optim.select_by=min_f1", "optim.keep=last"]
     train(last, tmp_path / "run")
@@ -156,6 +158,7 @@ def test_one_process_at_a_time(teacher, settings, train):
     assert not (teacher / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_first_checkpoint_may_start_anew(settings, train, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -170,6 +173,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_may_start_anew(settings, t
     assert len(read_history(tmp_path / "run")) == 1
 
 
+@pytest.mark.slow
 def test_a_part_that_is_not_finite_is_named_with_step_and_samples(settings, train, tmp_path, monkeypatch):
     step = module.Trainer.step
 

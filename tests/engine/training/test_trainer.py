@@ -34,6 +34,7 @@ def test_a_run_folder_is_complete(trained):
     assert history[0]["val"].keys() >= {"accuracy", "macro_f1", "bacc", "nll"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["emotion_student", "emotion_teacher"])
 def test_a_trial_ends_after_its_steps_and_the_kernels_train_as_their_reference(task, settings, train, tmp_path, monkeypatch):
     more = (
@@ -89,6 +90,7 @@ def test_killed_amid_an_epoch_and_resumed_equals_undisturbed(trained, settings, 
             assert same(a[key], b[key]), f"{name}: {key}"
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_step_and_resumes_to_the_same(trained, settings, train, tmp_path, monkeypatch):
     from affect.engine.training import trainer as module
 
@@ -138,6 +140,7 @@ def test_resume_needs_a_run_and_a_whole_checkpoint(trained, settings, train, tmp
         train(settings, copy, resume=True)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run(settings, train, tmp_path):
     with pytest.raises(InputError, match="is not finite since step 1"):
         train([*settings, "optim.lr=1e30", "optim.clip_norm=null", "optim.min_lr=0"], tmp_path / "run")

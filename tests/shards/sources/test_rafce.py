@@ -240,6 +240,7 @@ def test_sides_stand_in_the_sample_and_in_the_index(files, tmp_path):
     assert {"au_text": "1+2+R12+B23+27", "au_sides": "R12 B23"} in metas
 
 
+@pytest.mark.slow
 def test_drawn_labels_are_of_the_published_kind():
     def draw(seed=1, **changed):
         options = {"rarest": 6, "null": 0.05, "strays": 0.005, "label_noise": 0, "shares": (0.6, 0.2, 0.2)}

@@ -150,6 +150,7 @@ subprocess.run(["true"])
 """
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_a_child_that_ends_after_openvino_does_not_kill(package):
     done = subprocess.run([sys.executable, "-c", SIGNALS, str(package)], capture_output=True, text=True)
@@ -167,6 +168,7 @@ sys.exit(f"loaded: {loaded}" if loaded else 0)
 """
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_none_of_what_training_needs_is_loaded(package):
     done = subprocess.run(

@@ -31,6 +31,7 @@ def test_faces_of_real_pictures(videos, yunet):
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_forty_faces(videos, yunet):
     small = cv2.resize(read(videos / "single_face.jpg"), (160, 160))
     wall = np.tile(small, (5, 8, 1))

@@ -140,6 +140,7 @@ def test_who_leaves_the_picture_is_gone(moving):
     assert steps[3] and all(found.box.x + found.box.w / 2 < 100 for step in steps for found in step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["yes.mkv", "no.mkv", "please.mkv", "sorry.mkv", "single_face.mp4"])
 @pytest.mark.parametrize("every", [1, 5])
 def test_one_person_is_one_identity(name, every, videos, yunet):
@@ -149,6 +150,7 @@ def test_one_person_is_one_identity(name, every, videos, yunet):
     assert ids(steps) == {0} and all(step and step[0].seen for step in steps)
 
 
+@pytest.mark.slow
 def test_every_fifth_detection_is_as_good_as_each(videos, yunet):
     detector = yunet()
     tracker, overlap = Tracker(yunet(), every=5), []

@@ -49,6 +49,7 @@ def test_the_sound_is_kept_and_the_length_the_same(suffix, sound, moving, write,
     assert seconds == pytest.approx(2.4, abs=0.15) and name == ("mp3float" if sound == "mp3" else "aac") and loud
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single_face.mp4", "no_face.mp4"])
 def test_real_sound_is_copied(name, videos, tmp_path):
     with Stream(open_source(videos / name)) as stream, Mp4(tmp_path / "out.mp4", sound=videos / name) as video:
@@ -155,6 +156,7 @@ def test_a_blurred_face_is_not_found_again(videos, yunet):
     assert anonymised(image, [Box(-500, -500, 10, 10), Box(0, 0, 0.1, 0.1), Box(0, 0, 1e5, 1e5)]).shape == image.shape
 
 
+@pytest.mark.slow
 def test_a_timeline_is_of_constant_size(tmp_path):
     timeline = Timeline(list(PROBS))
     for track in range(50):

@@ -86,6 +86,7 @@ def test_without_any_room_nothing_is_left(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said(tmp_path):
     ended = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
     assert ended.returncode == 1 and "cannot be written" in ended.stderr and "Traceback" not in ended.stderr

@@ -52,6 +52,7 @@ def test_changes_are_reported_within_half_a_second(fps, bright, write, tmp_path)
     assert found["packages"]["bright"]["flips_per_minute"] == pytest.approx(3 / 6 * 60, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_files_say_the_same(bright, write, tmp_path):
     path = write(tmp_path / "x.mp4", changing(10), rate=10, sound="aac")
     search = Search(Listed({i: [FACE, Box(100, 60, 40, 40, 0.5)] for i in range(5, 60)}))
@@ -251,6 +252,7 @@ def test_memory_is_flat_over_thousands_of_frames(bright, moving, tmp_path):
     assert found["frames"] == 4000 and found["faces"] > 3500 and max(held) - held[0] < 20, held
 
 
+@pytest.mark.slow
 def test_the_command_on_two_sources(affect, package, write, tmp_path):
     for name in ("x", "y"):
         write(tmp_path / f"{name}.mp4", changing(10), rate=10)
