@@ -73,9 +73,14 @@ def exported(backbone: str, image_size: int, folder: Path, *, int8: bool = False
         pack(SyntheticSource(DRAWN, size=DRAWN_PX, subjects=SUBJECTS), dataset)
     if not out.exists():
         values = {
-            "data.dataset": dataset, "data.batch_size": 16, "data.clahe": f"{{tiles: {max(2, image_size // 28)}}}",
-            "model.backbone": backbone, "model.image_size": image_size, "optim.steps": 1, "train.track": [],
-        }  # fmt: skip
+            "data.dataset": dataset,
+            "data.batch_size": 16,
+            "data.clahe": f"{{tiles: {max(2, image_size // 28)}}}",
+            "model.backbone": backbone,
+            "model.image_size": image_size,
+            "optim.steps": 1,
+            "train.track": [],
+        }
         train(load_config("smoke", [f"{key}={value}" for key, value in values.items()]), out)
         export(out, int8=int8 and importlib.util.find_spec("nncf") is not None, max_drop=ANY_DROP)
     return out
@@ -211,9 +216,13 @@ def rounds(
 
 
 def line(
-    op: str, provider: str, settings: dict[str, Any], times: list[np.ndarray], best: list[np.ndarray],
+    op: str,
+    provider: str,
+    settings: dict[str, Any],
+    times: list[np.ndarray],
+    best: list[np.ndarray],
     figures: dict[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """ratio_to_best_peer: its milliseconds over those of the best peer, round by round: below 1 is faster."""
     ratio = float(np.median([np.median(one) / np.median(other) for one, other in zip(times, best, strict=True)]))
     values = np.concatenate(times)

@@ -110,7 +110,7 @@ def _loop(engine: Engine, video: Path, subject: str, name: str) -> int:
 
 def bench_overhead(
     package: Path, video: Path, subject: str, timing: Timing, advance: Callable[[int], None]
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Measure milliseconds a frame of all but decoding, detection, crop and inference, over frames in memory, in one thread."""
     engine = Engine.load(package)
     with Stream(open_source(str(video))) as stream:
@@ -131,7 +131,7 @@ def bench_overhead(
 
 def bench_clips(
     num_frames: int, backbone: str, timing: Timing, folder: Path, advance: Callable[[int], None]
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Measure a new frame of a stream: by the engine, by the least that must be done, and by the whole window again.
 
     The least is one encoding and the head; ratio_to_best_peer is to it.
@@ -157,8 +157,9 @@ def bench_clips(
             least: lambda: (encoder.run(window[:1]), temporal.run(features)),
             plain: lambda: whole.run(window[None]),
         },
-        timing, advance,
-    )  # fmt: skip
+        timing,
+        advance,
+    )
     about = {"frames": num_frames, "backbone": backbone, "image_size": SIZE, "backend": encoder.description.partition(",")[0]}
     return [line("latency.clip", who, about | asdict(timing), times, times_of[least]) for who, times in times_of.items()]
 

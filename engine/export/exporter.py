@@ -71,9 +71,15 @@ class Exporter:
             side=side_facts(run, model),
         )
         loader = eval_loader(
-            dataset, val_selection(run.data), run.preprocess, (), torch.device("cpu"), clip=clip,
-            most=PARITY_CLIPS if clip else PARITY_ROWS, side=run.data.side,
-        )  # fmt: skip
+            dataset,
+            val_selection(run.data),
+            run.preprocess,
+            (),
+            torch.device("cpu"),
+            clip=clip,
+            most=PARITY_CLIPS if clip else PARITY_ROWS,
+            side=run.data.side,
+        )
         return cls(shape, layout, calibration, manifest, loader), model
 
     def write(self, model: nn.Module, path: Path) -> dict[str, Any]:

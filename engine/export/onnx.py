@@ -31,9 +31,14 @@ def write_onnx(
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its steps on stdout
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module, tuple(inputs.values()), dynamo=True, input_names=list(inputs), output_names=list(names[1]),
-            dynamic_shapes=(rows,) * len(inputs), verbose=False,
-        )  # fmt: skip
+            module,
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(names[1]),
+            dynamic_shapes=(rows,) * len(inputs),
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props[METADATA_KEY] = json.dumps(manifest.to_json())
     model = program.model_proto

@@ -76,9 +76,17 @@ class PrecisionCost:
         names = tuple(output.name for output in self.layout.outputs)
         dataset = open_dataset(self.run.data.dataset)
         return eval_loader(
-            dataset, rows, self.run.preprocess, names, torch.device("cpu"), clip=self.run.data.clip, most=most,
-            kind=self.run.data.loader, workers=self.run.data.workers, side=self.run.data.side,
-        )  # fmt: skip
+            dataset,
+            rows,
+            self.run.preprocess,
+            names,
+            torch.device("cpu"),
+            clip=self.run.data.clip,
+            most=most,
+            kind=self.run.data.loader,
+            workers=self.run.data.workers,
+            side=self.run.data.side,
+        )
 
     def _predict(self, backend: Backend) -> dict[str, np.ndarray]:
         def predict(*inputs: torch.Tensor) -> dict[str, np.ndarray]:

@@ -127,9 +127,20 @@ def rows_of(frame: Frame) -> Iterator[Row]:
         for package, outputs in face.outputs.items():
             main = main_output(outputs)
             yield Row(
-                package, frame.number, frame.time_s, frame.source, number, face.track, face.box, face.score, face.blur,
-                "+".join(main.labels) if main else None, main.sure if main else None, values_of(outputs), sets_of(outputs),
-            )  # fmt: skip
+                package,
+                frame.number,
+                frame.time_s,
+                frame.source,
+                number,
+                face.track,
+                face.box,
+                face.score,
+                face.blur,
+                "+".join(main.labels) if main else None,
+                main.sure if main else None,
+                values_of(outputs),
+                sets_of(outputs),
+            )
 
 
 def main_output(outputs: Mapping[str, FaceOutput]) -> FaceOutput | None:

@@ -102,9 +102,16 @@ class Session:
             count = pin(cores)
             threads = threads or count
         return cls._class_for(package)(
-            package, device, backend=backend, search=search, smoothing=smoothing, sure=sure, coverage=coverage, threads=threads,
+            package,
+            device,
+            backend=backend,
+            search=search,
+            smoothing=smoothing,
+            sure=sure,
+            coverage=coverage,
+            threads=threads,
             warm=warm,
-        )  # fmt: skip
+        )
 
     @classmethod
     def _class_for(cls, package: ModelPackage) -> type[Self]:

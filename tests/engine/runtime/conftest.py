@@ -133,9 +133,19 @@ def bright(backends):
         layout = TargetLayout((Output("emotion", "classes", LEVELS),))
         frames = [clip["view"]["frames"]] if clip else []
         manifest = Manifest(
-            name, task, layout, Preprocess(16, **crop or {}), subject, calibration or {}, {}, [], "",
-            {"shape": ["N", *frames, 16, 16, 3]}, clip=clip, face_px=face_px,
-        )  # fmt: skip
+            name,
+            task,
+            layout,
+            Preprocess(16, **crop or {}),
+            subject,
+            calibration or {},
+            {},
+            [],
+            "",
+            {"shape": ["N", *frames, 16, 16, 3]},
+            clip=clip,
+            face_px=face_px,
+        )
         return (ClipEngine if clip else Engine)(ModelPackage(manifest, None), "cpu", **options)
 
     return make

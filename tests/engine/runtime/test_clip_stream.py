@@ -1,4 +1,4 @@
-"""A clip model over a stream: a frame is encoded once, a window says what the whole clip says, and none spans two scenes."""
+"""A clip model over a stream: a frame is encoded once, a window equals the whole clip, and none spans two scenes."""
 
 import numpy as np
 import pandas as pd
@@ -60,58 +60,58 @@ def windows(times, images=None, hop=1, **options):
     """Of a stream of frames; and its encoder."""
     encoder = Encoder()
     stream = ClipStream(encoder, Last(), FRAMES, RATE_HZ, hop)
-    found = [
+    results = [
         stream.push(t, lambda i=i: gray(i) if images is None else images[i], cut=i in options.get("cuts", ()))
         for i, t in enumerate(times)
     ]
-    return [window for window in found if window], encoder, stream
+    return [window for window in results if window], encoder, stream
 
 
 def test_a_frame_is_encoded_once_whatever_the_window():
-    found, encoder, _ = windows(np.arange(20) / RATE_HZ)
-    assert len(found) == 20 - FRAMES + 1 and encoder.calls == [1] * 20
-    assert [window.values["emotion.logits"][0] for window in found] == pytest.approx(np.arange(17) + 1.5)
+    results, encoder, _ = windows(np.arange(20) / RATE_HZ)
+    assert len(results) == 20 - FRAMES + 1 and encoder.calls == [1] * 20
+    assert [window.values["emotion.logits"][0] for window in results] == pytest.approx(np.arange(17) + 1.5)
 
 
 @pytest.mark.parametrize("hop", [1, 2, FRAMES])
 def test_windows_come_every_hop(hop):
-    found, _, _ = windows(np.arange(20) / RATE_HZ, hop=hop)
-    assert [window.start_s for window in found] == pytest.approx(np.arange(0, 17, hop) / RATE_HZ)
-    assert all(window.end_s - window.start_s == pytest.approx(0.3) for window in found)
+    results, _, _ = windows(np.arange(20) / RATE_HZ, hop=hop)
+    assert [window.start_s for window in results] == pytest.approx(np.arange(0, 17, hop) / RATE_HZ)
+    assert all(window.end_s - window.start_s == pytest.approx(0.3) for window in results)
 
 
 @pytest.mark.parametrize("fps", [10, 25, 29.97, 60])
 def test_frames_are_taken_at_the_rate_of_training(fps):
     times = np.arange(round(3 * fps)) / fps
-    found, encoder, _ = windows(times, hop=FRAMES)
-    assert len(encoder.calls) == 30 and len(found) == 7
-    assert np.abs(np.array([window.start_s for window in found]) - np.arange(7) * 0.4).max() < 1 / fps
+    results, encoder, _ = windows(times, hop=FRAMES)
+    assert len(encoder.calls) == 30 and len(results) == 7
+    assert np.abs(np.array([window.start_s for window in results]) - np.arange(7) * 0.4).max() < 1 / fps
 
 
 def test_no_window_spans_a_cut_or_a_gap():
     times = np.arange(12) / RATE_HZ
-    found, _, stream = windows(times, cuts=(6,))
-    assert [round(window.start_s, 1) for window in found] == [0, 0.1, 0.2, 0.6, 0.7, 0.8] and stream.resets == 1
+    results, _, stream = windows(times, cuts=(6,))
+    assert [round(window.start_s, 1) for window in results] == [0, 0.1, 0.2, 0.6, 0.7, 0.8] and stream.resets == 1
     late = np.where(np.arange(12) >= 6, times + 1, times)
-    found, _, stream = windows(late)
-    assert [round(window.start_s, 1) for window in found] == [0, 0.1, 0.2, 1.6, 1.7, 1.8] and stream.resets == 1
+    results, _, stream = windows(late)
+    assert [round(window.start_s, 1) for window in results] == [0, 0.1, 0.2, 1.6, 1.7, 1.8] and stream.resets == 1
 
 
 @pytest.mark.parametrize(
     ("times", "message"), [([0, 0.1, 0.05], "0.05 s after one at 0.1 s; expected ascending"), ([0, np.nan], "expected seconds")]
 )
-def test_bad_times_are_said(times, message):
+def test_bad_times_are_named(times, message):
     with pytest.raises(InputError, match=message):
         windows(times)
 
 
-@pytest.mark.parametrize("given", [(0, 10.0, 1), (4, 0.0, 1), (4, float("inf"), 1), (4, 10.0, 0)])
-def test_bad_numbers_are_said(given):
+@pytest.mark.parametrize("settings", [(0, 10.0, 1), (4, 0.0, 1), (4, float("inf"), 1), (4, 10.0, 0)])
+def test_bad_settings_are_named(settings):
     with pytest.raises(InputError, match="clip stream: frames"):
-        ClipStream(Encoder(), Last(), *given)
+        ClipStream(Encoder(), Last(), *settings)
 
 
-def test_each_subject_has_windows_of_its_own(bright, parts):
+def test_each_subject_has_its_windows(bright, parts):
     def scene(i):
         image = gray(128, 120)
         image[10:40, 10:40], image[60:90, 60:90] = 60 + 5 * i, 200 - 5 * i
@@ -131,8 +131,9 @@ def test_a_lost_track_begins_anew(bright, parts):
     engine = bright("cow", "pain_clip", clip=CLIP, search=Search(boxes))
     clips = list(engine.stream((gray(100, 120) for _ in range(24)), rate_hz=RATE_HZ))
     assert [(clip.track, round(clip.start_s, 1)) for clip in clips] == [
-        *((0, i / 10) for i in range(5)), *((1, 1.5 + i / 10) for i in range(6))
-    ]  # fmt: skip
+        *((0, i / 10) for i in range(5)),
+        *((1, 1.5 + i / 10) for i in range(6)),
+    ]
 
 
 def test_a_cut_begins_anew(bright, parts):
@@ -151,7 +152,7 @@ def test_several_packages_share_a_stream(bright, parts, write, tmp_path):
     assert table["start_s"].tolist()[::2] == pytest.approx([0, 0.2, 0.4, 0.6]) and len(parts) == 2
 
 
-def test_what_gives_no_clip_is_said(bright, parts, tmp_path):
+def test_a_source_without_a_clip_is_an_error(bright, parts, tmp_path):
     engine = bright("cow", "pain_clip", clip=CLIP)
     timeless = bright("calf", "pain_clip", clip=CLIP | {"rate_hz": None})
     few = [gray(i) for i in range(3)]
@@ -166,7 +167,7 @@ def test_what_gives_no_clip_is_said(bright, parts, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_package_without_its_parts_is_said(bright, package):
+def test_a_package_without_its_parts_is_an_error(bright, package):
     from dataclasses import replace
 
     engine = bright("cow", "pain_clip", clip=CLIP)

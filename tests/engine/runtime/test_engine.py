@@ -1,4 +1,4 @@
-"""An engine answers of pictures and of streams: who is in them, what each shows, and since when."""
+"""An engine predicts pictures and streams: the faces in them, their labels, and since when."""
 
 import subprocess
 import sys
@@ -83,19 +83,19 @@ def test_a_stream_keeps_tracks_and_smooths(bright):
 def test_packages_share_decoding_detection_and_views(bright, backends):
     detector, engines = Counting(), [bright("a", warm=True), bright("b", warm=True)]
     with Reader(engines, open_source(scene(*["dark"] * 10), 25), Search(detector)) as reader:
-        answers = list(reader)
+        results = list(reader)
     assert detector.seen == 10 and [sum(backend.calls) for backend in backends] == [WARM + 10] * 2
-    outputs = answers[3].frame.faces[0].outputs
+    outputs = results[3].frame.faces[0].outputs
     assert list(outputs) == ["a", "b"] and outputs["a"]["emotion"].labels == outputs["b"]["emotion"].labels == ("dark",)
     assert {"decode", "detect", "crop", "infer", "smooth"} <= set(reader.stages.to_json())
 
 
-def test_each_package_sees_faces_cut_as_it_was_trained(bright):
+def test_each_package_sees_faces_cropped_as_it_was_trained(bright):
     image = np.zeros((120, 160, 3), np.uint8)
     image[40:60, 40:60] = 255
     engines = [bright("tight", crop={"margin": 0.0}), bright("wide", crop={"margin": 2.0})]
-    for given, want in ((None, ["bright", "dark"]), (0.0, ["bright", "bright"]), (2.0, ["dark", "dark"])):
-        search = Search(at(1, Box(40, 40, 20, 20)), margin=given)
+    for margin, want in ((None, ["bright", "dark"]), (0.0, ["bright", "bright"]), (2.0, ["dark", "dark"])):
+        search = Search(at(1, Box(40, 40, 20, 20)), margin=margin)
         with Reader(engines, open_source(image), search) as reader:
             (face,) = next(reader).frame.faces
         assert [face.outputs[name]["emotion"].labels[0] for name in ("tight", "wide")] == want
@@ -131,9 +131,9 @@ def test_a_file_is_read_some_frames_at_once_and_arrays_as_they_come(bright, back
     stream.close()
 
 
-def test_frames_before_an_error_are_answered(bright):
-    given = [*scene("dark", "dark", "dark"), np.zeros((4, 4, 3), np.float32)]
-    with Reader([bright()], open_source(iter(given), 25), together=8) as reader:
+def test_frames_before_an_error_are_read(bright):
+    frames = [*scene("dark", "dark", "dark"), np.zeros((4, 4, 3), np.float32)]
+    with Reader([bright()], open_source(iter(frames), 25), together=8) as reader:
         assert [next(reader).frame.number for _ in range(3)] == [0, 1, 2]
         with pytest.raises(InputError, match="frame 3: found"):
             next(reader)
@@ -161,7 +161,7 @@ def test_any_faces_in_any_frames(boxes, sizes, bright):
     assert scores == sorted(scores, reverse=True) and len(engine.predict(images)) == len(images)
 
 
-def test_warm_engines_have_answered_before_the_first_question(bright, backends):
+def test_warm_engines_have_run_before_the_first_call(bright, backends):
     lazy = bright()
     assert not backends
     lazy.predict(scene("dark"))
@@ -197,11 +197,11 @@ def test_bad_options_are_one_message(make, message, bright):
         make(bright)
 
 
-def test_species_come_from_the_task_unless_said(bright):
+def test_species_come_from_the_task_unless_named(bright):
     from affect.engine.package.manifest import Manifest
 
-    said = {name: bright("x", name).manifest.species for name in ("emotion_au", "pain_clip", "mouse_clip", "score_clip")}
-    assert said == {"emotion_au": "human", "pain_clip": "cattle", "mouse_clip": "mouse", "score_clip": ""}
+    species = {name: bright("x", name).manifest.species for name in ("emotion_au", "pain_clip", "mouse_clip", "score_clip")}
+    assert species == {"emotion_au": "human", "pain_clip": "cattle", "mouse_clip": "mouse", "score_clip": ""}
     value = bright().manifest.to_json()
     assert Manifest.from_json(value | {"species": "sheep"}, "x").species == "sheep"
     del value["species"]

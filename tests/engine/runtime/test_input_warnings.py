@@ -1,4 +1,4 @@
-"""A source that is not what a package was trained on is said once, not in every frame."""
+"""A source that is not what a package was trained on gets one warning, not one in every frame."""
 
 import numpy as np
 import pytest
@@ -21,18 +21,18 @@ def run(engines, search, out, count=5):
 
 
 @pytest.mark.parametrize(("side", "small"), [(30, False), (21, False), (19, True)])  # with its margin 1.2 times that is cut out
-def test_faces_much_smaller_than_trained_on_are_said_once_and_counted(side, small, bright, tmp_path, capsys):
-    found = run([bright(face_px=[48, 96])], shown(side, 60), tmp_path / "out")
+def test_faces_much_smaller_than_trained_on_get_one_warning_and_are_counted(side, small, bright, tmp_path, capsys):
+    summary = run([bright(face_px=[48, 96])], shown(side, 60), tmp_path / "out")
     said = capsys.readouterr().err
-    assert said.count("warning: bright: a face of") == small and len(found["notes"]) == small
-    assert found["packages"]["bright"]["faces_too_small"] == 5 * small
-    assert not small or "a face of 23 px in frame 0, trained on 48 to 96 px" in found["notes"][0]
+    assert said.count("warning: bright: a face of") == small and len(summary["notes"]) == small
+    assert summary["packages"]["bright"]["faces_too_small"] == 5 * small
+    assert not small or "a face of 23 px in frame 0, trained on 48 to 96 px" in summary["notes"][0]
 
 
 def test_cropped_pictures_are_seen_as_they_are(bright, tmp_path):
     small = np.full((20, 60, 3), 30, np.uint8)
-    found = run_source([bright(face_px=[48, 48])], open_source([small]), tmp_path / "out")
-    assert "a face of 20 px in frame 0, trained on 48 px" in found["notes"][0]
+    summary = run_source([bright(face_px=[48, 48])], open_source([small]), tmp_path / "out")
+    assert "a face of 20 px in frame 0, trained on 48 px" in summary["notes"][0]
 
 
 def test_a_package_from_before_says_nothing(bright, tmp_path):
@@ -47,14 +47,14 @@ def test_a_package_from_before_says_nothing(bright, tmp_path):
 
 
 def test_packages_of_two_species_on_one_source(bright, tmp_path, capsys):
-    found = run([bright("people"), bright("mice", "mouse_set")], shown(60), tmp_path / "out")
-    assert found["notes"] == ["people reads human, mice reads mouse: one source shows one of them"]
+    summary = run([bright("people"), bright("mice", "mouse_set")], shown(60), tmp_path / "out")
+    assert summary["notes"] == ["people reads human, mice reads mouse: one source shows one of them"]
     assert capsys.readouterr().err.count("warning:") == 1
 
 
 def test_a_package_of_nobody_knows_whom_with_a_detector_of_people(bright, tmp_path):
-    found = run([bright("any", "score_frame")], Search("human_face"), tmp_path / "out")
-    assert "any: does not say whose faces it reads, and human_face finds those of people" in found["notes"]
+    summary = run([bright("any", "score_frame")], Search("human_face"), tmp_path / "out")
+    assert "any: does not say whose faces it reads, and human_face finds those of people" in summary["notes"]
 
 
 @pytest.mark.parametrize(("rate", "slow"), [(10, True), (20, False), (30, False)])

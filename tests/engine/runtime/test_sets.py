@@ -49,13 +49,13 @@ def test_tables_have_the_set_as_their_last_column(bright, write, tmp_path):
     search = Search(Listed({i: [FACE] for i in range(1, 4)}))
     engine = bright(calibration=fitted(0.85), coverage=0.9, search=search, smoothing=OFF)
     path = write(tmp_path / "x.mp4", [DARK] * 4)
-    found = run_source([engine], open_source(path), tmp_path / "out", search=search)
+    summary = run_source([engine], open_source(path), tmp_path / "out", search=search)
     text, typed = (
         read(tmp_path / f"out/predictions.{kind}") for read, kind in ((pd.read_csv, "csv"), (pd.read_parquet, "parquet"))
     )
     assert list(text) == list(typed) == [*FIXED, "emotion.dark", "emotion.middle", "emotion.bright", "emotion.set"]
     assert text["emotion.set"].fillna("").tolist() == typed["emotion.set"].fillna("").tolist() == ["", *["dark|middle"] * 3]
-    assert "its sets hold for exchangeable stills" in found["notes"][0]
+    assert "its sets hold for exchangeable stills" in summary["notes"][0]
     table = engine.predict([DARK, DARK]).to_pandas()
     assert list(table) == list(text) and table["emotion.set"].isna().tolist() == [True, False]
 

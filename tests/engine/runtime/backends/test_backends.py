@@ -1,4 +1,4 @@
-"""The same answers from every backend; the fastest is chosen, remembered, and what does not load is named."""
+"""Every backend gives the same outputs; the fastest is chosen and remembered, and one that does not load is named."""
 
 import importlib.util
 import json
@@ -40,20 +40,20 @@ def want(opened):
 
 
 @needs_openvino
-def test_openvino_says_what_onnx_runtime_says(opened, want):
+def test_openvino_agrees_with_onnx_runtime(opened, want):
     backend = OpenVino(opened.model, threads=1)
     got = backend.run(IMAGES)
     assert got.keys() == want.keys() and all(np.abs(got[name] - want[name]).max() < 1e-4 for name in want)
-    kept = {name: values.copy() for name, values in got.items()}
+    copies = {name: values.copy() for name, values in got.items()}
     backend.run(255 - IMAGES[:1])
-    assert all((got[name] == kept[name]).all() for name in kept)  # an answer is not written over by the next
+    assert all((got[name] == copies[name]).all() for name in copies)  # the next call leaves them alone
     backend.close()
     with pytest.raises(InputError, match="was closed"):
         backend.run(IMAGES)
 
 
 @pytest.mark.slow  # compiling
-def test_torch_says_what_onnx_runtime_says(opened, want):
+def test_torch_agrees_with_onnx_runtime(opened, want):
     from affect.engine.runtime.backends.torch import TorchBackend
 
     for compile in (False, True):
@@ -75,7 +75,7 @@ def test_torch_says_what_onnx_runtime_says(opened, want):
         ("tensorrt", "cuda", "no GPU here|not installed|No module"),
     ],
 )
-def test_what_cannot_be_had_is_said(opened, backend, device, message):
+def test_what_cannot_be_opened_is_named(opened, backend, device, message):
     with pytest.raises(InputError, match=message):
         open_backend(opened, backend, device)
 
@@ -84,10 +84,14 @@ def test_what_cannot_be_had_is_said(opened, backend, device, message):
 def test_auto_says_why_and_remembers(opened, want, capsys, monkeypatch):
     got = open_backend(opened).run(IMAGES)
     assert all(np.abs(got[name] - want[name]).max() < 1e-4 for name in want if "openvino:bf16" not in allowed(opened))
-    said = capsys.readouterr().err
-    assert "the fastest of" in said and "int8 (not measured in the manifest)" in said and "torch (only when named)" in said
-    (kept,) = json.loads(cache_file().read_text()).values()
-    assert set(kept["ms"]) >= {"onnxruntime", "openvino"} and kept["choice"] == min(kept["ms"], key=kept["ms"].get)
+    messages = capsys.readouterr().err
+    assert (
+        "the fastest of" in messages
+        and "int8 (not measured in the manifest)" in messages
+        and "torch (only when named)" in messages
+    )
+    (cached,) = json.loads(cache_file().read_text()).values()
+    assert set(cached["ms"]) >= {"onnxruntime", "openvino"} and cached["choice"] == min(cached["ms"], key=cached["ms"].get)
     monkeypatch.setattr(choose, "timed", lambda *_: pytest.fail("timed again"))
     open_backend(opened)
     assert "when it was timed on this machine" in capsys.readouterr().err
@@ -108,7 +112,7 @@ def test_of_another_graph_machine_or_version_nothing_is_remembered(opened, monke
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 3}', '{"KEY": {}}', '{"KEY": {"choice": "nothing"}}'])
-def test_a_damaged_cache_is_made_anew(opened, text):
+def test_a_damaged_cache_is_replaced(opened, text):
     of = Candidates(opened.model, (32, 32, 3), "cpu")
     cache_file().parent.mkdir(parents=True)
     cache_file().write_text(text.replace("KEY", of.key))
@@ -122,8 +126,8 @@ def test_what_does_not_load_is_named_and_the_next_one_chosen(opened, capsys, mon
 
     monkeypatch.setattr(backends, "OpenVino", failing)
     assert open_backend(opened, device="cpu").name == "onnxruntime"
-    said = capsys.readouterr().err
-    assert "openvino does not load: OpenVINO: libopenvino.so is gone" in said and "the only one that loads" in said
+    messages = capsys.readouterr().err
+    assert "openvino does not load: OpenVINO: libopenvino.so is gone" in messages and "the only one that loads" in messages
     assert not cache_file().exists()  # it may load tomorrow
     monkeypatch.setattr(backends, "OnnxRuntime", failing)
     with pytest.raises(InputError, match="no backend loads: onnxruntime: OpenVINO: lib"):

@@ -44,19 +44,19 @@ def always(*boxes):
 @pytest.mark.parametrize("fps", [10, 25])
 def test_changes_are_reported_within_half_a_second(fps, bright, write, tmp_path):
     path = write(tmp_path / "x.mp4", changing(fps), rate=fps, codec="libx264", options={"crf": "10"})
-    found = run_source([bright()], open_source(path), tmp_path / "out", search=always(FACE))
+    summary = run_source([bright()], open_source(path), tmp_path / "out", search=always(FACE))
     events = pd.read_csv(tmp_path / "out" / "events.csv")
     assert events["label"].tolist() == [label for label, *_ in SHOWN] and set(events["track"]) == {0}
     begins = np.cumsum([0, *(seconds for *_, seconds in SHOWN)])
     assert np.abs(events["start_s"] - begins[:-1]).max() < 0.5 and np.abs(events["end_s"] - begins[1:]).max() < 0.5
-    assert found["packages"]["bright"]["flips_per_minute"] == pytest.approx(3 / 6 * 60, rel=0.05)
+    assert summary["packages"]["bright"]["flips_per_minute"] == pytest.approx(3 / 6 * 60, rel=0.05)
 
 
 @pytest.mark.slow
 def test_the_files_say_the_same(bright, write, tmp_path):
     path = write(tmp_path / "x.mp4", changing(10), rate=10, sound="aac")
     search = Search(Listed({i: [FACE, Box(100, 60, 40, 40, 0.5)] for i in range(5, 60)}))
-    found = run_source([bright("a"), bright("b")], open_source(path), tmp_path / "out", search=search, video=True)
+    summary = run_source([bright("a"), bright("b")], open_source(path), tmp_path / "out", search=search, video=True)
     names = {"predictions.csv", "predictions.parquet", "events.csv", "timeline.png", "timeline_b.png", "summary.json"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == names | {"annotated.mp4"}
     table, typed = pd.read_csv(tmp_path / "out/predictions.csv"), pd.read_parquet(tmp_path / "out/predictions.parquet")
@@ -64,9 +64,9 @@ def test_the_files_say_the_same(bright, write, tmp_path):
     assert len(table) == 2 * (5 + 2 * 55) and table.loc[table["frame"] < 5, "face":].isna().all(axis=None)
     assert table["package"].tolist()[:4] == ["a", "b", "a", "b"] and set(table["source"]) == {"x.mp4"}
     assert table.loc[table["face"] == 0, "det_score"].unique().tolist() == [0.9]
-    assert found == json.loads((tmp_path / "out/summary.json").read_text())
-    assert (found["frames"], found["faces"], found["frames_without_a_face"], found["interrupted"]) == (60, 110, 5, False)
-    assert {"decode", "detect", "crop", "infer", "smooth", "write"} == set(found["stages"])
+    assert summary == json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["frames"], summary["faces"], summary["frames_without_a_face"], summary["interrupted"]) == (60, 110, 5, False)
+    assert {"decode", "detect", "crop", "infer", "smooth", "write"} == set(summary["stages"])
     with Stream(open_source(tmp_path / "out/annotated.mp4")) as stream:
         shots = list(stream)
     assert len(shots) == 60 and np.abs(shots[2].image - 128.0)[100:].mean() < 3 < np.ptp(shots[30].image[60:100, 100:140])
@@ -101,8 +101,8 @@ def test_an_interrupted_run_keeps_what_is_there(bright, write, tmp_path, decodin
 
     with pytest.raises(KeyboardInterrupt):
         run_source([bright()], open_source(path), tmp_path / "out", search=always(FACE), video=True, advance=advance)
-    found = json.loads((tmp_path / "out/summary.json").read_text())
-    assert found["interrupted"] and found["frames"] == 30 and not list((tmp_path / "out").glob(".*"))
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["interrupted"] and summary["frames"] == 30 and not list((tmp_path / "out").glob(".*"))
     assert len(pd.read_csv(tmp_path / "out/predictions.csv")) == len(pd.read_parquet(tmp_path / "out/predictions.parquet")) == 30
     events = pd.read_csv(tmp_path / "out/events.csv")
     assert events["label"].tolist() == ["dark", "bright"] and events["end_s"].tolist()[-1] == pytest.approx(2.9)
@@ -113,8 +113,8 @@ def test_an_interrupted_run_keeps_what_is_there(bright, write, tmp_path, decodin
 def test_a_video_that_ends_in_garbage_gives_its_frames(bright, write, tmp_path):
     path = write(tmp_path / "x.avi", changing(10), rate=10)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + os.urandom(5000))
-    found = run_source([bright()], open_source(path), tmp_path / "out", search=always(FACE))
-    assert found["frames"] > 10 and "frames missing at its end" in found["notes"][0]
+    summary = run_source([bright()], open_source(path), tmp_path / "out", search=always(FACE))
+    assert summary["frames"] > 10 and "frames missing at its end" in summary["notes"][0]
 
 
 def test_sound_alone_is_refused_and_leaves_nothing(bright, tmp_path):
@@ -147,8 +147,12 @@ def test_a_camera_that_is_unplugged_ends_the_run(bright, tmp_path, decoding):
         set = release = lambda *given: None
 
     source = camera(0, Retry(0.01, 0.01, 0.0), lambda number: Unplugged())
-    found = run_source([bright()], source, tmp_path / "out", search=always(Box(10, 10, 20, 20)))
-    assert found["frames"] + found["dropped"] == 5 and "gone for good" in found["notes"][0] and "decode" not in found["stages"]
+    summary = run_source([bright()], source, tmp_path / "out", search=always(Box(10, 10, 20, 20)))
+    assert (
+        summary["frames"] + summary["dropped"] == 5
+        and "gone for good" in summary["notes"][0]
+        and "decode" not in summary["stages"]
+    )
 
 
 def test_pictures_have_rows_and_no_timeline(bright, picture, tmp_path):
@@ -225,8 +229,8 @@ def test_stages_are_percentiles_in_constant_memory():
     for i in range(100_000):
         stages.add("infer", (1 + i % 100) / 1000)
     stages.add("rare", 0.0)
-    found = stages.to_json()["infer"]
-    assert [found[key] for key in ("p50_ms", "p95_ms", "p99_ms")] == pytest.approx([50, 95, 99], rel=0.02)
+    summary = stages.to_json()["infer"]
+    assert [summary[key] for key in ("p50_ms", "p95_ms", "p99_ms")] == pytest.approx([50, 95, 99], rel=0.02)
     assert len(stages._bins["infer"]) <= 100
 
 
@@ -248,8 +252,8 @@ def test_memory_is_flat_over_thousands_of_frames(bright, moving, tmp_path):
 
     search = Search(Listed({i: [Box(*map(float, boxes[i % 40]))] for i in range(4000) if i % 500 > 40}))
     source = open_source((images[i % 40] for i in range(4000)), rate_hz=25)
-    found = run_source([bright()], source, tmp_path / "out", search=search, advance=advance)
-    assert found["frames"] == 4000 and found["faces"] > 3500 and max(held) - held[0] < 20, held
+    summary = run_source([bright()], source, tmp_path / "out", search=search, advance=advance)
+    assert summary["frames"] == 4000 and summary["faces"] > 3500 and max(held) - held[0] < 20, held
 
 
 @pytest.mark.slow
