@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 Crop = Annotated[
     str,
     typer.Option(
-        metavar="SUBJECT", help="cut each clip to one box around its subject: human_face, yunet:FILE.onnx or onnx:FILE.onnx"
+        metavar="SUBJECT",
+        help="cut each clip to a box around its subject, found by human_face, yunet:FILE.onnx or onnx:FILE.onnx",
     ),
 ]
-CropMargin = Annotated[float, typer.Option(min=0, max=2, help="around the subject of --crop, as a share of its box's sides")]
-Sharpest = Annotated[int, typer.Option("--sharpest", min=0, help="keep this many frames a clip, the sharpest, in order; 0: all")]
-Background = Annotated[bool, typer.Option("--background", help="a control: paint the subject's box gray and keep the rest")]
-Box = Annotated[str, typer.Option("--box", metavar="X,Y,W,H", help="with --background: of clips without a box of their own")]
+CropMargin = Annotated[float, typer.Option(min=0, max=2, help="with --crop: added on each side, as a share of the box's sides")]
+Sharpest = Annotated[
+    int, typer.Option("--sharpest", min=0, help="pack only this many frames of each clip, the sharpest, in order; 0: all")
+]
+Background = Annotated[bool, typer.Option("--background", help="as a control: paint the subject's box gray")]
+Box = Annotated[str, typer.Option("--box", metavar="X,Y,W,H", help="with --background: box of the clips that have none")]
 CROP: dict[str, tuple[Any, Any]] = {"crop": (Crop, ""), "crop_margin": (CropMargin, 0.1)}
 PARTS: dict[str, tuple[Any, Any]] = {"sharpest": (Sharpest, 0), "background": (Background, False), "box": (Box, "")}
 
@@ -50,7 +53,7 @@ def check(values: dict[str, Any], animals: str) -> None:
 def apply(
     source: Source, crop: str = "", crop_margin: float = 0.1, sharpest: int = 0, background: bool = False, box: str = ""
 ) -> Source:
-    """The source, its clips cut to the subject that a detector finds, or to a part."""
+    """Return the source, with its clips cut to the detected subject or reduced to a part."""
     from affect.shards.errors import InputError
 
     if crop:
@@ -74,7 +77,7 @@ def apply(
 
 
 def notes(out: Path) -> list[str]:
-    """What was odd about the recordings of a packed dataset."""
+    """Lines on what is unusual in the recordings of a packed dataset."""
     import numpy as np
 
     from affect.shards.dataset import Dataset
@@ -82,7 +85,7 @@ def notes(out: Path) -> list[str]:
     dataset = Dataset(out)
     repeated, gaps, origins = (dataset.column(f"meta.{name}") for name in ("repeated", "gaps", "time_from"))
     counts = {
-        "clips have fewer frames than were asked for, and repeat some (meta.repeated)": np.count_nonzero(repeated),
+        "clips have fewer frames than requested and repeat some (meta.repeated)": np.count_nonzero(repeated),
         "clips have gaps in their frame numbers (meta.gaps)": np.count_nonzero(gaps),
         "clips have no timestamps; times are by the video's frame rate": np.count_nonzero(origins == "rate"),
         "clips have no frame rate; a time is the number of the frame; name it with --fps": np.count_nonzero(origins == "numbers"),

@@ -25,7 +25,7 @@ def draw() -> None:
 
 @draw_app.command()
 def rafce(
-    folder: Annotated[Path, typer.Argument(help="aligned/ and the three label files go here; must not be there yet")],
+    folder: Annotated[Path, typer.Argument(help="aligned/ and the three label files go here; must not exist yet")],
     num_images: Annotated[int, typer.Option(min=1)] = 3000,
     size: Annotated[int, typer.Option(min=32, max=512, help="pixels")] = 100,
     rarest: Annotated[int, typer.Option(min=1, help="rows of the rarest emotion")] = 6,
@@ -56,7 +56,7 @@ def rafce(
 
 @draw_app.command()
 def cattle(
-    folder: Annotated[Path, typer.Argument(help="the clips and the two JSONs go here; must not be there yet")],
+    folder: Annotated[Path, typer.Argument(help="the clips and the two JSONs go here; must not exist yet")],
     animals: Annotated[int, typer.Option(min=4)] = 20,
     clips: Annotated[int, typer.Option(min=4)] = 386,
     size: Annotated[int, typer.Option(min=32, max=512, help="pixels")] = 112,
@@ -72,18 +72,18 @@ def cattle(
         done = write_cattle(folder, animals, clips, size, frames, seed, form, progress.advance)
     fps = " --fps 25" if form == "jpg" else ""
     print(
-        f"{folder}: {clips:,} clips of {animals} animals. R2 of the noisy totals: {done.oracle_r2:.3f} for who knows the latent "
-        f"features, {done.moment_r2:.3f} for the mean of each moment\n"
+        f"{folder}: {clips:,} clips of {animals} animals. R2 of the noisy totals: {done.oracle_r2:.3f} from the latent "
+        f"features, {done.moment_r2:.3f} from the mean of each moment\n"
         f"Next: affect pack pain {done.labels} --root {folder} --splits {done.splits}{fps} --out DATASET"
     )
 
 
 @draw_app.command()
 def mouse(
-    folder: Annotated[Path, typer.Argument(help="the clips and labels.csv go here; must not be there yet")],
-    order: Annotated[bool, typer.Option("--order", help="only the order of a clip's frames tells of stress")] = False,
+    folder: Annotated[Path, typer.Argument(help="the clips and labels.csv go here; must not exist yet")],
+    order: Annotated[bool, typer.Option("--order", help="only the order of a clip's frames shows stress")] = False,
     shortcut: Annotated[
-        bool, typer.Option("--shortcut", help="the background tells of stress, but not in a second cohort, split test")
+        bool, typer.Option("--shortcut", help="the background shows stress, but not in a second cohort, split test")
     ] = False,
     flip_labels: Annotated[float, typer.Option(min=0, max=1, help="share of training labels that are wrong")] = 0,
     clips: Annotated[int, typer.Option(min=4, help="of a cohort")] = 400,
@@ -93,7 +93,7 @@ def mouse(
     form: Annotated[Literal["jpg", "mp4"], typer.Option(help="folders of JPEGs, or videos")] = "jpg",
     seed: int = 1337,
 ) -> None:
-    """Mice under stimulation: trials of five levels, or with stress that only order or background tell."""
+    """Mice under stimulation: trials of five levels, or stress that only the order or the background shows."""
     from affect.engine.system.progress import Progress
     from affect.shards.errors import InputError
     from affect.shards.synthetic.mice import head_box, write_mice

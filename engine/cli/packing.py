@@ -1,11 +1,11 @@
-"""affect pack: a command for every `@pack_command` in shards/sources, with the options that all of them have in common."""
+"""affect pack: a command for every `@pack_command` in shards/sources, with the options that all commands share."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -24,25 +24,25 @@ WORKERS = min(8, os.cpu_count() or 1)
 OPTIONS: dict[str, tuple[Any, Any, Any]] = {  # parameter -> type, option, default
     "on_leak": (
         Literal["error", "drop-train", "keep"],
-        typer.Option(help="the same pixels or one group in two splits"),
+        typer.Option(help="the same pixels, or one group, in two splits"),
         "error",
     ),
-    "max_rejects": (float, typer.Option(min=0, max=1, help="share of unreadable pictures that is accepted"), 0.001),
+    "max_rejects": (float, typer.Option(min=0, max=1, help="accepted share of unreadable pictures"), 0.001),
     "calib": (float, typer.Option(min=0, max=1, help="share of val that becomes calib, by group or else by picture"), 0),
-    "max_side": (int, typer.Option(min=0, help="reduce longer pictures to this many pixels; 0: keep them"), 0),
+    "max_side": (int, typer.Option(min=0, help="reduce the longer side of pictures to this many pixels; 0: never"), 0),
     "quality": (
         int,
-        typer.Option(min=0, max=100, help="JPEG for what cannot keep its bytes, 1 to 100; 0: PNG, no loss"),
+        typer.Option(min=0, max=100, help="JPEG quality of pictures that cannot keep their bytes, 1 to 100; 0: PNG, lossless"),
         0,
     ),
     "workers": (int, typer.Option(min=1, help="threads"), WORKERS),
     "as_json": (bool, typer.Option("--json", help="one machine-readable line at the end"), False),
 }
-OUT = typer.Option("--out", help="the folder of the packed dataset; must not be there yet")
+OUT = typer.Option("--out", help="the folder of the packed dataset; must not exist yet")
 
 
-class Commands(MutableMapping[str, Any]):
-    """The commands by name, each built when it is asked for: its source's module is imported then."""
+class Commands(Mapping[str, Any]):
+    """The commands by name. A command is built, and its source's module imported, when it is looked up."""
 
     def __init__(self) -> None:
         self.built = dict[str, Any]()
@@ -66,17 +66,13 @@ class Commands(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __setitem__(self, name: str, command: Any) -> None:
-        self.names, self.built[name] = list(dict.fromkeys([*self.names, name])), command
-
-    def __delitem__(self, name: str) -> None:
-        self.names.remove(name)
-
 
 class PackGroup(TyperGroup):
+    """Lists the commands of shards/sources when they are needed, so that `affect --help` does not."""
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = Commands()
+        self.commands = Commands()  # type: ignore[assignment]
 
 
 pack_app = typer.Typer(
@@ -85,7 +81,7 @@ pack_app = typer.Typer(
 
 
 def typer_command(name: str) -> Any:
-    """The command that packs what a source's function returns."""
+    """Build the command of that name."""
     from affect.shards.sources.pack_command import load_command
 
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -94,18 +90,18 @@ def typer_command(name: str) -> Any:
 
 
 def packer(declared: PackCommand) -> Callable[..., None]:
-    """A function that packs, whose signature typer reads: the source's own parameters, then those of its parts, then OPTIONS."""
-    own_options = own_parameters(declared.build)
+    """Return a function that packs. Typer reads its signature: the source's parameters, those of clip_parts, then OPTIONS."""
+    of_source = source_parameters(declared.build)
     parts = clip_parts.parameters(declared.crop, declared.parts)
-    required = [parameter for parameter in own_options if parameter.default is inspect.Parameter.empty]
-    optional = [parameter for parameter in own_options if parameter.default is not inspect.Parameter.empty]
+    required = [parameter for parameter in of_source if parameter.default is inspect.Parameter.empty]
+    optional = [parameter for parameter in of_source if parameter.default is not inspect.Parameter.empty]
     everything = [*required, parameter_of("out", Path, OUT), *optional, *parts, *common_parameters(declared)]
 
     def pack(**values: Any) -> None:
         part_values = {parameter.name: values.pop(parameter.name) for parameter in parts}
-        own_values = {parameter.name: values.pop(parameter.name) for parameter in own_options}
+        source_values = {parameter.name: values.pop(parameter.name) for parameter in of_source}
         clip_parts.check(part_values, declared.animals)
-        source = clip_parts.apply(declared.build(**own_values), **part_values)
+        source = clip_parts.apply(declared.build(**source_values), **part_values)
         pack_source(source, **values)
 
     pack.__doc__ = inspect.getdoc(declared.build)
@@ -113,8 +109,8 @@ def packer(declared: PackCommand) -> Callable[..., None]:
     return pack
 
 
-def own_parameters(build: Callable[..., Source]) -> list[inspect.Parameter]:
-    """The parameters of a source's function, their help as typer has it; see shards/sources/pack_command.py."""
+def source_parameters(build: Callable[..., Source]) -> list[inspect.Parameter]:
+    """The parameters of a source's function, with typer's arguments and options in place of those of pack_command.py."""
     from affect.shards.sources.pack_command import Argument, Option
 
     hints, parameters = get_type_hints(build, include_extras=True), list[inspect.Parameter]()
@@ -131,6 +127,7 @@ def own_parameters(build: Callable[..., Source]) -> list[inspect.Parameter]:
 
 
 def common_parameters(declared: PackCommand) -> list[inspect.Parameter]:
+    """The parameters of OPTIONS that a command has."""
     asked = {name: option for name, option in OPTIONS.items() if declared.checked or name not in ("on_leak", "max_rejects")}
     defaults = {"quality": declared.quality}
     return [parameter_of(name, kind, shown, defaults.get(name, default)) for name, (kind, shown, default) in asked.items()]
@@ -152,7 +149,7 @@ def pack_source(
     on_leak: Literal["error", "drop-train", "keep"] = "error",
     max_rejects: float = 0,
 ) -> None:
-    """Pack and print what has been packed."""
+    """Pack a source and print a summary."""
     from affect.engine.system.log import say
     from affect.engine.system.progress import Progress
     from affect.shards.images import Storage

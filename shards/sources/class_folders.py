@@ -84,7 +84,7 @@ def folder_source(
     root: Annotated[Path, Argument("ROOT/<class>/*.jpg or ROOT/<split>/<class>/*.jpg")],
     classes: Annotated[str, Option("class names in order, separated by commas; empty: the folders' names, sorted")] = "",
     val: Annotated[float, Option("share that becomes val where the root has no split folders", min=0, max=1)] = 0.1,
-    output: Annotated[str, Option("what the classes are called")] = "emotion",
+    output: Annotated[str, Option("name of the output of these classes")] = "emotion",
 ) -> FolderSource:
     """Pictures in a folder per class."""
     return FolderSource(root, words(classes) or None, val, output_name(output))

@@ -180,7 +180,7 @@ def recording(path: Path, facts: ClipFacts, fps: float | None) -> Recording:
 
 @pack_command("clips", quality=95, crop=True, parts=True)
 def clips_source(
-    root: Annotated[Path, Argument("where the paths of the CSV start from", metavar="FOLDER")],
+    root: Annotated[Path, Argument("the folder that the paths of the CSV start from", metavar="FOLDER")],
     labels: Annotated[Path, Option("CSV, a row a clip: clip, split, group, label, box_x, ..., numbers")],
     column: Annotated[
         list[str] | None,
@@ -192,12 +192,16 @@ def clips_source(
     start_s: StartS = None,
     end_s: EndS = None,
     fps: Fps = None,
-    output: Annotated[str, Option("what the classes in the label column are called")] = "state",
-    class_map: Annotated[str, Option("what ids in the label column mean: a JSON file")] = "",
+    output: Annotated[str, Option("name of the output of the classes in the label column")] = "state",
+    class_map: Annotated[str, Option("classes of the ids in the label column: a JSON file")] = "",
     classes: Annotated[str, Option("class names in order, separated by commas; empty: those of the rows")] = "",
-    clip_column: Annotated[str | None, Option("where it is none of clip, path, video, file, filename")] = None,
-    group_column: Annotated[str | None, Option("where it is none of group, animal, subject, patient, person")] = None,
-    label_column: Annotated[str | None, Option("where it is none of label, label_name, class_name, label_str")] = None,
+    clip_column: Annotated[str | None, Option("name of the column, if it is none of clip, path, video, file, filename")] = None,
+    group_column: Annotated[
+        str | None, Option("name of the column, if it is none of group, animal, subject, patient, person")
+    ] = None,
+    label_column: Annotated[
+        str | None, Option("name of the column, if it is none of label, label_name, class_name, label_str")
+    ] = None,
     val: Annotated[float, Option("share that becomes val where there is no split, by group", min=0, max=1)] = 0.1,
     delimiter: Annotated[str, Option("one character, or tab")] = ",",
 ) -> ClipsSource:

@@ -213,12 +213,12 @@ def _cut_already(image: str, original: str) -> bool:
 def manifest_source(
     tables: Annotated[list[Path], Argument("image_path, label, split, ...; several are merged", metavar="CSV...")],
     root: Annotated[Path | None, Option("the folder that relative paths start from; default: the CSV's")] = None,
-    class_map: Annotated[str, Option("what ids mean: fer, fer2013, ferplus, affectnet, rafdb, rafce or a JSON")] = "",
+    class_map: Annotated[str, Option("classes of ids: fer, fer2013, ferplus, affectnet, rafdb, rafce or a JSON")] = "",
     classes: Annotated[str, Option("class names in order, separated by commas; empty: the class map's")] = "",
-    output: Annotated[str, Option("what the classes are called")] = "emotion",
-    confidence_min: Annotated[float, Option("leave out the rows below", min=0, max=1)] = 0,
-    margin: Annotated[float, Option("around the face's box, as a share of its longer side", min=0)] = 0,
-    split: Annotated[str | None, Option("of the CSVs without a column split")] = None,
+    output: Annotated[str, Option("name of the output of these classes")] = "emotion",
+    confidence_min: Annotated[float, Option("leave out rows with a lower confidence", min=0, max=1)] = 0,
+    margin: Annotated[float, Option("added around the face's box, as a share of its longer side", min=0)] = 0,
+    split: Annotated[str | None, Option("split of CSVs without such a column")] = None,
     val: Annotated[float, Option("share that becomes val where there is no split", min=0, max=1)] = 0.1,
     delimiter: Annotated[str, Option("one character, or tab")] = ",",
 ) -> ManifestSource:

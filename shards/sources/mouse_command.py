@@ -18,16 +18,20 @@ from affect.shards.sources.pack_command import Argument, Option, pack_command, w
 @pack_command("mouse", quality=95, parts=True)
 def mouse_source(
     root: Annotated[
-        Path, Argument("of labels.csv, a row a trial; of dataset_df and fold0, ...; or CLASS/ANIMAL/VIDEO", metavar="FOLDER")
+        Path,
+        Argument(
+            "a folder with labels.csv, a row a trial; with dataset_df and fold0, ...; or with CLASS/ANIMAL/VIDEO",
+            metavar="FOLDER",
+        ),
     ],
-    high: Annotated[int, Option("of trials: the level from which one is stress, against 0", min=1)] = 3,
-    images: Annotated[Path | None, Option("of dataset_df: where its paths start from; default: its folder")] = None,
+    high: Annotated[int, Option("of trials: level from which a trial is stress, against 0", min=1)] = 3,
+    images: Annotated[Path | None, Option("of dataset_df: folder that its paths start from; default: its own")] = None,
     external: Annotated[
         list[str] | None,
         Option("another folder of the same form, all of it split test; not of labels.csv; repeat", metavar="[COHORT=]FOLDER"),
     ] = None,
     test_cohort: Annotated[list[str] | None, Option("of dataset_df: a value of its column cohort; repeat")] = None,
-    classes: Annotated[str, Option("what the labels 0 and 1 of dataset_df mean, or folders' names")] = "baseline,stress",
+    classes: Annotated[str, Option("classes of the labels 0 and 1 of dataset_df, or the folders' names")] = "baseline,stress",
     frames: Frames = 0,
     start_s: StartS = None,
     end_s: EndS = None,
@@ -38,10 +42,10 @@ def mouse_source(
     clip = chosen(frames, 0, not frames, start_s, end_s)
     cohorts, names = _cohorts(external or []), words(classes)
     if len(set(names)) != 2:
-        raise InputError(f"--classes {classes}: expected two names, what is no stress and what is: baseline,stress")
+        raise InputError(f"--classes {classes}: expected two names, first without stress, then with it: baseline,stress")
     if (root / TRIALS).is_file():
         if cohorts or test_cohort:
-            raise InputError(f"--external, --test-cohort: {root / TRIALS} says it itself, in its columns split and source")
+            raise InputError(f"--external, --test-cohort: {root / TRIALS} has its own columns split and source")
         return TrialsSource(root, root / TRIALS, clip, high=high, fps=fps, val=val)
     if table_path(root):
         return MouseSource(root, clip, images=images, external=cohorts, test_cohorts=test_cohort or [], classes=names, fps=fps)

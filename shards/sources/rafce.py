@@ -190,9 +190,9 @@ def rafce_source(
     emotion: Annotated[Path, Option("RAFCE_emolabel.txt")],
     partition: Annotated[Path, Option("RAFCE_partition.txt")],
     aus: Annotated[str, Option("action units: seed (18, the reference recipe's), all of train, or numbers: 1,2,4")] = "seed",
-    min_positives: Annotated[int, Option("leave out units with fewer in train", min=0)] = 0,
-    null: Annotated[Null, Option("what null means: nothing is known, or no unit")] = "unlabelled",
-    max_strays: Annotated[float, Option("share of rows that may hold what is no action unit", min=0, max=1)] = 0.1,
+    min_positives: Annotated[int, Option("leave out units with fewer positives in train", min=0)] = 0,
+    null: Annotated[Null, Option("meaning of null: nothing is known, or no unit")] = "unlabelled",
+    max_strays: Annotated[float, Option("share of rows that may have a token that is no action unit", min=0, max=1)] = 0.1,
 ) -> RafCeSource:
     """RAF-CE: compound emotions and action units."""
     return RafCeSource(images, au, emotion, partition, aus=aus, min_positives=min_positives, null=null, max_strays=max_strays)
