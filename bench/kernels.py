@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ import torch
 from torch import Tensor
 
 from affect.bench import record
+from affect.bench.kernel_tables import tables
 from affect.bench.losses import OPS, Case, cases, compare
 from affect.bench.timing import Clock, Step, Timing, captured, copy, empty_kernel, peak_mib
 from affect.shards.errors import InputError
 
-SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 NO_GPU = "no GPU here; Triton's interpreter runs the kernels too, but its time is not theirs"
 
 
@@ -57,9 +56,9 @@ Key = tuple[Provider, str]  # with the mode: `eager`, or `graph`, the replay of 
 
 def providers(device: torch.device, *, compile: bool = True) -> tuple[list[Provider], dict[str, str]]:
     """Those that can be timed here; and the others with the reason."""
-    found, skipped = [EAGER], {}
+    available, skipped = [EAGER], {}
     if compile:
-        found.append(COMPILED)
+        available.append(COMPILED)
     else:
         skipped[COMPILED.name] = "--no-compile"
     if device.type != "cuda":
@@ -69,8 +68,8 @@ def providers(device: torch.device, *, compile: bool = True) -> tuple[list[Provi
     elif os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on"):
         skipped[TRITON.name] = "TRITON_INTERPRET is set, and the interpreter's time is not that of the kernels; unset it"
     else:
-        found.append(TRITON)
-    return found, skipped
+        available.append(TRITON)
+    return available, skipped
 
 
 @dataclass
@@ -90,7 +89,7 @@ def ready(case: Case, chosen: Sequence[Provider], operands: dict[str, Tensor], d
     """Every step has been taken and compared. Raises InputError where one computes something else."""
     with EAGER.chosen():
         want = list(case.step(case.in_float64(operands))())
-    found = Ready()
+    built = Ready()
     for provider in chosen:
         with provider.chosen():
             step = case.step(operands, compiled=provider.compiled)
@@ -99,27 +98,27 @@ def ready(case: Case, chosen: Sequence[Provider], operands: dict[str, Tensor], d
             except RuntimeError as error:  # of the compiler, or for want of one
                 if not provider.compiled:
                     raise
-                found.skipped[f"{case}: {provider.name}"] = _first_line(error)
+                built.skipped[f"{case}: {provider.name}"] = _first_line(error)
                 continue
-            found.off[provider, "eager"] = compare(case, provider.name, got, want)
-            found.steps[provider, "eager"] = step
+            built.off[provider, "eager"] = compare(case, provider.name, got, want)
+            built.steps[provider, "eager"] = step
             if device.type == "cuda":
-                _captured(case, provider, step, want, found)
-    return found
+                _captured(case, provider, step, want, built)
+    return built
 
 
-def _captured(case: Case, provider: Provider, step: Step, want: list[Tensor], found: Ready) -> None:
-    found.peak_mib[provider] = peak_mib(step)
+def _captured(case: Case, provider: Provider, step: Step, want: list[Tensor], built: Ready) -> None:
+    built.peak_mib[provider] = peak_mib(step)
     name = f"{provider.name}, graph"
     try:
         replay, results = captured(step)
     except RuntimeError as error:
-        found.skipped[f"{case}: {name}"] = _first_line(error)
+        built.skipped[f"{case}: {name}"] = _first_line(error)
         return
     for value in results:
         value.fill_(torch.nan)  # and stays so where a replay does not write
-    found.off[provider, "graph"] = compare(case, name, replay(), want)
-    found.steps[provider, "graph"] = replay
+    built.off[provider, "graph"] = compare(case, name, replay(), want)
+    built.steps[provider, "graph"] = replay
 
 
 def _first_line(error: Exception) -> str:
@@ -128,12 +127,12 @@ def _first_line(error: Exception) -> str:
 
 def rounds(clock: Clock, steps: dict[Key, Step], timing: Timing) -> dict[Key, list[list[float]]]:
     """Milliseconds of each, a list a round."""
-    found: dict[Key, list[list[float]]] = {key: [] for key in steps}
+    times_of: dict[Key, list[list[float]]] = {key: [] for key in steps}
     for _ in range(timing.rounds + 1):
         for (provider, mode), step in steps.items():
             with provider.chosen():
-                found[provider, mode].append(clock.round(step, timing.seconds, launches=mode == "eager"))
-    return {key: kept[1:] for key, kept in found.items()}
+                times_of[provider, mode].append(clock.round(step, timing.seconds, launches=mode == "eager"))
+    return {key: counted[1:] for key, counted in times_of.items()}
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,8 @@ class Ratios:
     eager: float
 
     @classmethod
-    def of(cls, key: Key, found: dict[Key, list[list[float]]]) -> Ratios:
-        middle = {key: np.array([np.median(times) for times in kept]) for key, kept in found.items()}
+    def of(cls, key: Key, times_of: dict[Key, list[list[float]]]) -> Ratios:
+        middle = {key: np.array([np.median(times) for times in counted]) for key, counted in times_of.items()}
         peers = {p: middle.get((p, key[1]), middle[p, "eager"]) for p in (EAGER, COMPILED) if (p, "eager") in middle}
         best = min(peers.values(), key=np.median)
         return cls(float(np.median(best / middle[key])), float(np.median(peers[EAGER] / middle[key])))
@@ -153,7 +152,7 @@ class Ratios:
 
 @dataclass(frozen=True)
 class Bench:
-    """copy_gb_per_s: the ceiling of this run, against which the bytes of every case are held."""
+    """copy_gb_per_s: the ceiling of this run, with which the bytes of every case are compared."""
 
     clock: Clock
     timing: Timing
@@ -164,10 +163,10 @@ class Bench:
         """A line a provider and mode, and what could not be timed with the reason. Raises InputError where one is wrong."""
         operands = case.operands(self.clock.device)
         built = ready(case, self.providers, operands, self.clock.device)
-        found = rounds(self.clock, built.steps, self.timing)
+        times_of = rounds(self.clock, built.steps, self.timing)
         lines = []
-        for (provider, mode), kept in found.items():
-            times, ratios = np.concatenate(kept), Ratios.of((provider, mode), found)
+        for (provider, mode), counted in times_of.items():
+            times, ratios = np.concatenate(counted), Ratios.of((provider, mode), times_of)
             rate = gb_per_s(case.traffic(operands), times)
             figures = {"gb_per_s": round(rate, 2), "share_of_copy": round(rate / self.copy_gb_per_s, 4)}
             figures |= {"ratio_to_eager": round(ratios.eager, 3), "off": float(f"{built.off[provider, mode]:.2g}")}
@@ -255,42 +254,6 @@ def bench_kernels(
     return report
 
 
-Table = tuple[str, list[str], list[list[str]]]  # title, headers, rows
-
-
-def tables(lines: Sequence[dict[str, Any]]) -> Iterator[Table]:
-    """What the machine can do, then a table an op: under each case its providers."""
-    ops = {op: list(group) for op, group in groupby(lines, key=lambda line: line["op"].removeprefix("kernels."))}
-    copied = ops["copy"][0]
-    mib = copied["settings"]["shape"]["bytes"] / 2**20
-    floors = [[_name(line, op), *_times(line)] for op in ops if op not in OPS for line in ops[op]]
-    yield f"a copy of {mib:,.0f} MiB: {copied['gb_per_s']:,.1f} GB/s", ["", "ms p20", "p50", "p80"], floors
-    memory = ["MiB"] if any("peak_mib" in line for line in lines) else []
-    for op in [op for op in ops if op in OPS]:
-        rows = []
-        for case, group in groupby(ops[op], key=lambda line: line["settings"]["shape"] | {"dtype": line["settings"]["dtype"]}):
-            *sizes, dtype = case.values()
-            rows.append([f"{'x'.join(map(str, sizes))} {SHORT[dtype]}", *[""] * (6 + len(memory))])
-            rows += [[f"  {_name(line, line['provider'])}", *_times(line), *_figures(line)] for line in group]
-        axes = " x ".join(ops[op][0]["settings"]["shape"])
-        headers = [axes, "ms p20", "p50", "p80", "of the copy", "to best peer", "to eager", *memory]
-        yield f"{op}, forward and backward", headers, rows
-
-
-def _name(line: dict[str, Any], name: str) -> str:
-    return f"{name}, graph" if line["settings"]["mode"] == "graph" else name
-
-
-def _times(line: dict[str, Any]) -> list[str]:
-    return [f"{line['ms'][p]:.{4 if line['ms'][p] < 1 else 2}f}" for p in ("p20", "p50", "p80")]
-
-
-def _figures(line: dict[str, Any]) -> list[str]:
-    ratios = [f"{line['ratio_to_best_peer']:.2f}x", f"{line['ratio_to_eager']:.2f}x"]
-    memory = [f"{line['peak_mib']:,.1f}"] if "peak_mib" in line else []
-    return [f"{100 * line['share_of_copy']:.1f} %", *ratios, *memory]
-
-
 def _print(title: str, headers: list[str], rows: list[list[str]]) -> None:
     """For where rich is not installed."""
     widths = [max(len(row[i]) for row in [headers, *rows]) for i in range(len(headers))]
@@ -309,18 +272,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--save", action="store_true", help="append to bench/results/<machine>.jsonl")
     parser.add_argument("--json", action="store_true", help="one machine-readable line at the end")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = record.RESULTS if given.save else None
-    chosen = cases(OPS if given.op == "all" else [given.op], device)
+    folder = record.RESULTS if options.save else None
+    chosen = cases(OPS if options.op == "all" else [options.op], device)
     report = bench_kernels(
-        chosen, device, Timing(given.seconds, given.rounds), lambda count: None, compile=not given.no_compile, folder=folder
+        chosen, device, Timing(options.seconds, options.rounds), lambda count: None, compile=not options.no_compile, folder=folder
     )
     for table in tables(report.lines):
         _print(*table)
     for name, reason in report.not_measured.items():
         print(f"{name}: not measured: {reason}")
-    if given.json:
+    if options.json:
         print(json.dumps({"bench": "kernels", "measurements": report.lines, "not_measured": report.not_measured}))
     try:
         report.check()

@@ -113,8 +113,8 @@ class Case:
         op, options = getattr(kernels, self.op), OPS[self.op].options
 
         def forward(operands: dict[str, Tensor]) -> Tensor:
-            found = op(**operands, **options)
-            return found[0] if isinstance(found, tuple) else found  # the head counts hits, too
+            loss = op(**operands, **options)
+            return loss[0] if isinstance(loss, tuple) else loss  # the head counts hits, too
 
         wanted = [operands[name] for name in OPS[self.op].wanted]
         wide = any(value.dtype == torch.float64 for value in wanted)

@@ -1,6 +1,6 @@
 """One JSON line per measurement, in a file per kind of machine: bench/results/<machine>.jsonl.
 
-A line says what was measured, on which processor, with which versions: no host names, no paths.
+A line holds the measurement, the processor and the versions: no host names, no paths.
 """
 
 from __future__ import annotations
@@ -77,22 +77,22 @@ def machine() -> dict[str, Any]:
 
 def machine_name() -> str:
     """What the machine is, as a file name: `h200`, or without a GPU `intel-xeon-processor-2-cores`."""
-    found = machine()
-    text = found.get("gpu") or f"{found['cpu']} {found['cores']} cores"
+    facts = machine()
+    text = facts.get("gpu") or f"{facts['cpu']} {facts['cores']} cores"
     text = re.sub(r"\((r|tm)\)", "", text.lower()).removeprefix("nvidia ")
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """One that is not installed is left out."""
-    found = {}
+    installed = {}
     for name in packages:
         for distribution in VERSIONS[name]:
             try:
-                found[name] = metadata.version(distribution)
+                installed[name] = metadata.version(distribution)
             except metadata.PackageNotFoundError:
                 continue
-    return found
+    return installed
 
 
 @cache
@@ -109,8 +109,8 @@ def _driver() -> dict[str, Any]:
 def driver_of(text: str, uuid: str) -> dict[str, Any]:
     """text: nvidia-smi's lines `GPU-<uuid>, driver, watts`. uuid: of the GPU in use, as torch has it; of an only GPU any."""
     rows = [re.split(r",\s*", row) for row in text.strip().splitlines()]
-    for found, driver, watts in rows:
-        if len(rows) == 1 or found.removeprefix("GPU-") == uuid.removeprefix("GPU-"):
+    for gpu, driver, watts in rows:
+        if len(rows) == 1 or gpu.removeprefix("GPU-") == uuid.removeprefix("GPU-"):
             limit = {"power_limit_w": float(watts)} if re.fullmatch(r"[\d.]+", watts) else {}
             return {"driver": driver, **limit}
     return {}
@@ -120,5 +120,5 @@ def _cpu_model() -> str:
     """The processor's name as Linux gives it, elsewhere the architecture."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.is_file() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
+    line = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return line[1].strip() if line else platform.machine()

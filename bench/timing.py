@@ -1,4 +1,4 @@
-"""How long a step takes on this device, and what that is held against: a large copy, a kernel that does nothing."""
+"""Time of a step on this device, and what it is compared with: a large copy, a kernel that does nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARM_UPS = 3  # before a CUDA graph is captured
 
 @dataclass(frozen=True)
 class Timing:
-    """How long is measured: `seconds` a round of each step. One more round warms up and is not kept."""
+    """How long is measured: `seconds` a round of each step. One more round warms up and does not count."""
 
     seconds: float = 0.05
     rounds: int = 5
@@ -51,11 +51,11 @@ class Clock:
 
     def round(self, step: Step, seconds: float, *, launches: bool) -> list[float]:
         """Milliseconds of each step that begins within `seconds`, one at least."""
-        found: list[float] = []
+        times: list[float] = []
         end = time.perf_counter() + seconds
-        while not found or time.perf_counter() < end:
-            found.append(self.ms(step, launches=launches))
-        return found
+        while not times or time.perf_counter() < end:
+            times.append(self.ms(step, launches=launches))
+        return times
 
 
 def captured(step: Step) -> tuple[Step, list[Tensor]]:
@@ -101,10 +101,10 @@ def empty_kernel(device: torch.device) -> Step:
     def nothing(pointer):  # type: ignore[no-untyped-def]
         pass
 
-    given = torch.zeros(1, device=device)
+    operand = torch.zeros(1, device=device)
 
     def step() -> list[Tensor]:
-        nothing[(1,)](given)
+        nothing[(1,)](operand)
         return []
 
     return step

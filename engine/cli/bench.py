@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from affect.engine.cli.bench_tables import show, show_latency, show_loaders, show_steps
+from affect.engine.cli.options import Json
+
 if TYPE_CHECKING:
     from affect.bench.loader import Timing
+
+Results = Annotated[Path | None, typer.Option(help="where <machine>.jsonl grows; default: bench/results")]
+Rounds = Annotated[int, typer.Option(min=1)]
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure alternatives side by side.", rich_markup_mode=None)
 
@@ -28,16 +34,16 @@ def loader(
         typer.Option(help="256 px JPEG to 224 px, whole or a random part; 48 px gray to 64 px"),
     ] = "all",
     clips: Annotated[bool, typer.Option("--clips", help="clips of 32 frames to 112 px, in place of pictures")] = False,
-    data: Annotated[Path | None, typer.Option(help="the pictures are kept here; default: a temporary folder")] = None,
+    data: Annotated[Path | None, typer.Option(help="folder of the pictures; default: a temporary one")] = None,
     pictures: Annotated[int | None, typer.Option(min=16, help="or clips; default: 2000 and 64")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="default: 64, of clips 8")] = None,
     workers: Annotated[int, typer.Option(min=1, help="threads or processes of each provider")] = 2,
     seconds: Annotated[float, typer.Option(min=0.01, help="of a round")] = 3.0,
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
-    results: Annotated[Path | None, typer.Option(help="where <machine>.jsonl grows; default: bench/results")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    rounds: Rounds = 5,
+    results: Results = None,
+    as_json: Json = False,
 ) -> None:
-    """Images or clips a second of our loader and of those that people use."""
+    """Measure images or clips a second of our loader and of common ones."""
     from affect.bench import record
     from affect.bench.loader import CASES, Timing, bench_loader, packed, providers
     from affect.engine.system.progress import Progress
@@ -51,7 +57,7 @@ def loader(
             dataset = packed(CASES[name], pictures, folder)
             with Progress(f"bench {name}", 2 * len(providers()) * (rounds + 1), "rounds") as progress:
                 measured = bench_loader(name, dataset, batch, workers, Timing(seconds, rounds), progress.advance)
-            _show_loaders(f"{name}: images/s, {workers} workers", measured)
+            show_loaders(f"{name}: images/s, {workers} workers", measured)
             lines += measured
         if clips:
             lines += _measured_clips(folder, pictures, batch, workers, Timing(seconds, rounds))
@@ -69,14 +75,14 @@ def train(
     pictures: Annotated[int, typer.Option(min=1, help="how many faces are drawn")] = 2048,
     steps: Annotated[int | None, typer.Option(min=1, help="of an epoch, the first ones; default: all")] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="of a round of steps")] = 3.0,
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    rounds: Rounds = 5,
     workers: Annotated[int, typer.Option(min=0, help="threads or processes that decode; 0: as a run takes them")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
     compile: Annotated[bool, typer.Option(help="measure torch.compile, too; on a CPU it takes a minute or more")] = True,
-    results: Annotated[Path | None, typer.Option(help="where <machine>.jsonl grows; default: bench/results")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    results: Results = None,
+    as_json: Json = False,
 ) -> None:
-    """What a training step and an epoch cost, setting by setting, and beside them timm's own."""
+    """Measure a training step and an epoch, setting by setting, beside timm's."""
     from affect.bench import record
     from affect.bench.loader import Timing
     from affect.bench.steps import Work
@@ -94,8 +100,8 @@ def train(
             taken = bench_steps(work, built, timing, progress.advance)
             epoch = bench_epoch(work, built, taken, timing, progress.advance)
     what = f"{backbone}, {image_size} px, {batch} a batch, {describe(chosen)}"
-    _show_steps(f"a step: {what}", taken, built.skipped)
-    _show_steps(f"{work.steps} of the {work.whole} steps of an epoch: {what}", epoch, {})
+    show_steps(f"a step: {what}", taken, built.skipped)
+    show_steps(f"{work.steps} of the {work.whole} steps of an epoch: {what}", epoch, {})
     print(record.append(taken + epoch, results or record.RESULTS))
     if as_json:
         print(json.dumps({"bench": "train", "measurements": taken + epoch, "not_measured": built.skipped}))
@@ -105,17 +111,18 @@ def train(
 def kernels(
     op: Annotated[Literal["all", "arcface_head", "arcface_ce", "dkd", "proto_kd"], typer.Option(help="one loss alone")] = "all",
     seconds: Annotated[float, typer.Option(min=0.001, help="of a round")] = 0.05,
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    rounds: Rounds = 5,
     compile: Annotated[bool, typer.Option(help="measure torch.compile, too; on a CPU it takes minutes")] = True,
     save: Annotated[bool, typer.Option("--save", help="append to bench/results/<machine>.jsonl")] = False,
     results: Annotated[Path | None, typer.Option(help="save in this folder instead")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
     """The losses, forward and backward: eager torch, the same compiled and, on a GPU, Triton, with CUDA graphs and without."""
     import torch
 
     from affect.bench import record
-    from affect.bench.kernels import bench_kernels, tables
+    from affect.bench.kernel_tables import tables
+    from affect.bench.kernels import bench_kernels
     from affect.bench.losses import OPS, cases
     from affect.bench.timing import Timing
     from affect.engine.system.progress import Progress
@@ -125,7 +132,7 @@ def kernels(
     with Progress("bench kernels", len(chosen), "cases") as progress:
         report = bench_kernels(chosen, device, Timing(seconds, rounds), progress.advance, compile=compile, folder=folder)
     for table in tables(report.lines):
-        _show(*table)
+        show(*table)
     for name, reason in report.not_measured.items():
         print(f"{name}: not measured: {reason}")
     if folder:
@@ -150,19 +157,19 @@ def latency(
     batch: Annotated[list[int] | None, typer.Option(min=1, help="pictures a call; default: 1, on a GPU also 64")] = None,
     frames: Annotated[list[int] | None, typer.Option(min=2, help="of a clip; default: 10 and 32")] = None,
     video: Annotated[Path | None, typer.Option(help="with a face in it; without one videos are not measured")] = None,
-    subject: Annotated[str, typer.Option(help="who finds the face: human_face, yunet:FILE.onnx")] = "human_face",
+    subject: Annotated[str, typer.Option(help="face detector: human_face, yunet:FILE.onnx")] = "human_face",
     detect_every: Annotated[int, typer.Option(min=2, help="frames from one detection to the next, measured beside each")] = 5,
     long: Annotated[int, typer.Option(min=4000, help="frames of the long source")] = 20_000,
     int8: Annotated[bool, typer.Option("--int8", help="also a file in INT8, where NNCF is installed")] = False,
     compile: Annotated[bool, typer.Option(help="measure torch.compile, too; on a CPU it takes a minute or more")] = True,
     seconds: Annotated[float, typer.Option(min=0.001, help="of a round")] = 1.0,
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    rounds: Rounds = 5,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    data: Annotated[Path | None, typer.Option(help="what is drawn is kept here; default: a temporary folder")] = None,
-    results: Annotated[Path | None, typer.Option(help="where <machine>.jsonl grows; default: bench/results")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    data: Annotated[Path | None, typer.Option(help="folder of what is drawn; default: a temporary one")] = None,
+    results: Results = None,
+    as_json: Json = False,
 ) -> None:
-    """Milliseconds of an answer and frames a second, beside the libraries called directly."""
+    """Measure milliseconds of a call and frames a second, beside the libraries called directly."""
     from affect.bench import record
     from affect.bench.latency import bench_graph, exported, ready
     from affect.bench.streaming import bench_clips, bench_memory, bench_overhead, bench_video
@@ -197,26 +204,12 @@ def latency(
             with Progress("bench memory", long, "frames") as progress:
                 lines += bench_memory(exported("test_resnet", 64, folder), long, folder, progress.advance)
     for op in dict.fromkeys(line["op"] for line in lines):
-        _show_latency(op, [line for line in lines if line["op"] == op])
+        show_latency(op, [line for line in lines if line["op"] == op])
     for name, reason in skipped.items():
         print(f"{name}: not measured: {reason}")
     print(record.append(lines, results or record.RESULTS))
     if as_json:
         print(json.dumps({"bench": "latency", "measurements": lines, "not_measured": skipped}))
-
-
-def _show_latency(op: str, lines: list[dict[str, Any]]) -> None:
-    unit = next(name for name in ("ms", "frames_per_s", "mb") if name in lines[0])
-    digits = 1 if unit != "ms" else 3
-    extra = {"ms_p95": "p95", "gflop_per_s": "GFLOP/s", "share_of_matmul": "of torch's matmul", "growth_mb": "growth"}
-    extra = {name: title for name, title in extra.items() if name in lines[0]}
-    rows = []
-    for line in lines:
-        what = ", ".join(f"{key} {line['settings'][key]}" for key in ("batch", "frames") if key in line["settings"])
-        figures = ["" if line[name] is None else f"{line[name]:g}" for name in extra]
-        times = [f"{line[unit][p]:.{digits}f}" for p in ("p20", "p50", "p80")]
-        rows.append([what, line["provider"], *times, f"{line['ratio_to_best_peer']:.2f}x", *figures])
-    _show(f"{op}: {unit}", ["", "provider", "p20", "p50", "p80", "to best peer", *extra.values()], rows)
 
 
 def _measured_clips(folder: Path, num_clips: int, batch: int, workers: int, timing: Timing) -> list[dict[str, Any]]:
@@ -234,7 +227,7 @@ def _measured_clips(folder: Path, num_clips: int, batch: int, workers: int, timi
         for line in lines
     ]  # fmt: skip
     title = f"clips/s of {FRAMES} frames to {PREPROCESS.size} px, {workers} workers"
-    _show(title, ["provider", "p20", "p50", "p80", "to OpenCV", "to PyAV, mp4", "levels off"], rows)
+    show(title, ["provider", "p20", "p50", "p80", "to OpenCV", "to PyAV, mp4", "levels off"], rows)
     return lines
 
 
@@ -257,45 +250,7 @@ def crops(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="with a face each")],
     package: Annotated[str, typer.Option(help="whose steadiness is measured")] = "emotion",
 ) -> None:
-    """How a found face has to be cut to look like the training pictures: data.margin, data.align."""
+    """Measure how a detected face must be cropped to look like the training pictures: data.margin, data.align."""
     from affect.bench.crops import bench_crops
 
     bench_crops(package, npz, yunet, videos)
-
-
-def _show_loaders(title: str, lines: list[dict[str, Any]]) -> None:
-    rows = [
-        [line["settings"]["variant"], line["provider"], *_figures(line), f"{line['settings']['mean_difference']:.3f}"]
-        for line in lines
-    ]
-    _show(title, ["", "provider", "p20", "p50", "p80", "to best peer", "levels off"], rows)
-
-
-def _show_steps(title: str, lines: list[dict[str, Any]], skipped: dict[str, str]) -> None:
-    rows = [
-        [
-            line["provider"], *_figures(line), f"{1000 * line['settings']['batch'] / line['images_per_s']['p50']:.1f}",
-            f"{100 * line['settings']['loss_off']:.2f} %",
-        ]
-        for line in lines
-    ]  # fmt: skip
-    _show(title, ["provider", "images/s p20", "p50", "p80", "to timm's best", "ms a step", "loss off"], rows)
-    for name, reason in skipped.items():
-        print(f"{name}: not measured: {reason}")
-
-
-def _figures(line: dict[str, Any]) -> list[str]:
-    rate = line["images_per_s"]
-    digits = 0 if rate["p50"] >= 100 else 1
-    return [*(f"{rate[p]:,.{digits}f}" for p in ("p20", "p50", "p80")), f"{line['ratio_to_best_peer']:.2f}x"]
-
-
-def _show(title: str, headers: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    columns = [Column(header, no_wrap=header in ("", "provider")) for header in headers]
-    table = Table(*columns, title=title, collapse_padding=True)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=max(120, Console().width)).print(table)

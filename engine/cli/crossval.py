@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from affect.engine.cli.options import Json
+
 
 def register(app: typer.Typer) -> None:
     app.command()(crossval)
@@ -35,9 +37,9 @@ def crossval(
         bool, typer.Option("--dry-run", help="one full-size step: its memory, and the time each strategy would take")
     ] = False,
     report_only: Annotated[bool, typer.Option("--report", help="train nothing; write the report of what is finished")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Train a run for each fold, let it say what it was not trained on, and report of all folds together."""
+    """Train a run for each fold, predict the held-out folds, and report all folds together."""
     from affect.engine.crossval.plan import plan
     from affect.shards.errors import InputError
 
@@ -52,8 +54,8 @@ def crossval(
     from affect.engine.crossval.run_folds import train_folds
 
     failed = [] if report_only else train_folds(planned)
-    said, figures = report(planned.out)
-    print(said)
+    text, figures = report(planned.out)
+    print(text)
     print(planned.out / REPORT)
     if as_json:
         print(json.dumps({"out": str(planned.out), **figures}, default=str))

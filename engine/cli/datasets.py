@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from affect.engine.cli.options import Json
 from affect.engine.cli.packing import pack_app
 
 
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     dataset: Path,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
     """Read everything back; name every file that is not as it was packed."""
     from affect.engine.system.progress import Progress

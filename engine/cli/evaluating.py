@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from affect.engine.cli.figure_lines import print_evaluation
+from affect.engine.cli.options import Json
 
-Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
 ONLY_WITH = {"root": "csv", "delimiter": "csv", "label_protocol": "npz", "calib": "npz"}
 
 

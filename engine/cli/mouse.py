@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from affect.engine.cli.options import Json
+
 TEXT, FIGURES = "mouse.md", "mouse.json"
 
 
@@ -27,29 +29,29 @@ def mouse_report(
     ] = None,
     high: Annotated[int, typer.Option(min=1, help="the level from which a trial is stress")] = 3,
     out: Annotated[Path | None, typer.Option(help="default: mouse-report/ in the first folder")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
-    """A model of stress of mice, or of its level, beside motion and beside controls that say what else could have told."""
+    """Report a model of stress of mice, or of its level, beside motion and controls that show other causes."""
     from affect.engine.crossval.mouse_report import mouse_report as report
     from affect.engine.report import mouse_cohorts as mouse
     from affect.engine.report.pain.texts import plain
     from affect.engine.runs.folder import write_json
     from affect.shards.errors import InputError
 
-    given = {
+    folders = {
         mouse.MODEL: model, mouse.SET: set_model, mouse.SHUFFLED: shuffled, mouse.SINGLE: single, mouse.BEFORE: before,
         mouse.BACKGROUND: background,
     }  # fmt: skip
     points = [text.partition("=") for text in point or []]
     if wrong := [name + sign for name, sign, folder in points if not folder]:
         raise InputError(f"--point {wrong[0]}: expected NAME=CROSSVAL, such as both=runs/both")
-    said, figures = report(
-        {name: folder for name, folder in given.items() if folder}, {name: Path(folder) for name, _, folder in points}, high
+    text, figures = report(
+        {name: folder for name, folder in folders.items() if folder}, {name: Path(folder) for name, _, folder in points}, high
     )  # fmt: skip
     out = out or model / "mouse-report"
     out.mkdir(parents=True, exist_ok=True)
-    (out / TEXT).write_text(said, encoding="utf-8")
+    (out / TEXT).write_text(text, encoding="utf-8")
     write_json(out / FIGURES, plain(figures))
-    print(f"{said}\n{out / TEXT}")
+    print(f"{text}\n{out / TEXT}")
     if as_json:
         print(json.dumps(plain(figures)))

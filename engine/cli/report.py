@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from affect.engine.cli.options import Json
+
 
 def register(app: typer.Typer) -> None:
     app.command()(report)
@@ -20,13 +22,13 @@ def report(
     verify: Annotated[
         bool, typer.Option("--verify", help="compute again what the run was made from, as far as the files are here, and compare")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
-    """What a run is, its figures, its drop on other sets, from its own files; no dataset is needed."""
+    """Describe runs by their files: settings, figures, drop on other sets; no dataset is needed."""
     from affect.engine.report.run_figures import shown
     from affect.engine.report.run_report import report
 
-    found: dict[str, list[dict[str, Any]]] = {str(run): [] for run in runs}
+    checks: dict[str, list[dict[str, Any]]] = {str(run): [] for run in runs}
     for run in runs:
         print(report(run))
         if verify:
@@ -34,11 +36,11 @@ def report(
 
             for check in verified(run):
                 print(f"  {check.state:9s} {check.what}: {check.of}")
-                found[str(run)].append({"what": check.what, "state": check.state, "of": check.of})
+                checks[str(run)].append({"what": check.what, "state": check.state, "of": check.of})
             print()
     if as_json:
-        print(json.dumps(found))
-    if wrong := [f"{shown(run)}: {c['what']}" for run in runs for c in found[str(run)] if c["state"] == "differs"]:
+        print(json.dumps(checks))
+    if wrong := [f"{shown(run)}: {c['what']}" for run in runs for c in checks[str(run)] if c["state"] == "differs"]:
         from affect.shards.errors import InputError, first
 
         raise InputError(f"{len(wrong)} files are not what the runs were made from:\n{first(wrong, 20)}")
@@ -59,7 +61,7 @@ def card(
     ] = None,
     out: Annotated[Path, typer.Option(help="where CARD.md, card.json and what was evaluated go")] = Path("card"),
 ) -> None:
-    """What a model is and how well it does, measured here: a model card in Markdown and JSON."""
+    """Write a model card in Markdown and JSON, with figures measured here."""
     from affect.engine.report.card import write_card
     from affect.engine.system.progress import Progress
     from affect.shards.errors import InputError

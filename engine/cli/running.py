@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affect.engine.cli.options import Json
 from affect.shards.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="of the graph, and of OpenCV; 0: as many as there are cores")] = 0,
     cores: Annotated[str | None, typer.Option(help="keep everything on these cores, such as 0-3 or 0,2")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
     """Read the faces in every frame of a source; write tables, a timeline and a summary."""
     from affect.engine.package.builtin import DEFAULT_MODEL

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from affect.engine.cli.options import Json
+
 
 def register(app: typer.Typer) -> None:
     app.command()(softlabels)
@@ -35,7 +37,7 @@ def softlabels(
     precision: Annotated[
         Literal["off", "auto", "bf16", "fp16"], typer.Option(help="of the models' arithmetic; off: float32")
     ] = "off",
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
     """Predict every row of a dataset with trained runs, for students to learn from."""
     from affect.engine.distill.ensemble_softlabels import Options, soft_labels

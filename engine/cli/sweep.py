@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from affect.engine.cli.options import Json
+
 
 def register(app: typer.Typer) -> None:
     app.command()(sweep)
@@ -20,9 +22,9 @@ def sweep(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="the folder of its runs and results; default: runs/ and its name")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the points, and what is missing, without starting")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Train a run for each point of a grid, and choose one by sets that are kept apart from those reported."""
+    """Train a run for each point of a grid, and choose one by sets that are separate from those reported."""
     from affect.engine.sweep.sweep_plan import plan
 
     planned = plan(config, settings or [], out)
@@ -38,22 +40,22 @@ def sweep(
               + (", ".join(planned.config.report_on) or "nothing else"))  # fmt: skip
         check(planned)
         return
-    found = sweep(planned)
+    results = sweep(planned)
     from affect.engine.report.paper import write_all
     from affect.engine.report.render import markdown
     from affect.engine.report.sweeps import sweep_plot, sweep_table
 
-    text = markdown(sweep_table(found))
+    text = markdown(sweep_table(results))
     (planned.out / "sweep.md").write_text(text, encoding="utf-8")
-    sweep_plot(found, planned.out / "sweep.png")
-    figures = [value for point in found["points"] for run in point["runs"] for value in run.get("figures", {}).values()]
+    sweep_plot(results, planned.out / "sweep.png")
+    figures = [value for point in results["points"] for run in point["runs"] for value in run.get("figures", {}).values()]
     of_classes = figures and all("present_only" in value for value in figures)
     _, paths = write_all([planned.out], planned.out / "viz") if of_classes else ("", [])
     print(text)
-    print(f"chosen: {found['chosen'] or 'nothing'}")
+    print(f"chosen: {results['chosen'] or 'nothing'}")
     print(", ".join(map(str, [planned.out / "sweep.json", planned.out / "sweep.png", *paths])))
     if as_json:
-        print(json.dumps({"out": str(planned.out), **found}))
-    failed = [run["folder"] for point in found["points"] for run in point["runs"] if "error" in run]
+        print(json.dumps({"out": str(planned.out), **results}))
+    failed = [run["folder"] for point in results["points"] for run in point["runs"] if "error" in run]
     if failed:
         raise InputError(f"sweep: {len(failed)} of {len(planned.runs)} runs failed: {', '.join(failed)}; why is in sweep.json")

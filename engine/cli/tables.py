@@ -20,7 +20,7 @@ def tables(
         typer.Option(help="the run of xval_main; default: the first with figures on other sets, else the chosen one of a sweep"),
     ] = None,
 ) -> None:
-    """Runs side by side, a run across datasets, a run without its parts: Markdown and LaTeX, from the folders' files alone."""
+    """Tabulate runs side by side, across datasets and without their parts: Markdown and LaTeX, from the folders' files alone."""
     from affect.engine.report.paper import write_all
 
     text, paths = write_all(folders, out, main)

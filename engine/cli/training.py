@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from affect.engine.cli.options import Json
+
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(calibrate)
-
-
-Json = Annotated[bool, typer.Option("--json", help="one machine-readable line at the end")]
 
 
 def train(

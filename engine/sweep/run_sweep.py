@@ -50,18 +50,18 @@ def sweep(plan: Plan) -> dict[str, Any]:
     """
     check(plan)
     plan.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for i, planned in enumerate(plan.runs, 1):
         state = state_of(planned.folder)
         doing = {"new": "begins", "unfinished": "is resumed", "finished": "is there and finished: not trained again"}[state]
         say(f"sweep: {i} of {len(plan.runs)}: {planned.folder.name} {doing}")
         try:
-            found[planned.folder.name] = _done(planned, plan, state)
+            results[planned.folder.name] = _done(planned, plan, state)
         except InputError as error:  # one point that fails, as at too high a rate, does not end the others
             say(f"sweep: {planned.folder.name} failed: {error}")
-            found[planned.folder.name] = {"seed": planned.run.seed, "error": str(error)}
-        write_json(plan.out / SWEEP, summary(plan, found))
-    result = summary(plan, found)
+            results[planned.folder.name] = {"seed": planned.run.seed, "error": str(error)}
+        write_json(plan.out / SWEEP, summary(plan, results))
+    result = summary(plan, results)
     if result["chosen"]:
         _write_chosen(plan, result["chosen"])
     return result
@@ -77,12 +77,12 @@ def check(plan: Plan) -> None:
 
 
 def _problems(plan: Plan) -> Iterator[str]:
-    for name, found in plan.config.sets.items():
+    for name, target in plan.config.sets.items():
         try:
-            if found.path:
-                sha256_of(found)
-            if found.class_map:
-                ClassMap.load(found.class_map)
+            if target.path:
+                sha256_of(target)
+            if target.class_map:
+                ClassMap.load(target.class_map)
         except InputError as error:
             yield f"{name}: {error}"
     for planned in plan.runs:
@@ -122,9 +122,9 @@ def _done(planned: PlannedRun, plan: Plan, state: str) -> dict[str, Any]:
     """A run of sweep.json, trained and evaluated."""
     if state != "finished":
         train(planned.run, planned.folder, resume=state == "unfinished")
-    mark_chosen(planned.folder, {name: found.place for name, found in plan.config.select_on.items()})
+    mark_chosen(planned.folder, {name: target.place for name, target in plan.config.select_on.items()})
     sets = {VAL: SetConfig(), **plan.config.sets}
-    figures = {name: figures_on(planned.folder, name, found) for name, found in sets.items()}
+    figures = {name: figures_on(planned.folder, name, target) for name, target in sets.items()}
     score = float(np.mean([score_of(figures[name], plan.config.select_by, name) for name in plan.config.select_on]))
     digest = json.loads((planned.folder / FINGERPRINT).read_text())["config"]
     return {
@@ -151,7 +151,7 @@ def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def mark_chosen(folder: Path, sets: dict[str, str]) -> None:
-    """Before a run's figures on these sets are looked at: its own configuration says so from now on."""
+    """Record in a run's configuration that these sets have chosen it, before its figures on them are read."""
     value = yaml.safe_load((folder / CONFIG).read_text())
     marked = {**(value.get("chosen_on") or {}), **sets}
     if marked != value.get("chosen_on"):
@@ -161,58 +161,58 @@ def mark_chosen(folder: Path, sets: dict[str, str]) -> None:
         partial.replace(folder / CONFIG)
 
 
-def figures_on(folder: Path, name: str, found: SetConfig) -> dict[str, Any]:
+def figures_on(folder: Path, name: str, target: SetConfig) -> dict[str, Any]:
     """Of a run on a set, from its metrics.json, which is written where it is not there or of another model or set."""
-    if found.path is None:
+    if target.path is None:
         return _figures(folder / METRICS)
     out = folder / f"{XVAL}{name}"
     of: dict[str, str | None] = {"model": file_sha256(folder / BEST), "calibration": file_sha256(folder / CALIBRATION)}
-    of |= {"set": sha256_of(found), "split": found.split if found.packed else None, "class_map": found.class_map or None}
-    held = json.loads((out / FINGERPRINT).read_text()) if (out / FINGERPRINT).is_file() else None
-    if held != of or not (out / METRICS).is_file():
+    of |= {"set": sha256_of(target), "split": target.split if target.packed else None, "class_map": target.class_map or None}
+    recorded = json.loads((out / FINGERPRINT).read_text()) if (out / FINGERPRINT).is_file() else None
+    if recorded != of or not (out / METRICS).is_file():
         (out / FINGERPRINT).unlink(missing_ok=True)
-        _evaluate(folder, found, out, Progress(name, None, "images"))
+        _evaluate(folder, target, out, Progress(name, None, "images"))
         write_json(out / FINGERPRINT, of)
     return _figures(out / METRICS)
 
 
-def _evaluate(folder: Path, found: SetConfig, out: Path, progress: Progress) -> None:
-    assert found.path
-    class_map = ClassMap.load(found.class_map) if found.class_map else None
-    if found.packed:
-        evaluate(folder, found.path, found.split, out, progress, class_map)
-    elif found.path.suffix == ".csv":
-        evaluate_csv(folder, found.path, out, progress, class_map=class_map)
+def _evaluate(folder: Path, target: SetConfig, out: Path, progress: Progress) -> None:
+    assert target.path
+    class_map = ClassMap.load(target.class_map) if target.class_map else None
+    if target.packed:
+        evaluate(folder, target.path, target.split, out, progress, class_map)
+    elif target.path.suffix == ".csv":
+        evaluate_csv(folder, target.path, out, progress, class_map=class_map)
     else:
-        evaluate_npz(folder, found.path, out, progress, class_map=class_map)
+        evaluate_npz(folder, target.path, out, progress, class_map=class_map)
 
 
-def sha256_of(found: SetConfig) -> str:
+def sha256_of(target: SetConfig) -> str:
     """Of a packed dataset's index, or of the file."""
-    assert found.path
-    if found.packed:
-        return DatasetInfo.read(found.path).files[INDEX].sha256
-    if not found.path.is_file():
-        raise InputError(f"{found.path}: no such file; expected a packed dataset, a .csv or an .npz")
-    return file_sha256(found.path)
+    assert target.path
+    if target.packed:
+        return DatasetInfo.read(target.path).files[INDEX].sha256
+    if not target.path.is_file():
+        raise InputError(f"{target.path}: no such file; expected a packed dataset, a .csv or an .npz")
+    return file_sha256(target.path)
 
 
 def _figures(path: Path) -> dict[str, Any]:
     """The part of metrics.json that tables are made of: of classes where there are some, and of the other outputs."""
-    value, found = json.loads(path.read_text()), dict[str, Any]()
+    value, figures = json.loads(path.read_text()), dict[str, Any]()
     way = next((key for key in value if key.endswith("way")), None)
     if way:
         present = {key: value["present_only"][key] for key in ("acc", "macro_f1", "bacc", "present_names")}
-        found = {way: value[way], "present_only": present}
+        figures = {way: value[way], "present_only": present}
     if value.get("outputs"):
-        found["outputs"] = value["outputs"]
-    return found | {key: value.get(key) for key in ("rows", "dataset", "split")}
+        figures["outputs"] = value["outputs"]
+    return figures | {key: value.get(key) for key in ("rows", "dataset", "split")}
 
 
-def summary(plan: Plan, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summary(plan: Plan, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """sweep.json: chosen is the point with the best score, the first of equals, once all runs have ended."""
-    points = [_summary(point, _folders(plan, point.name), found) for point in plan.points]
-    whole = [point for point in points if point["score"] is not None] if len(found) == len(plan.runs) else []
+    points = [_summary(point, _folders(plan, point.name), results) for point in plan.points]
+    whole = [point for point in points if point["score"] is not None] if len(results) == len(plan.runs) else []
     config = plan.config
     key = "_".join(config.select_by.split("."))
     best = max(whole, key=lambda point: merit(key, point["score"]), default=None)
@@ -221,14 +221,14 @@ def summary(plan: Plan, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "folds": config.folds, "select_by": config.select_by,
         "score": SCORE if config.select_by == PRESENT_F1 else f"mean {config.select_by} over select_on",
         "select_on": list(config.select_on), "report_on": list(config.report_on),
-        "sets": {name: found.place for name, found in config.sets.items()},
+        "sets": {name: target.place for name, target in config.sets.items()},
         "points": points, "chosen": best["name"] if best else None,
     }  # fmt: skip
 
 
-def _summary(point: Point, folders: list[str], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _summary(point: Point, folders: list[str], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """score: the mean over the seeds; with a run that failed or is still to come there is none."""
-    runs = [{"folder": name} | found[name] for name in folders if name in found]
+    runs = [{"folder": name} | results[name] for name in folders if name in results]
     scores = [run["score"] for run in runs if "score" in run]
     score = float(np.mean(scores)) if len(scores) == len(folders) else None
     deviation = float(np.std(scores, ddof=1)) if score is not None and len(scores) > 1 else None
@@ -241,6 +241,6 @@ def _folders(plan: Plan, point: str) -> list[str]:
 
 def _write_chosen(plan: Plan, name: str) -> None:
     run = next(planned.run for planned in plan.runs if planned.point.name == name)
-    sets = {**run.chosen_on, **{name: found.place for name, found in plan.config.select_on.items()}}
+    sets = {**run.chosen_on, **{name: target.place for name, target in plan.config.select_on.items()}}
     data = run.data.model_copy(update={"fold": None}) if plan.config.folds else run.data
     (plan.out / CHOSEN).write_text(run.model_copy(update={"chosen_on": sets, "name": "", "data": data}).dump())
