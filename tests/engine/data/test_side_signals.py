@@ -192,13 +192,13 @@ def test_an_engine_takes_signals_by_name(run, capsys):
         assert [clip.outputs["run"]["stress"].labels for clip in (calm, stressed)] == [("none",), ("stress",)]
         (streamed,) = engine.stream(images, rate_hz=RATE_HZ, side={"activity": 0.3, "heart_rate": 570})
         assert streamed.outputs["run"]["stress"].values == pytest.approx(stressed.outputs["run"]["stress"].values, abs=1e-4)
-        assert "not given" not in capsys.readouterr().err
+        assert "side signals missing" not in capsys.readouterr().err
         (half,), (none,) = engine.predict(images, side={"heart_rate": 570.0}), engine.predict(images)
         (again,) = engine.predict(images, side={"heart_rate": 570.0, "activity": None})
     half, again, none = (clip.outputs["run"]["stress"] for clip in (half, again, none))
     assert half.labels == ("stress",) and np.array_equal(half.values, again.values) and not np.allclose(half.values, none.values)
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2 and "not given, for which the mean of training is taken: activity 0." in said[0]
+    assert len(said) == 2 and "side signals missing, for which the mean of training is taken: activity 0." in said[0]
     assert "heart_rate 52" in said[1] and "activity" in said[1]
 
 
