@@ -27,9 +27,7 @@ from affect.shards.errors import InputError, nearest
 
 ALL, CONTINUE, FINETUNE, SPECIALIST = "all", "continue", "finetune", "specialist"
 STRATEGIES = (ALL, CONTINUE, FINETUNE, SPECIALIST)
-SPECIALISTS = {"pain_clip": "pain_m2"}  # task -> the configuration, where none is named
 GENTLE = {"optim.lr": 1e-5, "optim.epochs": 10, "optim.warmup_epochs": 0, "optim.early_stopping": None}
-MOMENTS = {"M2": 3.5, "M3": 1.5}  # of a fine-tuning whose configuration weights none
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,8 @@ def _fine_tuned(plan: CrossPlan) -> list[FoldRun]:
         reached[k] = history[best_epoch(history, figure, plan.config.optim.keep)]["val"][figure]
     best = max(reached, key=lambda k: merit(figure, reached[k]))
     settings: dict[str, object] = {**GENTLE, "data.fold": best}
-    if not plan.config.loss.scalars.moments and plan.config.task == "pain_clip":
-        settings["loss.scalars.moments"] = MOMENTS
+    if not plan.config.loss.scalars.moments and (moments := TASKS[plan.config.task].moments):
+        settings["loss.scalars.moments"] = dict(moments)
     run = _with(plan.value, settings)
     why = f"the best of {len(reached)} folds by its own validation, {figure} {reached[best]:.4f}"
     return [FoldRun(best, run, folder_of(plan.out, FINETUNE, best), init_from=folders[best], why=why)]
@@ -172,7 +170,7 @@ def _finished(plan: CrossPlan, fold: int, strategy: str) -> Path:
 
 def _specialist(config: RunConfig, name: str, settings: list[str]) -> dict[str, object]:
     """Return the specialist's settings, with the dataset and folds of the general configuration and those of --set."""
-    name = name or SPECIALISTS.get(config.task, "")
+    name = name or TASKS[config.task].specialist
     if not name:
         raise InputError(f"--strategy {SPECIALIST}: {config.task} has no configuration for it; name one: --specialist CONFIG")
     path = find_config(name)

@@ -54,11 +54,11 @@ class PrecisionCost:
     def samples(self) -> list[np.ndarray]:
         """Return training samples in the view of evaluation, (1, ...) uint8 each, evenly spread."""
         rows = open_dataset(self.run.data.dataset).rows(train_selection(self.run.data))
-        loader, found = self._loader(rows, CLIPS if self.run.data.clip else SAMPLES), list[np.ndarray]()
+        loader, samples = self._loader(rows, CLIPS if self.run.data.clip else SAMPLES), list[np.ndarray]()
         batches, count = loader.from_step(0), len(loader.order.rows)
-        while len(found) < count:
-            found += [image[None] for image in next(batches).inputs.numpy()]
-        return found[:count]
+        while len(samples) < count:
+            samples += [image[None] for image in next(batches).inputs.numpy()]
+        return samples[:count]
 
     @property
     def metric(self) -> str:

@@ -49,10 +49,10 @@ def verify(folder: Path) -> list[Check]:
     return checks
 
 
-def _equal(what: str, expected: Any, found: Any, path: Path) -> Check:
-    if found == expected:
+def _equal(what: str, expected: Any, actual: Any, path: Path) -> Check:
+    if actual == expected:
         return Check(what, "ok", str(path))
-    return Check(what, "differs", f"{path}: found {str(found)[:12]}, expected {str(expected)[:12]}")
+    return Check(what, "differs", f"{path}: found {str(actual)[:12]}, expected {str(expected)[:12]}")
 
 
 def _file(what: str, expected: str, path: Path) -> Check:

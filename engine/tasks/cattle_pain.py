@@ -14,6 +14,8 @@ PAIN_CLIP = TaskSpec(
     ),
     select_by="total_mae",
     species="cattle",
+    specialist="pain_m2",
+    moments=(("M2", 3.5), ("M3", 1.5)),
 )
 SCORE_CLIP = TaskSpec(
     name="score_clip",

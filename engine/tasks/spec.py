@@ -46,6 +46,8 @@ class TaskSpec:
     select_by: a figure of engine/evaluation/output_metrics.py; of another output than the first, prefixed by its name.
     species: whose faces, for the package: human, cattle, mouse; empty where the task does not decide it.
     watch_gap: each epoch, figures of training rows are computed as well, in the view of validation.
+    specialist: name of the config that `affect crossval --strategy specialist` trains. moments: weights of rows by meta.moment
+        when the best fold is fine-tuned by a config that gives none.
     """
 
     name: str
@@ -57,6 +59,8 @@ class TaskSpec:
     species: str = ""
     watch_gap: bool = False
     criteria: tuple[Criterion, ...] = ()
+    specialist: str = ""
+    moments: tuple[tuple[str, float], ...] = ()
 
     def limited_to(self, outputs: tuple[str, ...]) -> TaskSpec:
         """The task with only those of its outputs that are among these, and with their terms."""
