@@ -151,7 +151,6 @@ def test_what_is_finished_is_not_trained_again(ran, tiny, monkeypatch, capsys):
     assert capsys.readouterr().err.count("finished: not trained again") == 3
 
 
-@pytest.mark.slow
 def test_killed_and_started_again_is_as_never_killed(ran, tiny, quick, tmp_path, monkeypatch):
     planned = plan("pain_v1", tiny, tmp_path / "out", folds="0,1")
     step = training.Trainer.step
@@ -227,9 +226,7 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    "killed", [None, "copy_whole", *(pytest.param(at, marks=pytest.mark.slow) for at in ("write_json", "save"))]
-)
+@pytest.mark.parametrize("killed", [None, "copy_whole", "write_json", "save"])
 def test_going_on_equals_never_having_stopped(train, settings, stopped, whole, tmp_path, monkeypatch, killed):
     if killed:
         with monkeypatch.context() as patch:
@@ -349,7 +346,6 @@ def test_the_dry_run_tells_memory_and_time_and_keeps_nothing(affect, tiny, ran, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_outputs_of_any_kind_are_pooled(settings, quick, tmp_path):
     settings = [*settings, "data.folds={count: 2, stratify: emotion}", "optim.epochs=1", "train.track=[]"]
     assert not crossfolds.train_folds(plan("smoke", settings, tmp_path / "out"))
@@ -370,7 +366,6 @@ def test_a_sample_held_out_twice_is_an_error(ran):
         concat([held_out, held_out])
 
 
-@pytest.mark.slow
 def test_a_sweep_of_scalars_chooses_by_their_error(affect, tiny, quick, tmp_path):
     settings = [part for setting in tiny for part in ("--set", setting)]
     points = {"slow": {"optim.lr": 1e-6}, "fast": {"optim.lr": 1e-2}}
