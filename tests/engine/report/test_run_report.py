@@ -181,5 +181,5 @@ def test_an_alias_beside_a_real_folder_is_refused_before_training(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="is there and is no link"):
         check_alias(tmp_path / "run", "run")
-    with pytest.raises(InputError, match="name of the run's own folder"):
+    with pytest.raises(InputError, match="name of the run's folder"):
         check_alias(tmp_path / "new", "new")
