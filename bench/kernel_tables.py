@@ -13,7 +13,7 @@ Table = tuple[str, list[str], list[list[str]]]  # title, headers, rows
 
 
 def tables(lines: Sequence[dict[str, Any]]) -> Iterator[Table]:
-    """What the machine can do, then a table an op: under each case its providers."""
+    """Return what the machine can do, then a table an op: under each case its providers."""
     ops = {op: list(group) for op, group in groupby(lines, key=lambda line: line["op"].removeprefix("kernels."))}
     copied = ops["copy"][0]
     mib = copied["settings"]["shape"]["bytes"] / 2**20

@@ -255,7 +255,7 @@ def bench_kernels(
 
 
 def _print(title: str, headers: list[str], rows: list[list[str]]) -> None:
-    """For where rich is not installed."""
+    """Print tables where rich is not installed."""
     widths = [max(len(row[i]) for row in [headers, *rows]) for i in range(len(headers))]
     print(f"\n{title}")
     for first, *others in [headers, *rows]:

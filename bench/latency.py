@@ -50,7 +50,7 @@ PRODUCTS = 5
 
 @dataclass(frozen=True)
 class Provider:
-    """One way to a prediction. precision: of its products. peer: a library called directly."""
+    """A way to a prediction. precision: of its products. peer: a library called directly."""
 
     call: Call
     precision: str

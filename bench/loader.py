@@ -220,7 +220,7 @@ def providers() -> dict[str, Provider]:
 
 
 def kinds() -> list[str]:
-    """Of our loader, as far as they are installed; the fastest first."""
+    """Return the kinds of our loader that are installed; the fastest first."""
     has_dali = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
     return ["dali", "plain"] if has_dali else ["plain"]
 
@@ -268,7 +268,7 @@ def rates(running: dict[Any, Batches], batch: int, timing: Timing, advance: Call
 
 
 def _rate(batches: Batches, batch: int, seconds: float) -> float:
-    """Of one provider over `seconds`, once its buffered batches are used up."""
+    """Return the rate of one provider over `seconds`, once its buffered batches are used up."""
     for _ in islice(batches, BUFFERED):
         pass
     done, start = 0, time.perf_counter()

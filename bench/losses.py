@@ -147,7 +147,7 @@ CASES = [
 
 
 def cases(ops: Iterable[str], device: torch.device) -> list[Case]:
-    """On a CPU the small ones."""
+    """Return the cases; on a CPU the small ones."""
     most = MOST_ON_CPU if device.type == "cpu" else np.inf
     return [case for case in CASES if case.op in ops and case.sizes["B"] <= most]
 

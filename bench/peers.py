@@ -49,7 +49,7 @@ class PeerPicture:
         return sample, self.of(image, sample)
 
     def of(self, image: Any, sample: int) -> Tensor:
-        """From a decoded picture, gray or BGR."""
+        """Return the view of a decoded picture, gray or BGR."""
         views, size = self.views, self.preprocess.size
         top, left, height, width = views.draw.window[sample].tolist()
         image = image[top : top + height, left : left + width]

@@ -76,7 +76,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_name() -> str:
-    """What the machine is, as a file name: `h200`, or without a GPU `intel-xeon-processor-2-cores`."""
+    """Return the machine's name for a file: `h200`, or without a GPU `intel-xeon-processor-2-cores`."""
     facts = machine()
     text = facts.get("gpu") or f"{facts['cpu']} {facts['cores']} cores"
     text = re.sub(r"\((r|tm)\)", "", text.lower()).removeprefix("nvidia ")
@@ -84,7 +84,7 @@ def machine_name() -> str:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """One that is not installed is left out."""
+    """Return the versions of the libraries that are installed."""
     installed = {}
     for name in packages:
         for distribution in VERSIONS[name]:

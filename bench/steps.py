@@ -145,7 +145,7 @@ class Work:
 
     @cached_property
     def views(self) -> Plan:
-        """Of `samples`, as the first epoch has them; without bytes."""
+        """Return the views of `samples` in the first epoch, without bytes."""
         in_order = Order(self.samples, seed=0, batch=len(self.samples), shuffle=False)
         return replace(replace(self.definition.loader.planner, order=in_order).plan(0), data=[])
 
@@ -177,7 +177,7 @@ class Provider(Protocol):
         """The batches of an epoch, one after the other."""
 
     def step(self, batch: Any) -> Tensor:
-        """One update; its loss, on the device."""
+        """Take one update; return its loss, on the device."""
 
 
 class Ours:
@@ -195,7 +195,7 @@ class Ours:
         return self.trainer.loader.from_step(0)
 
     def step(self, batch: Batch) -> Tensor:
-        """As `Trainer.run_to_the_end` does it."""
+        """Take one update as `Trainer.run_to_the_end` does."""
         parts, state = self.trainer.step(batch), self.trainer.state
         state.meter.add(state.step, parts, 0.0, 0.0)
         state.step += 1

@@ -85,7 +85,7 @@ def check_index(op: str, name: str, index: Tensor, rows: Tensor) -> None:
 
 
 def check_margin(op: str, margin: float | Tensor, rows: Tensor) -> None:
-    """In radians, in [0, pi / 2); a tensor's value is not read."""
+    """Check a margin: radians in [0, pi / 2); a tensor's value is not read."""
     if isinstance(margin, Tensor):
         check_constant(op, "margin", margin, (), rows)
     elif not 0 <= margin < math.pi / 2:
@@ -116,7 +116,7 @@ def check_target_values(op: str, target: Tensor, classes: int, ignore: int, keep
 
 
 def check_index_values(op: str, name: str, index: Tensor, size: int, keep: Tensor) -> None:
-    """In [0, size) where keep is. Waits for the GPU."""
+    """Check that numbers are in [0, size) where keep is. Waits for the GPU."""
     bad = ((index < 0) | (index >= size)) & keep
     if bad.any():
         row = int(bad.nonzero()[0])

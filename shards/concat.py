@@ -124,7 +124,7 @@ class Merged(Dataset):
         return pa.table({column: pa.array(self.column(column)) for column in columns})
 
     def column(self, name: str) -> np.ndarray:
-        """As Dataset.column; empty (None or NaN) for the samples of a dataset without such a column."""
+        """Return what Dataset.column does; empty (None or NaN) for the samples of a dataset without such a column."""
         if name not in self._columns:
             self._columns[name] = self._column(name)
         return self._columns[name]

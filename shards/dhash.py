@@ -62,7 +62,7 @@ def _band(hashes: np.ndarray, band: int) -> np.ndarray:
 
 
 def _first_match(differ: np.ndarray, a: int, b: int) -> np.ndarray:
-    """Whether (a, b) is the first pair of bands in which two hashes agree: each pair is counted there only."""
+    """Return whether (a, b) is the first pair of bands in which two hashes agree: each pair is counted there only."""
     first = np.ones(len(differ), bool)
     for c, d in PAIRS_OF_BANDS[: PAIRS_OF_BANDS.index((a, b))]:
         first &= (_band(differ, c) != 0) | (_band(differ, d) != 0)

@@ -81,13 +81,13 @@ class Index:
         return codes, texts.to_pylist()
 
     def is_text(self, name: str) -> bool:
-        """Whether an index column holds text. Raises InputError where there is no such column."""
+        """Return whether an index column holds text. Raises InputError where there is no such column."""
         self._check_columns([name])
         kind = self._file.schema_arrow.field(name).type
         return pa.types.is_dictionary(kind) or pa.types.is_string(kind)
 
     def has(self, name: str) -> bool:
-        """Whether there is such an index column."""
+        """Return whether there is such an index column."""
         return name in self.names
 
     @property

@@ -6,7 +6,7 @@ import hashlib
 
 
 def falls_into_calib(whole: str, calib: float) -> bool:
-    """Whether `--calib` moves a sample of val, known by its group, its origin or its pixels' sha256 in hex, to calib.
+    """Return whether `--calib` moves a sample of val, known by its group, its origin or its pixels' sha256 in hex, to calib.
 
     The text that is hashed holds the word calib: sources that draw val by the same group draw another number.
     """

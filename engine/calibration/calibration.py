@@ -71,7 +71,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str = CALIBRATION) -> Calibration:
-        """Of our file, or of one with the four keys of the reference recipe only."""
+        """Read our file, or one with the four keys of the reference recipe only."""
         try:
             mode, vector = value["mode"], value.get("temperature_vector")
             temperature = tuple(float(t) for t in vector or [value["global_temperature"]])
@@ -87,7 +87,7 @@ class Calibration:
 
 
 def read_calibration(folder: Path) -> Calibration:
-    """Of a run; T = 1 where it has none yet."""
+    """Return the calibration of a run; T = 1 where it has none yet."""
     path = folder / CALIBRATION
     return (
         Calibration.from_json(json.loads(path.read_text()), str(path)) if path.is_file() else Calibration.none("not calibrated")

@@ -188,7 +188,7 @@ def _subject(engines: list[Engine], source: Source) -> str:
 
 
 def _folders(sources: list[str], out: Path) -> list[Path]:
-    """Of one source `out` itself; of several one in it for each, named like the source."""
+    """Return the output folder of each source: `out` itself for one, a folder in it named like the source for each of several."""
     if len(sources) == 1:
         return [out]
     names = [re.sub(r"[^\w.-]+", "_", Path(source).name) or "source" for source in sources]

@@ -30,7 +30,7 @@ class SetConfig(Section):
 
     @property
     def place(self) -> str:
-        """As it stands in `chosen_on` of a run."""
+        """Return the text that stands for it in `chosen_on` of a run."""
         return VAL if self.path is None else f"{self.path}#{self.split}" if self.packed else str(self.path)
 
 

@@ -119,7 +119,7 @@ def _values(plan: Plan, size: int) -> Fed:
 
 
 def _square(plan: Plan, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the model's square begins and ends in the window, (B, 2) float32 pixels each; a flipped one runs from the right."""
+    """Return start and end of the model's square in the window, (B, 2) float32 pixels each; a flipped one runs from the right."""
     scale = plan.draw.window[:, 2:] / plan.size
     start, end = plan.corner * scale, (plan.corner + size) * scale
     flip = plan.draw.flip

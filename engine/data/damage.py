@@ -33,6 +33,6 @@ def _damaged(dataset: Dataset, samples: list[int]) -> Iterator[str]:
 
 
 def _pixels_sha256(dataset: Dataset, sample: int) -> bytes:
-    """As it was taken when the sample was packed, of a picture or of all frames of a clip. Raises BadImage."""
+    """Return the digest that packing takes of a picture, or of all frames of a clip. Raises BadImage."""
     frames = [pixel_sha256(decode(frame)) for frame in dataset.frames(sample)]
     return frames[0] if len(dataset.times_s(sample)) == 0 else clip_sha256(frames)

@@ -65,7 +65,7 @@ class Loader:
 
     @property
     def windows(self) -> Windows | None:
-        """Of an evaluation of clips: the window of each row of the order; else None."""
+        """The window of each row of the order, where clips are evaluated; else None."""
         planner = self.planner
         return planner.windows.of_rows(planner.order.rows) if planner.windows else None
 
@@ -145,6 +145,6 @@ def _refuse_large(planner: Planner) -> None:
 
 
 def default_workers(device: torch.device) -> int:
-    """On a CPU the model needs the cores; beside a GPU the loader has them. Processes of one machine share them."""
+    """Return how many threads decode, for a process of this machine: half of its cores on a CPU, all of them beside a GPU."""
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, cores // 2 if device.type == "cpu" else min(cores, 16))

@@ -27,7 +27,7 @@ class Views:
 
 
 def views(samples: Iterable[Sample], preprocess: Preprocess, workers: int, batch: int) -> Iterator[Views]:
-    """In the order of the samples. What cannot be read is among `rejected`, and a batch that much smaller, down to empty."""
+    """Yield batches of views in the order of the samples; one that cannot be read is in `rejected`, and missing in its batch."""
     pictures, readable, rejected = list[np.ndarray](), list[Sample](), list[tuple[str, str]]()
     for sample, view in _viewed(samples, preprocess, workers, AHEAD * batch):
         if isinstance(view, BadImage):

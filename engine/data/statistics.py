@@ -52,7 +52,7 @@ def statistics(dataset: Dataset) -> Statistics:
 
 
 def coverage(dataset: Dataset, split: str, epochs: int, batch: int, seed: int) -> list[dict[int, int]]:
-    """For each epoch: how often a sample came -> how many samples came so often. {1: N} is each sample exactly once."""
+    """Return, for each epoch: how often a sample came -> how many samples came so often. {1: N} is each sample exactly once."""
     rows = dataset.rows(split)
     order = Order(rows, seed=seed, batch=batch)
     stream = np.concatenate([order.step(k)[0] for k in range(order.first_step_of(epochs))])

@@ -80,7 +80,7 @@ def _evaluate_numbers(
     out: Path | None,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """As `evaluate`, of a model without classes: only metrics.json is written."""
+    """Evaluate a model without classes: only metrics.json is written."""
     targets = {name: values[rows] for name, values in further_targets(evaluated.layout, dataset).items()}
     known = np.any([~np.isnan(values).all(1) for values in targets.values()] or [np.zeros(len(rows), bool)], axis=0)
     if not known.any():

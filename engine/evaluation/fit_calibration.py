@@ -40,7 +40,7 @@ def calibrated(config: CalibrationConfig, where: str, calib: LabelledPredictions
 
 
 def thresholds_of(calib: Predictions) -> dict[str, float]:
-    """Of every unit, by its best F1 on the calib rows; units of too few positives are logged."""
+    """Return the threshold of every unit, by its best F1 on the calib rows; units of too few positives are logged."""
     thresholds: dict[str, float] = {}
     for output in calib.outputs:
         if output.kind == "multilabel":
@@ -64,7 +64,7 @@ def why_no_sets(run: RunConfig, dataset: Dataset, first: Output | None) -> str:
 
 
 def with_sets(calibration: Calibration, coverage: float, output: str, calib: LabelledPredictions) -> Calibration:
-    """With conformal sets on its probabilities; a warning about the fit is logged."""
+    """Return the calibration with conformal sets on its probabilities; a warning about the fit is logged."""
     probs, label = softmax(calibration.apply(calib.logits)), calib.target.argmax(1)
     conformal, warning = fit_conformal(probs, label, coverage, output, split="calib")
     if warning:

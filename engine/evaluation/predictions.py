@@ -59,7 +59,7 @@ class Predictions:
         return [output for output in self.outputs if output is not self.first_classes]
 
     def labelled(self, output: Output) -> LabelledPredictions:
-        """Of one output, on the rows that are labelled for it."""
+        """Return the predictions of one output, on the rows that are labelled for it."""
         values, target = self.values[output.name], self.targets[output.name]
         known = labelled(output, target)
         return LabelledPredictions(values[known], target[known], self.sources[known], output.names)

@@ -92,7 +92,7 @@ class Scorer:
         return self.loaders[which]
 
     def _check_metric(self) -> None:
-        """By the figures that rows of zeros would have."""
+        """Check the metric's name against the figures of rows of zeros."""
         rows, metric = self.rows[""], self.task.select_by
         zeros = {output.name: np.zeros((len(rows), len(output.names)), np.float32) for output in self.outputs}
         known = all_figures(self.outputs, zeros, {name: target[rows] for name, target in self.targets.items()})

@@ -66,7 +66,7 @@ def evaluate_csv(
     delimiter: str = ",",
     max_rejects: float = 0.001,
 ) -> dict[str, Any]:
-    """As `evaluate`, of the rows of a CSV, or those of one split. Without a class map labels are names of the model's classes."""
+    """Evaluate the rows of a CSV, or those of one split. Without a class map labels are names of the model's classes."""
     evaluated = _open_frame_model(model)
     classes = None if class_map else evaluated.output.names
     source = ManifestSource([path], root, class_map, classes, val=0, delimiter=delimiter, leave_out=True)
@@ -88,7 +88,7 @@ def evaluate_npz(
     max_rejects: float = 0.001,
     calib: float = 0.0,
 ) -> dict[str, Any]:
-    """As `evaluate`, of all pictures of an npz: see `NpzSource`.
+    """Evaluate all pictures of an npz: see `NpzSource`.
 
     calib: as in `affect pack --calib`, by which the file was packed for training; metrics["apart"] then holds the
     `reliability` of the rows that did not fit the temperature.

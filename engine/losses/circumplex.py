@@ -51,7 +51,7 @@ def read_anchors(source: str) -> Anchors:
 
 
 def _is_point(value: Any) -> bool:
-    """Whether it is [valence, arousal]."""
+    """Return whether a value is [valence, arousal]."""
     numbers = isinstance(value, list) and all(type(x) in (int, float) and math.isfinite(x) and abs(x) <= 1 for x in value)
     return numbers and len(value) == 2
 

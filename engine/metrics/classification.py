@@ -64,7 +64,7 @@ def ece_of(bins: dict[str, np.ndarray]) -> float:
 
 
 def ece(probs: np.ndarray, agreement: np.ndarray, bins: int = 15) -> float:
-    """Of the majority label or of the votes, by `agreement`: see `reliability_bins`.
+    """Return the expected calibration error of the majority label or of the votes, by `agreement`: see `reliability_bins`.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
     """

@@ -12,7 +12,7 @@ FEW_POSITIVES = 20  # fewer on the calib rows fit no threshold
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Of any shape, without overflow."""
+    """Return 1 / (1 + exp(-x)), for any shape, without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
 
 
@@ -52,7 +52,7 @@ def _unit(logits: np.ndarray, target: np.ndarray, threshold: float) -> dict[str,
 
 
 def _f1(hits: np.ndarray, predicted: np.ndarray, holds: np.ndarray) -> np.ndarray:
-    """Of counts or of masks (N,); 0 where nothing holds and nothing is predicted."""
+    """Return F1 from counts or masks (N,); 0 where nothing holds and nothing is predicted."""
     return 2 * hits.sum(-1) / np.maximum(predicted.sum(-1) + holds.sum(-1), 1)
 
 

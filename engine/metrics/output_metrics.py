@@ -52,7 +52,7 @@ def epoch_figures(output: Output, values: np.ndarray, target: np.ndarray) -> dic
 def all_figures(
     outputs: Sequence[Output], values: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Of each output that has a labelled row: the first one's by their plain names, the others' behind `<output>_`."""
+    """Return the figures of each output with a labelled row: the first one's by their names, the others' as `<output>_<name>`."""
     figures: dict[str, float] = {}
     for i, output in enumerate(outputs):
         rows = labelled(output, targets[output.name])
@@ -81,7 +81,7 @@ def further_metrics(
 def metrics_of(
     output: Output, values: np.ndarray, target: np.ndarray, thresholds: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """Of labelled rows."""
+    """Return the figures of labelled rows."""
     if output.kind == "classes":
         return classification(values, target, output.names)
     if output.kind == "multilabel":

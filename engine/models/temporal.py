@@ -204,7 +204,7 @@ class Differences(Head):
         self.head, self.width = head, head.width
 
     def forward(self, frames: Tensor, side: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """As of the head; frames (B, T, F)."""
+        """Return what the head returns; frames: (B, T, F)."""
         moved = torch.cat([torch.zeros_like(frames[:, :1]), (frames[:, 1:] - frames[:, :-1]).abs()], 1)
         return self.head(torch.cat([frames, moved], 2), side)
 

@@ -29,7 +29,7 @@ class ClassPredictions:
     names: tuple[str, ...]
 
     def same_rows(self, other: ClassPredictions) -> bool:
-        """Whether the labels of both are the same, row by row."""
+        """Return whether the labels of both are the same, row by row."""
         return self.names == other.names and np.array_equal(self.label, other.label)
 
 

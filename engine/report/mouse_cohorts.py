@@ -203,7 +203,7 @@ def cohort_table(trials: Trials, scores: Sequence[Score], what: str, group: np.n
 def fall(
     trials: Trials, model: Score, home: np.ndarray, there: np.ndarray, cohort: str, resamples: int = RESAMPLES
 ) -> str:  # fmt: skip
-    """Whether the model tells less of a cohort than at home, in a sentence with figures. home, there: (N,) bool."""
+    """Say whether the model reads a cohort worse than its own, in a sentence with figures. home, there: (N,) bool."""
     sides = [_pair(trials, model, of) for of in (home, there)]
     values, holds, animal = (np.concatenate(column) for column in zip(*sides, strict=True))
     first = np.arange(len(values)) < len(sides[0][0])

@@ -152,7 +152,7 @@ def interval(
 def permutation_p(
     values: np.ndarray, level: np.ndarray, animal: np.ndarray, shuffles: int = RESAMPLES, seed: int = 0
 ) -> float | None:
-    """Of Spearman's r, two-sided, with levels shuffled within animals, so that animals that differ in both prove nothing.
+    """Return the two-sided p of Spearman's r, with levels shuffled within animals: animals that differ in both prove nothing.
 
     None where r is none. Source: Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 2010: the observed one counts, p is never 0.
     """

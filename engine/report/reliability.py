@@ -92,7 +92,7 @@ def _row(name: str, path: Path) -> Row:
 
 
 def _fitted_split(folder: Path) -> str | None:
-    """Of the run's calibration, where it has one."""
+    """Return the split on which the run's calibration was fitted, where it has one."""
     path = folder / CALIBRATION
     fitted_on = json.loads(path.read_text()).get("fitted_on") if path.is_file() else None
     return fitted_on["split"] if fitted_on else None

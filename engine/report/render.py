@@ -106,7 +106,7 @@ SPECIAL = str.maketrans({
 
 
 def escaped(text: str) -> str:
-    """For LaTeX; brackets and stars too: at the start of a line they would belong to the `\\\\` before it.
+    """Escape a text for LaTeX; brackets and stars too: at the start of a line they would belong to the `\\\\` before it.
 
     A letter that pdflatex has not in its Latin fonts becomes a question mark.
     """

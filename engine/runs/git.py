@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def git_commit() -> str:
-    """Of this code's checkout, 'unknown' outside one."""
+    """Return the commit of this code's checkout, 'unknown' outside one."""
     try:
         result = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5

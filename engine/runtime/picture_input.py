@@ -15,7 +15,7 @@ Picture = np.ndarray | str | Path
 
 
 def as_sequence(pictures: Picture | Sequence[Picture]) -> Sequence[Picture]:
-    """One picture, many, or one (N, H, W, 3) array, as many."""
+    """Return one picture, many, or one (N, H, W, 3) array as a sequence of pictures."""
     if isinstance(pictures, str | Path):
         return [pictures]
     if isinstance(pictures, np.ndarray):

@@ -101,7 +101,7 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 
 def as_begun(run: RunConfig, folder: Path) -> RunConfig:
-    """With the batch size that `auto` has become in the run's folder."""
+    """Return the configuration with the batch size that `auto` has become in the run's folder."""
     if run.data.batch_size != AUTO:
         return run
     size = yaml.safe_load((folder / CONFIG).read_text())["data"]["batch_size"]
@@ -142,7 +142,7 @@ def score_of(figures: dict[str, Any], path: str, name: str) -> float:
 
 
 def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Of all numbers."""
+    """Return the paths of all numbers."""
     for key, part in value.items():
         if isinstance(part, dict):
             yield from _paths(part, f"{prefix}{key}.")
@@ -162,7 +162,7 @@ def mark_chosen(folder: Path, sets: dict[str, str]) -> None:
 
 
 def figures_on(folder: Path, name: str, target: SetConfig) -> dict[str, Any]:
-    """Of a run on a set, from its metrics.json, which is written where it is not there or of another model or set."""
+    """Return the figures of a run on a set, from its metrics.json; that is written anew where it is of another model or set."""
     if target.path is None:
         return _figures(folder / METRICS)
     out = folder / f"{XVAL}{name}"
@@ -188,7 +188,7 @@ def _evaluate(folder: Path, target: SetConfig, out: Path, progress: Progress) ->
 
 
 def sha256_of(target: SetConfig) -> str:
-    """Of a packed dataset's index, or of the file."""
+    """Return the sha256 of a packed dataset's index, or of the file."""
     assert target.path
     if target.packed:
         return DatasetInfo.read(target.path).files[INDEX].sha256

@@ -82,7 +82,7 @@ def _short(keys: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """Of a value, for a folder's name."""
+    """Return the text of a value for a folder's name."""
     if value is None or isinstance(value, bool):
         return {None: "off", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else re.sub(r"[^\w.+-]+", "_", str(value)).strip("_") or "empty"

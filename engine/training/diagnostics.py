@@ -57,7 +57,7 @@ def hints(run: RunConfig, history: list[Line]) -> Iterator[tuple[str, str]]:
 
 
 def loss_ratio(line: Line) -> float | None:
-    """Of the weighted losses of an epoch, units to emotion; None where one of them is off."""
+    """Return the ratio of the weighted losses of an epoch, units to emotion; None where one of them is off."""
     weighted = line.get("weighted_losses", {})
     units, emotion = weighted.get("au_bce"), weighted.get("cross_entropy")
     return units / emotion if units and emotion else None

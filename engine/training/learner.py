@@ -100,7 +100,7 @@ def _start_scalars_at_means(head: Any, outputs: list[Output], loader: Loader) ->
 
 
 def _scale_side_signals(model: nn.Module, loader: Loader, run: RunConfig) -> None:
-    """By the mean and deviation of the training rows."""
+    """Scale side signals by the mean and deviation of the training rows."""
     assert loader.side is not None
     values = loader.side[torch.from_numpy(loader.samples)].numpy()
     set_scale(model, *map(torch.from_numpy, side_scale(loader.dataset, run.data.side, values)))

@@ -30,7 +30,7 @@ class Meter:
         self.steps, self.seconds, self.waited = self.steps + 1, self.seconds + seconds, self.waited + waited
 
     def mean(self, name: str = "total") -> float:
-        """Of this process's share where there are several."""
+        """Return the mean over steps; of this process's share where there are several."""
         return float(self.sums[name]) / max(self.steps, 1)
 
     def first_bad(self) -> tuple[int, str] | None:
@@ -50,7 +50,7 @@ class Meter:
         return Meter(self.steps, self.seconds, self.waited, dict(zip(self.sums, sums.tolist(), strict=True)), self.bad)
 
     def plain(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return plain values for a checkpoint."""
         return {
             "steps": self.steps,
             "seconds": self.seconds,

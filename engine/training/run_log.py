@@ -44,7 +44,7 @@ def history_line(learner: Learner, meter: Meter, lr: float, values: dict[str, fl
 
 
 def epoch_line(line: dict[str, Any], *, best: bool) -> str:
-    """Of a line of the history; the figures of single classes and of training rows are left out."""
+    """Return the log line of a line of the history; the figures of single classes and of training rows are left out."""
     figures = {name: value for name, value in line["val"].items() if not name.startswith(("train_", OF_CLASS))}
     return (
         f"epoch {line['epoch']}: loss {line['train_loss']:.4f}, "

@@ -60,7 +60,7 @@ class Tracker:
 
 
 def tracker(names: list[str], out: Path, run_name: str, config: dict[str, Any]) -> Tracker:
-    """Of the named services, for the run in the folder `out`; a resumed run goes on there and repeats no epoch.
+    """Open the named services, for the run in the folder `out`; a resumed run goes on there and repeats no epoch.
 
     Raises: InputError where a name is unknown or its package is not installed.
     """

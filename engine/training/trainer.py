@@ -175,7 +175,7 @@ class Trainer:
                     break
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update; the parts of its loss and the norm of its gradient, on the device. In bf16 nothing here waits for it."""
+        """Take one update; return the parts of its loss and the gradient's norm, on the device. In bf16 nothing waits for it."""
         learner, optim = self.learner, self.run.optim
         self.at_step(self.state.step)
         counts = self.ranks.add(self.loss.counts(batch))
@@ -268,7 +268,7 @@ class Trainer:
             self.log(line)
 
     def stopped(self) -> bool:
-        """Whether early stopping ends the run here; it is logged."""
+        """Return whether early stopping ends the run here; it is logged."""
         rule, history = self.run.optim.early_stopping, self.state.history
         if not rule or len(history) < rule.min_epochs:
             return False

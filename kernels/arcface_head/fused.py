@@ -135,7 +135,7 @@ weight_gradient.register_autograd(_refuse)
 
 
 def _shapes(x: Tensor, weight: Tensor, with_grad: bool) -> list[tuple[int, ...]]:
-    """Of what `loss_and_grads` returns."""
+    """Return the shapes of what `loss_and_grads` returns."""
     (B, D), cols = x.shape, padded(len(weight))
     rows, parts, programs = (B, triton.cdiv(B, PART), triton.cdiv(B, ROWS)) if with_grad else (0, 0, 0)
     return [(), (), (), (rows, D), (parts, cols, D), (programs, cols), (cols if with_grad else 0,)]

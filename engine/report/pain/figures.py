@@ -110,7 +110,7 @@ def feature_figures(scored: Scored) -> Figures:
 
 
 def flag(figures: Figures) -> str:
-    """In words why a scalar that ranks clips well is worse than the mean."""
+    """Say in words why a scalar that ranks clips well is worse than the mean."""
     return (
         f"r {figures['pearson']:.2f} with R2 {figures['r2']:.2f}: it ranks, but its values are off, scale or bias; "
         f"{figures['offset']:.0%} of the squared error is the offset ({figures['bias']:+.2f}), {figures['scale']:.0%} the scale "

@@ -51,7 +51,7 @@ class PainPredictions:
         return len(self.sample)
 
     def where(self, rows: np.ndarray) -> PainPredictions:
-        """Of a mask (N,) or of row numbers, in their order."""
+        """Return the rows of a mask (N,) or of row numbers, in their order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in KEYS})
 
     def of(self, name: str) -> Scored:
@@ -67,7 +67,7 @@ class PainPredictions:
         return self.of(TOTAL)
 
     def save(self, path: Path) -> None:
-        """As npz."""
+        """Write an npz."""
         columns = {key: getattr(self, name) for name, key in KEYS.items()} | {"names": np.array(self.names)}
         columns |= {name: np.asarray(columns[name], str) for name in ("animal", "moment")}  # objects would be pickled
         with path.open("wb") as file:

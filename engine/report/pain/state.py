@@ -83,7 +83,7 @@ def other_folds_cut_offs(predictions: PainPredictions) -> np.ndarray:
 
 
 def state_figures(predictions: PainPredictions) -> Figures:
-    """Of the most probable state: accuracy, macro-F1 over the states that occur, each one's recall, precision and F1.
+    """Return the figures of the most probable state: accuracy, macro-F1 over the states that occur, and recall, precision, F1.
 
     commonest: the accuracy of always predicting the state that most of these clips have. unsaid: labelled, without probabilities.
     """

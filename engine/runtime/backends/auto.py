@@ -38,7 +38,7 @@ class Candidates:
 
     @property
     def choices(self) -> list[Choice]:
-        """In the order in which they are tried. On a GPU OpenVINO is none of them."""
+        """Return the choices in the order in which they are tried. On a GPU OpenVINO is none of them."""
         choices = [Choice("onnxruntime"), Choice("openvino" if self.device == "cpu" else "tensorrt")]
         if self.device == "cpu" and "bf16" in self.precisions:
             choices.append(Choice("openvino", "bf16"))

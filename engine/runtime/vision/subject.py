@@ -52,7 +52,7 @@ def subject_of(text: str, width: int = WIDTH) -> Detector:
 
 
 def detects_people(subject: str | Detector) -> bool:
-    """Whether the subject names a detector of human faces; of a detector of the caller's nobody knows."""
+    """Return whether the subject names a detector of human faces; a detector of the caller's is not known to."""
     return isinstance(subject, str) and subject.partition(":")[0] in HUMAN
 
 

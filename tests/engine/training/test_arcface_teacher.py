@@ -184,7 +184,7 @@ def test_a_part_that_is_not_finite_is_named_with_step_and_samples(settings, trai
     with monkeypatch.context() as patch:
         patch.setattr(module.Trainer, "step", poisoned)
         with pytest.raises(
-            InputError, match=r"loss: cross_entropy is not finite since step 12, whose 32 samples are \d+, .*before are"
+            InputError, match=r"loss: cross_entropy is not finite since step 12, whose 32 samples are \d+, .*before remain"
         ):
             train(settings, tmp_path / "run")
     assert load(tmp_path / "run" / LAST)["step"] == 10  # the end of epoch 0
