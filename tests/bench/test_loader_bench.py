@@ -14,6 +14,8 @@ from affect.bench import loader, peers, record
 from affect.bench.loader import CASES, PEERS, Timing, Work
 from affect.shards.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 BATCH = 16
 
 

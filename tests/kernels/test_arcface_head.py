@@ -9,6 +9,8 @@ from affect.kernels import arcface_ce, arcface_head
 from .common import DEVICE, DTYPES, GPU
 from .tolerances import assert_near
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 2, 64), (63, 7, 70), (20, 8, 5), (300, 33, 64)] + ([(4097, 14, 512), (256, 64, 770)] if GPU else [])
 CASES = ("hard", "soft", "everything", "masked", "all_ignored", "transposed", "sum", "count", "aligned")
 

@@ -14,7 +14,10 @@ from affect.kernels import dkd
 from .common import DEVICE, DTYPES, GPU, numbers, worked
 from .tolerances import assert_near
 
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value")  # the interpreter's numpy: -inf - -inf where nothing is chosen
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:invalid value"),
+]  # the numpy of the interpreter: -inf - -inf where nothing is chosen
 BATCHES, CLASSES = ((1, 63, 256, 4097), (2, 7, 8, 14, 33, 1000)) if GPU else ((1, 63, 130), (2, 7, 8, 14, 33))
 SEED = {"temperature": 2.0, "beta": 4.0, "ce": 0.5, "weight": 0.5}
 CASES = {

@@ -11,6 +11,8 @@ from affect.kernels import one_hot_floor, proto_kd
 from .common import DEVICE, DTYPES, GPU, numbers, worked
 from .tolerances import assert_near
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 2, 64), (20, 25, 70), (63, 7, 5), (130, 33, 64)] + ([(4097, 25, 512), (256, 64, 770)] if GPU else [])
 CASES = (
     "soft", "one_hot", "zeros", "teacher", "everything", "everything_teacher", "masked", "masked_teacher", "all_masked",

@@ -204,6 +204,7 @@ pack(Clips([3, 1, 5, 4, 2, 7, 3]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [9, 41])
 def test_killed_and_continued_to_the_same_bytes(after, tmp_path):
     command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(tmp_path / "out")]  # noqa: PTH120

@@ -75,6 +75,7 @@ def test_bad_input_is_one_message(affect, arguments, message, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -137,6 +137,7 @@ assert not {"torch", "pandas"} & sys.modules.keys(), "help must not import them"
 """
 
 
+@pytest.mark.slow
 def test_help_of_all_commands_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -64,6 +64,7 @@ def member(trained, data, tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 def test_the_order_of_the_teachers_classes_changes_nothing(one, member, data, tmp_path):
     order = [3, 1, 7, 0, 2, 6, 5, 4]
     spelled = {"happiness": "Happy", "sadness": "sad", "anger": "Angry"}

@@ -69,6 +69,7 @@ def copied(one, tmp_path):
     return Path(shutil.copytree(one, tmp_path / "soft"))
 
 
+@pytest.mark.slow
 def test_one_teacher_says_its_own_logits_of_every_row(one, trained, data):
     want, result = logits_of(trained, data), read(one, data)
     assert result.logits.dtype == np.float32 and result.scale == "raw" and result.view == "evaluation"

@@ -90,6 +90,7 @@ def test_two_terms_of_one_name_are_refused():
         base.loss_term("kd")(base.LossTerm)
 
 
+@pytest.mark.slow
 def test_a_configuration_without_such_terms_needs_no_torch():
     code = "import sys; from affect.engine.config.load import load_config; load_config('smoke'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

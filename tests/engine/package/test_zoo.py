@@ -78,6 +78,7 @@ def test_he_begins_to_smile(engine, videos):
     assert labels[0] == "neutral" and labels[-1] == "happiness"
 
 
+@pytest.mark.slow
 def test_it_is_the_default(affect, picture, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), picture(64, 64))
     code, _, err = affect("run", tmp_path / "a.png", "--subject", "full", "--out", tmp_path / "out")

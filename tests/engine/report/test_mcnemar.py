@@ -10,6 +10,7 @@ from affect.engine.report.mcnemar import ClassPredictions, macro_f1_gap, mcnemar
 NAMES = ("a", "b", "c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 70), (900, 1100), (2000, 2000)])
 def test_p_is_that_of_a_fair_coin(only_a, only_b):
     want = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0

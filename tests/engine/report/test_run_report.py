@@ -23,6 +23,7 @@ def states(folder):
     return {check.what: check.state for check in verify(folder)}
 
 
+@pytest.mark.slow
 def test_the_ablation_fingerprint_says_what_is_on(swept):
     out = swept[0]
     found = json.loads((out / "full" / "ablation_fingerprint.json").read_text())

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import affect.engine
 
 ROOT = Path(affect.engine.__file__).parent / "runtime"
@@ -16,6 +18,7 @@ print(*[name for name in ("torch", "timm", "nvidia.dali", "scipy.optimize", "pan
 """
 
 
+@pytest.mark.slow
 def test_the_runtime_imports_nothing_of_the_training():
     done = subprocess.run([sys.executable, "-c", CODE.format(names=NAMES)], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr

@@ -100,6 +100,7 @@ def test_engine_and_evaluation_give_both_heads(run, faces, tmp_path):
     assert by_package["outputs"]["au"]["macro_auc"] == pytest.approx(own["macro_auc"], abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [True, False])
 def test_an_output_does_not_depend_on_the_batch(faces, attention):
     run = config(faces, f"model.au_attention={attention}")

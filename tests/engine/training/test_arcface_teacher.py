@@ -39,6 +39,7 @@ def teacher(train, settings, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_margin_rises_and_the_best_is_of_the_cosine_head(teacher):
     history = read_history(teacher)
     assert [line["margin"] for line in history] == [0, 0, 0.35]
