@@ -148,9 +148,10 @@ def sets_are_fitted_on_calib_and_reported_of_val(run, logits, target):
 
 
 def test_without_calib_rows_nothing_is_fitted_and_it_is_said(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("affect.engine.pipeline.export_run", lambda folder: None)  # graphs take longest
     copy = shutil.copytree(trained, tmp_path / "copy")
-    complete(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr("affect.engine.pipeline.export_run", lambda folder: None)  # graphs take longest
+        complete(copy)
     assert "has no calib rows to fit on: T = 1. Carve some out of val: affect pack ... --calib 0.3" in " ".join(
         capsys.readouterr().err.split()
     )
