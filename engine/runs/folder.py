@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,40 +13,22 @@ import yaml
 from affect.engine.config.run import RunConfig
 from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST, CONFIG, HISTORY, LAST, WRITTEN_LAST
+from affect.engine.system.folder_lock import LOCK, lock_folder
 from affect.engine.tasks import TASKS
 from affect.shards.checksum import file_sha256
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
 
-LOCK = ".run.lock"
-
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """One process at a time writes to a run; the lock ends with its process, however that ends."""
+    """Let one process at a time write to a run; raises InputError where another one does, or where there can be no folder."""
     if out.is_file():
         raise InputError(f"{out}: is a file; name a folder: --out DIR")
     if out.is_symlink() and not out.exists():
         raise InputError(f"{out}: is a link to {out.readlink()}, which is not there; remove the link, or name another: --out DIR")
-    new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            raise InputError(
-                f"{out}: is being trained by {stream.read() or 'another process'}; wait for it, or stop it"
-            ) from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()}")
-        stream.flush()
-        try:
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
-            if new and not any(out.iterdir()):
-                out.rmdir()
+    with lock_folder(out):
+        yield
 
 
 def begin(out: Path, run: RunConfig, dataset: Dataset, *, resume: bool) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 
+from affect.engine.runtime.writers.partial_file import partial_of
 from affect.engine.system.log import say
 from affect.shards.errors import InputError
 
@@ -35,7 +36,7 @@ class Mp4:
 
     def __init__(self, path: Path, sound: Path | None = None) -> None:
         self.path, self.frames = path, 0
-        self._partial = path.with_name(f".{path.name}.partial")
+        self._partial = partial_of(path)
         self._sound_file = sound
         self._out: Any = None
         self._failed = False

@@ -23,7 +23,8 @@ def make_folder(folder: Path) -> Path:
 
 
 def partial_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+    """Return the name under which this process, and no other one, writes a file."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def open_file(path: Path) -> TextIO:

@@ -28,6 +28,7 @@ from affect.engine.runtime.writers.overlay import Mark, annotated, anonymised
 from affect.engine.runtime.writers.partial_file import put
 from affect.engine.runtime.writers.prediction_table import EventTable, Predictions
 from affect.engine.runtime.writers.timeline import Timeline
+from affect.engine.system.folder_lock import lock_folder
 from affect.shards.errors import InputError
 
 SUMMARY, TIMELINE, ANNOTATED = "summary.json", "timeline.png", "annotated.mp4"
@@ -50,7 +51,7 @@ def run_source(
     predictions.csv and .parquet, events.csv, timeline.png of a source with a clock, summary.json. video: annotated.mp4 too, with
     the source's sound, or of pictures without a clock annotated/NAME.png; anonymize: with the faces in it blurred. Without it no
     frame is stored. smoothing: of all engines, instead of their own. Interrupted, the files hold the frames so far. A source
-    that cannot be read leaves no files.
+    that cannot be read leaves no files. Raises InputError where another process writes to the folder.
     """
     if anonymize and not video:
         raise InputError("anonymize: blurs faces in the annotated video, and none is asked for; add --video, or leave it out")
@@ -63,7 +64,7 @@ def run_source(
         first = next(reader, None)
         if first is None:
             raise InputError(f"{source.name}: has no frames")
-        with ResultFolder(engines, source, out, video, anonymize, reader) as folder:
+        with lock_folder(out), ResultFolder(engines, source, out, video, anonymize, reader) as folder:
             folder.add(first)
             advance(1)
             for result in reader:

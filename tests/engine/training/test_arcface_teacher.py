@@ -14,7 +14,8 @@ from affect.engine.data.loader import Loader
 from affect.engine.models.heads import ArcFaceHead
 from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST, LAST
-from affect.engine.runs.folder import LOCK, locked, read_history
+from affect.engine.runs.folder import locked, read_history
+from affect.engine.system.folder_lock import LOCK
 from affect.engine.tasks import TASKS
 from affect.engine.training import trainer as module
 from affect.engine.training.auto_batch_size import with_batch_size
@@ -154,7 +155,7 @@ def test_the_last_epoch_is_kept_where_none_is_to_be_chosen(settings, train, tmp_
 
 
 def test_one_process_at_a_time(teacher, settings, train):
-    with locked(teacher), pytest.raises(InputError, match="is being trained by process"):
+    with locked(teacher), pytest.raises(InputError, match="is being written by process"):
         train([*settings, *TEACHER], teacher, resume=True)
     assert not (teacher / LOCK).exists()
 

@@ -17,6 +17,7 @@ from affect.engine.runtime.vision.subject import default_subject
 from affect.engine.runtime.writers.clip_table import run_clips
 from affect.engine.runtime.writers.prediction_table import FIXED
 from affect.engine.runtime.writers.result_folder import run_source
+from affect.engine.system.folder_lock import lock_folder
 from affect.shards.errors import InputError
 
 FACE = Box(20, 20, 30, 30, 0.9)
@@ -108,6 +109,25 @@ def test_an_interrupted_run_keeps_what_is_there(bright, write, tmp_path, decodin
     assert events["label"].tolist() == ["dark", "bright"] and events["end_s"].tolist()[-1] == pytest.approx(2.9)
     with Stream(open_source(tmp_path / "out/annotated.mp4")) as stream:
         assert len(list(stream)) == 30
+
+
+@pytest.mark.slow
+def test_a_second_run_into_a_folder_leaves_the_first_alone(affect, bright, package, write, tmp_path):
+    path, ended = write(tmp_path / "x.mp4", changing(10), rate=10), []
+
+    def advance(count):
+        if not ended:
+            ended.append(affect("run", path, "--package", package, "--subject", "full", "--out", tmp_path / "out"))
+
+    for out in ("alone", "out"):
+        doing = {"advance": advance} if out == "out" else {}
+        run_source([bright()], open_source(path), tmp_path / out, search=always(FACE), video=True, **doing)
+    code, _, err = ended[0]
+    assert code == 1 and err.startswith(f"error: {tmp_path}/out: is being written by process {os.getpid()} on ")
+    assert err.count("\n") == 1
+    for name in ("predictions.csv", "events.csv", "predictions.parquet", "annotated.mp4"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {file.name for file in (tmp_path / "alone").iterdir()}
 
 
 def test_a_video_that_ends_in_garbage_gives_its_frames(bright, write, tmp_path):
@@ -210,6 +230,9 @@ def test_clips_of_a_recording_are_a_table(bright, write, tmp_path):
         "bright",
     ]
     assert table["start_s"].tolist() == pytest.approx([0, 0.4, 0.8, 1.2, 1.6]) and table["end_s"][0] == pytest.approx(0.3)
+    with lock_folder(tmp_path / "out"), pytest.raises(InputError, match="is being written by process"):
+        run_clips([engine], open_source(path), tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"clips.csv"}
 
 
 def test_clips_need_a_recording(bright, picture, tmp_path):
