@@ -1,8 +1,9 @@
-"""`affect`: errors a user can mend become one message and exit code 1, an interrupt 130."""
+"""`affect`: errors a user can mend become one message and exit code 1, an interrupt or SIGTERM 130."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -55,6 +56,7 @@ UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy that n
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a Ctrl-C keeps, a scheduler's end keeps too
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except InputError as error:

@@ -141,3 +141,26 @@ assert not {"torch", "pandas"} & sys.modules.keys(), "help must not import them"
 def test_help_of_all_commands_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+TERMINATED = """
+import signal, sys
+from affect.engine.cli.main import main
+from affect.shards.resume import Journal
+def add(journal, result, add=Journal.add, added=[]):
+    add(journal, result)
+    added.append(result)
+    if len(added) == 50:
+        signal.raise_signal(signal.SIGTERM)
+Journal.add = add
+main()
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_keeps_what_is_packed_as_ctrl_c_does(affect, tmp_path):
+    arguments = ["pack", "synthetic", "--out", str(tmp_path / "data"), "--num-images", "80", "--size", "48", "--subjects", "8"]
+    process = subprocess.run([sys.executable, "-c", TERMINATED, *arguments], capture_output=True, text=True)
+    assert process.returncode == 130 and "the same command goes on from here" in process.stderr, process.stderr
+    code, _, err = affect(*arguments)
+    assert code == 0 and "continued; 50 samples are there" in err and Dataset(tmp_path / "data").info.counts

@@ -17,6 +17,7 @@ from affect.engine.runs.checkpoint import load
 from affect.engine.runs.files import BEST, LAST
 from affect.engine.runs.folder import read_history
 from affect.engine.system.distributed import Ranks
+from affect.engine.system.folder_lock import LOCK
 from affect.engine.tasks import TASKS
 from affect.shards.dataset import Dataset
 from affect.shards.errors import InputError
@@ -105,6 +106,31 @@ def test_ctrl_c_saves_the_step_and_resumes_to_the_same(trained, settings, train,
         with pytest.raises(KeyboardInterrupt):
             train(settings, tmp_path / "run")
     assert load(tmp_path / "run" / LAST)["step"] == 5
+    train(settings, tmp_path / "run", resume=True)
+    assert same(load(tmp_path / "run" / LAST)["model"], load(trained / LAST)["model"])
+
+
+TERMINATED = """
+import signal
+from affect.engine.cli.main import main
+from affect.engine.training import trainer
+def terminated(batches, timed=trainer._timed):
+    for i, pair in enumerate(timed(batches)):
+        if i == 4:
+            signal.raise_signal(signal.SIGTERM)
+        yield pair
+trainer._timed = terminated
+main()
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_saves_the_step_as_ctrl_c_does(trained, settings, train, tmp_path):
+    sets = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-c", TERMINATED, "train", "smoke", "--out", str(tmp_path / "run"), *sets]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 130 and "Traceback" not in process.stderr, process.stderr
+    assert load(tmp_path / "run" / LAST)["step"] == 5 and not (tmp_path / "run" / LOCK).exists()
     train(settings, tmp_path / "run", resume=True)
     assert same(load(tmp_path / "run" / LAST)["model"], load(trained / LAST)["model"])
 

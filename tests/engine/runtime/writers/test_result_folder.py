@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -108,6 +110,31 @@ def test_an_interrupted_run_keeps_what_is_there(bright, write, tmp_path, decodin
     events = pd.read_csv(tmp_path / "out/events.csv")
     assert events["label"].tolist() == ["dark", "bright"] and events["end_s"].tolist()[-1] == pytest.approx(2.9)
     with Stream(open_source(tmp_path / "out/annotated.mp4")) as stream:
+        assert len(list(stream)) == 30
+
+
+TERMINATED = """
+import signal
+from affect.engine.cli.main import main
+from affect.engine.runtime.writers.result_folder import ResultFolder
+def add(folder, result, add=ResultFolder.add):
+    add(folder, result)
+    if folder.frames == 30:
+        signal.raise_signal(signal.SIGTERM)
+ResultFolder.add = add
+main()
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_closes_the_files_as_ctrl_c_does(package, write, tmp_path):
+    path, out = write(tmp_path / "x.mp4", changing(10), rate=10), tmp_path / "out"
+    arguments = ["run", path, "--package", package, "--subject", "full", "--video", "--out", out]
+    process = subprocess.run([sys.executable, "-c", TERMINATED, *map(str, arguments)], capture_output=True, text=True)
+    assert process.returncode == 130 and "Traceback" not in process.stderr, process.stderr
+    assert json.loads((out / "summary.json").read_text())["interrupted"] and not list(out.glob(".*"))
+    assert len(pd.read_csv(out / "predictions.csv")) == len(pd.read_parquet(out / "predictions.parquet")) == 30
+    with Stream(open_source(out / "annotated.mp4")) as stream:
         assert len(list(stream)) == 30
 
 
