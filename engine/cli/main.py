@@ -52,19 +52,23 @@ for module in (
 ):
     module.register(app)
 
+INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy that newer releases of typer carry
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a Ctrl-C keeps, a scheduler's end keeps too
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # typer turns an interrupt into this code, without a word
+            raise KeyboardInterrupt
+        sys.exit(code)
     except InputError as error:
         say(f"error: {error}")
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         say("interrupted; everything finished so far is kept")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except UsageError as error:
         error.show()
         sys.exit(2)

@@ -162,5 +162,6 @@ def test_sigterm_keeps_what_is_packed_as_ctrl_c_does(affect, tmp_path):
     arguments = ["pack", "synthetic", "--out", str(tmp_path / "data"), "--num-images", "80", "--size", "48", "--subjects", "8"]
     process = subprocess.run([sys.executable, "-c", TERMINATED, *arguments], capture_output=True, text=True)
     assert process.returncode == 130 and "the same command goes on from here" in process.stderr, process.stderr
+    assert process.stderr.endswith("interrupted; everything finished so far is kept\n")
     code, _, err = affect(*arguments)
     assert code == 0 and "continued; 50 samples are there" in err and Dataset(tmp_path / "data").info.counts
