@@ -12,7 +12,7 @@ from affect.engine.runtime.results import Clip, columns_of, main_output, values_
 from affect.engine.runtime.side_signals import Side, signals_by_package
 from affect.engine.runtime.sources.stream import Source
 from affect.engine.runtime.vision.subject import FULL, Search
-from affect.engine.runtime.writers.partial_file import finish_file, open_file, writing
+from affect.engine.runtime.writers.partial_file import Flush, finish_file, open_file, writing
 from affect.engine.system.folder_lock import lock_folder
 from affect.shards.errors import InputError
 
@@ -64,11 +64,13 @@ def _write(engines: Sequence[ClipEngine], clips: Iterator[Clip] | ClipReader, so
         raise InputError(f"{name}: too short for a clip of {', '.join(engine.name for engine in engines)}")
     with lock_folder(out):
         count, file = 1, open_file(path)
+        flush = Flush(path, file)
         try:
             table = csv.writer(file, lineterminator="\n")
             writing(path, table.writerows, [[*FIXED, *columns], first])
             for row in rows:
                 writing(path, table.writerow, row)
+                flush()
                 count += 1
         finally:
             finish_file(path, file)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from affect.engine.runtime.result_row import Row
 from affect.engine.runtime.smoothing import Event
-from affect.engine.runtime.writers.partial_file import finish_file, make_folder, open_file, partial_of, writing
+from affect.engine.runtime.writers.partial_file import Flush, finish_file, make_folder, open_file, partial_of, writing
 from affect.shards.errors import InputError
 
 PREDICTIONS, EVENTS = "predictions", "events.csv"
@@ -45,8 +45,8 @@ class Predictions:
             table.write(rows)
 
     columns: `<output>.<name>` of all packages. sets: `<output>.set` of those that have one, the last columns. Both files are
-    hidden and called `.partial` until they are closed; whatever ends the block, the rows written so far stay. Raises InputError
-    where the disk is full.
+    hidden and called `.partial` until they are closed; whatever ends the block, the rows written so far stay, and a kill leaves
+    those of the hidden CSV but for its last second. Raises InputError where the disk is full.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], parquet: bool = True, sets: Sequence[str] = ()) -> None:
@@ -62,6 +62,7 @@ class Predictions:
         self._schema = pa.schema(list(zip([*FIXED, *names], [kind for kind, _ in self._kinds], strict=True)))
         self._waiting: list[list[Any]] = []
         self._file = open_file(self.paths[0])
+        self._flush_csv = Flush(self.paths[0], self._file)
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(self._schema.names)
         self._parquet: pq.ParquetWriter | None = None
@@ -83,6 +84,7 @@ class Predictions:
                 self._waiting.append(cells)
                 if len(self._waiting) >= GROUP:
                     self._flush()
+        self._flush_csv()
 
     def _flush(self) -> None:
         columns = zip(*self._waiting, strict=True)
@@ -125,6 +127,7 @@ class EventTable:
         make_folder(folder)
         self.path, self.rows = folder / EVENTS, 0
         self._file = open_file(self.path)
+        self._flush = Flush(self.path, self._file)
         self._csv = csv.writer(self._file, lineterminator="\n")
         self._csv.writerow(["package", "track", "label", "start_s", "end_s"])
 
@@ -133,6 +136,7 @@ class EventTable:
             cells = [package, event.track, event.label, f"{event.start_s:.4f}", f"{event.end_s:.4f}"]
             writing(self.path, self._csv.writerow, cells)
             self.rows += 1
+        self._flush()
 
     def close(self) -> None:
         """May be called twice."""

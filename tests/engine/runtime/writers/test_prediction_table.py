@@ -91,3 +91,26 @@ def test_a_full_disk_is_said(tmp_path):
     ended = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
     assert ended.returncode == 1 and "cannot be written" in ended.stderr and "Traceback" not in ended.stderr
     assert 500 < len((tmp_path / "predictions.csv").read_text().splitlines()) < 10_000
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from affect.engine.runtime.result_row import Row
+from affect.engine.runtime.smoothing import Event
+from affect.engine.runtime.writers.prediction_table import EventTable, Predictions
+with Predictions(Path(sys.argv[1]), []) as table, EventTable(Path(sys.argv[1])) as events:
+    events.write("fer", [Event(0, "fear", 0.0, 1.0)])
+    for i in range(13):
+        time.sleep(0.1)
+        table.write([Row("fer", i, i / 25, "a.mp4")])
+        events.write("fer", [])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_loses_a_second(tmp_path):
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)]).returncode == -9
+    (table,), (events,) = tmp_path.glob(".predictions.csv.*"), tmp_path.glob(".events.csv.*")
+    assert len(table.read_text().splitlines()) > 5 and len(events.read_text().splitlines()) == 2
