@@ -2,6 +2,9 @@
 
 Numbers, texts, lists, tuples and dicts are built. Only names that numpy's arrays and pandas' frames need are accepted, and a call
 of one becomes a `Call`: its name and arguments. Any other name and any other instruction is refused.
+
+Parts of a value may be shared, so a few bytes can stand for 2^40 values. Nothing here walks through a value, and keys are flat:
+hashing a key of tuples that share parts would take all of them, deaf to Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MARK = object()
+MOST_INSTRUCTIONS = 50_000_000  # a table of a million rows and ten columns of texts has twenty million; bounds memo and stack too
+MOST_BITS = 128  # of a number: text of a longer one takes a time that grows with its square
 
 
 class Refused(ValueError):
@@ -44,7 +49,9 @@ class Call:
 def parse(data: bytes) -> Any:
     """Return the value of a pickle, with a `Call` for each call that it would make. Raises Refused."""
     machine = _Machine()
-    for code, argument, _ in pickletools.genops(data):
+    for count, (code, argument, _) in enumerate(pickletools.genops(data)):
+        if count == MOST_INSTRUCTIONS:
+            raise Refused(f"more than {MOST_INSTRUCTIONS:,} instructions")
         if code.name == "STOP":
             return machine.stack.pop()
         machine.run(code.name, argument)
@@ -61,6 +68,8 @@ class _Machine:
     def run(self, code: str, argument: Any) -> None:
         stack = self.stack
         if code in VALUES:
+            if isinstance(argument, int) and argument.bit_length() > MOST_BITS:
+                raise Refused(f"a number of {argument.bit_length():,} bits")
             stack.append(argument)
         elif code in MAKES:
             stack.append(MAKES[code]())
@@ -91,7 +100,9 @@ class _Machine:
             name, module = self.stack.pop(), self.stack.pop()
         else:
             module, name = argument.split(" ", 1)
-        known = Name(str(module), str(name))
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise Refused("it calls what has no name")
+        known = Name(module, name)
         if str(known) not in KNOWN:
             raise Refused(f"it calls {known}")
         self.stack.append(known)
@@ -120,7 +131,7 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, dict):
             raise Refused(f"it sets items of {type(target).__name__}")
-        target.update(zip(items[::2], items[1::2], strict=True))
+        target.update(_paired(items))
 
     def pair(self, _: Any) -> None:
         self.filled([self.stack.pop(-2), self.stack.pop()])
@@ -129,6 +140,16 @@ class _Machine:
         self.stack.append(make(self.marked()))
 
 
+def _paired(items: list[Any]) -> dict[Any, Any]:
+    """Make a dict of keys and values in turn. Raises Refused where a key is no text, number or flat tuple of them."""
+    for key in items[::2]:
+        for part in key if isinstance(key, tuple) else (key,):
+            if not isinstance(part, KEYS):
+                raise Refused(f"a key with {type(part).__name__} in it; expected text, numbers or flat tuples of them")
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+KEYS = (str, bytes, int, float, bool, type(None), Call)  # a call: numpy's number
 VALUES = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
     "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE",
@@ -153,7 +174,7 @@ DOES: dict[str, Callable[[_Machine, Any], object]] = {
     "SETITEMS": lambda machine, _: machine.filled(machine.marked()),
     "LIST": lambda machine, _: machine.collected(list),
     "TUPLE": lambda machine, _: machine.collected(tuple),
-    "DICT": lambda machine, _: machine.collected(lambda items: dict(zip(items[::2], items[1::2], strict=True))),
+    "DICT": lambda machine, _: machine.collected(_paired),
 }
 
 _INDEXES = ("Index", "RangeIndex", "Int64Index", "UInt64Index", "Float64Index", "NumericIndex")

@@ -3,6 +3,9 @@
 import datetime
 import os
 import pickle
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -123,10 +126,83 @@ def test_what_is_broken_is_one_message(data, message, read):
 
 
 def test_lists_that_hold_one_another_do_not_grow(read):
-    value, depth = read(nest(60)), 0
+    value, depth = read(nest(20)), 0
     while value:
         value, depth = value[0], depth + 1
-    assert depth == 60
+    assert depth == 20
+
+
+def tuples(depth=40):
+    """Instructions of t = (t, t), so often: a few bytes for 2^depth values."""
+    return b")" + b"2\x86" * depth
+
+
+def objects(depth=40):
+    """Arrays of objects, each of which has the one before twice."""
+    array = boxed(0, 0)
+    for _ in range(depth):
+        array = boxed(array, array)
+    return array
+
+
+def boxed(one, other):
+    array = np.empty(2, object)
+    array[0], array[1] = one, other
+    return array
+
+
+def nested_frames():
+    """A frame of frames, of which each has the one before twice."""
+    frame = pd.DataFrame({"a": [1]})
+    for _ in range(40):
+        frame = pd.DataFrame({"a": boxed(frame, frame)})
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\x80\x04}" + tuples() + b"K\x01s.", "refused: a key with tuple in it; expected text, numbers or flat tuples"),
+        (b"\x80\x04(" + tuples() + b"K\x01d.", "refused: a key with tuple in it"),
+        (b"\x80\x04" + tuples() + b"\x8c\x01a\x93.", "refused: it calls what has no name"),
+        (b"\x80\x04c_codecs\nencode\n" + tuples() + b"\x8c\x06latin1\x86R.", "not readable as a pickle"),
+        (b"\x80\x04" + tuples() + b".", "refused: it unfolds to more than 100,000,000 values"),
+        (nest(60), "refused: it unfolds to more than"),
+        (pickle.dumps(objects(), 4), "refused: it unfolds to more than"),
+        (pickle.dumps(nested_frames(), 4), "refused: it unfolds to more than"),
+        (pickle.dumps({"a": 1 << 500_000}), "refused: a number of 500,001 bits"),
+        (pickle.dumps(np.str_("a")).replace(b"a\0\0\0", b"\xff\xff\xff\xff"), "not readable as a pickle: invalid maximum"),
+    ],
+    ids=["key", "keys", "name", "bytes", "tuples", "lists", "arrays", "frames", "number", "text"],
+)
+def test_a_few_bytes_for_2_to_the_40_values_are_refused_at_once(data, message, read):
+    start = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        read(data)
+    assert time.monotonic() - start < 1
+
+
+def test_pack_mouse_refuses_keys_that_share_parts(tmp_path):
+    """It hung, deaf to Ctrl-C: in a process, so that a test that fails comes to an end."""
+    (tmp_path / "dataset_df.pkl").write_bytes(b"\x80\x04}" + tuples() + b"K\x01s.")
+    command = [sys.executable, "-c", "from affect.engine.cli.main import main; main()"]
+    command += ["pack", "mouse", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "dataset_df.pkl: refused: a key" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_flat_tuples_and_numbers_of_numpy_are_keys(read):
+    value = {("a", 1, None): 1, np.int64(3): 2, 1.5: 3, True: 4}
+    assert read(pickle.dumps(value, 4)) == value
+
+
+def test_too_many_instructions_or_bytes_are_refused(read, monkeypatch):
+    monkeypatch.setattr("affect.shards.sources.pickle_machine.MOST_INSTRUCTIONS", 100)
+    with pytest.raises(InputError, match="refused: more than 100 instructions"):
+        read(pickle.dumps(list(range(200))))
+    monkeypatch.setattr("affect.shards.sources.pickled.MOST_BYTES", 100)
+    with pytest.raises(InputError, match="refused: .* bytes, more than 100"):
+        read(pickle.dumps(list(range(200))))
 
 
 def test_an_index_is_not_made_as_long_as_it_says(read):
