@@ -11,6 +11,7 @@ import numpy as np
 
 from affect.shards.errors import InputError, first
 from affect.shards.index import Index
+from affect.shards.schema import INDEX, INFO
 from affect.shards.selection import Selection, select
 
 
@@ -42,6 +43,16 @@ class Dataset(Index):
     def rows(self, wanted: Selection | str) -> np.ndarray:
         """The sample numbers of a selection or a whole split, ascending. Raises InputError where there is none."""
         return select(self, Selection(wanted) if isinstance(wanted, str) else wanted)
+
+    def coded(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """As of an index. Raises InputError where a shard is named that is not of the dataset, so no other file is opened."""
+        codes, texts = super().coded(name)
+        if name == "shard" and (other := [text for text in texts if text not in self.info.files]):
+            raise InputError(
+                f"{self.folder / INDEX}: shard: found {other[0]!r}, expected a tar that {INFO} lists. "
+                f"Run: affect verify {self.folder}; then pack it anew"
+            )
+        return codes, texts
 
     @cached_property
     def _shard(self) -> tuple[np.ndarray, list[str]]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from affect.shards.errors import InputError, nearest
-from affect.shards.schema import INDEX, DatasetInfo
+from affect.shards.schema import INDEX, INFO, DatasetInfo
 
 
 class Index:
@@ -33,9 +33,16 @@ class Index:
     @cached_property
     def _file(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.folder / INDEX, memory_map=True)
+            file = pq.ParquetFile(self.folder / INDEX, memory_map=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{self.folder / INDEX}: damaged ({error}). Run: affect verify {self.folder}") from error
+
+        if (rows := file.metadata.num_rows) != self.info.num_samples:
+            raise InputError(
+                f"{self.folder / INFO}: counts add up to {self.info.num_samples} samples, {INDEX} has {rows}. "
+                f"Run: affect verify {self.folder}; then pack it anew"
+            )
+        return file
 
     def table(self, columns: list[str]) -> pa.Table:
         """Columns of the index as Arrow, one row per sample."""

@@ -7,6 +7,7 @@ DATASET/
                           of a clip <key>.000.jpg ... <key>.031.jpg, its frames in order
   train-000000.idx        DALI's index of the tar
   rejected.csv  duplicates.csv
+  SHA256SUMS              of every other file, as `sha256sum -c SHA256SUMS` reads it
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SCHEMA = 1
 SPLITS = ("train", "val", "test", "calib")  # calib: for what is fitted after training
 LEAKED = "leaked"  # training rows that another of several datasets holds out; see concat.py
 INFO, INDEX, REJECTED, DUPLICATES = "dataset.json", "index.parquet", "rejected.csv", "duplicates.csv"
+SUMS = "SHA256SUMS"  # datasets packed before it have none
 
 Kind = Literal["classes", "multilabel", "scalars"]
 Choice = Literal["uniform", "rate", "all"]
@@ -166,10 +168,21 @@ class DatasetInfo:
         try:
             value = json.loads(path.read_text())
             schema = value.pop("schema")
+            if not all(isinstance(value[name], dict) for name in ("counts", "dropped", "fingerprint")):
+                raise ValueError("counts, dropped or fingerprint is no mapping")
+            sum(value["counts"].values())  # a TypeError where they are no numbers
+            if not isinstance(schema, int) or schema < 1:
+                raise InputError(f"{path}: not readable as a dataset description (schema {schema!r}); pack the dataset anew")
             if schema > SCHEMA:
                 raise InputError(f"{path}: schema {schema} is newer than this version reads ({SCHEMA}); update affect-engine")
             layout = TargetLayout.from_json(value.pop("layout"))
             files = {name: FileFact(**fact) for name, fact in value.pop("files").items()}
+            if outside := [name for name in files if name in ("", ".", "..") or set(name) & set("/\\\0")]:
+                raise InputError(
+                    f"{path}: files: {outside[0]!r} is outside of the dataset; take it from whom you trust, or pack it anew"
+                )
+            if INDEX not in files:
+                raise InputError(f"{path}: files: no {INDEX}; pack the dataset anew")
             clip = ClipFacts(**value.pop("clip")) if value.get("clip") else None
             return cls(layout=layout, files=files, clip=clip, **value)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -17,6 +17,20 @@ def header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
+def index_text(path: Path) -> str:
+    """Return DALI's index of a tar, from the tar."""
+    samples: dict[str, list[str]] = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            key, extension = member.name.split(".", 1)
+            samples.setdefault(key, []).append(f"{extension} {member.offset_data} {member.size} {member.name}")
+    return _index([" ".join(parts) for parts in samples.values()])
+
+
+def _index(lines: list[str]) -> str:
+    return "\n".join([f"{MAGIC} {len(lines)}", *lines, ""])
+
+
 class TarWriter:
     """Writes samples one after another and notes where each member's bytes begin."""
 
@@ -42,7 +56,7 @@ class TarWriter:
         self._write(bytes(2 * BLOCK))
         self._write(bytes(-self.at % tarfile.RECORDSIZE))
         self.stream.close()
-        self.path.with_suffix(".idx").write_text("\n".join([f"{MAGIC} {len(self.lines)}", *self.lines, ""]))
+        self.path.with_suffix(".idx").write_text(_index(self.lines))
 
     def abandon(self) -> None:
         self.stream.close()

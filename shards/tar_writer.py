@@ -22,8 +22,9 @@ from affect.shards.encoded import Encoded, EncodedClip
 from affect.shards.leaks import Leak
 from affect.shards.resume import ContinuedTar, Result, to_disk
 from affect.shards.sample import Sample, Source, clip_of
-from affect.shards.schema import DUPLICATES, INDEX, INFO, REJECTED, SPLITS, DatasetInfo, FileFact, index_schema
+from affect.shards.schema import DUPLICATES, INDEX, INFO, REJECTED, SPLITS, SUMS, DatasetInfo, FileFact, index_schema
 from affect.shards.tar import TarWriter
+from affect.shards.verify_files import DUPLICATES_COLUMNS, REJECTED_COLUMNS, sums
 
 SHARD_SAMPLES, SHARD_BYTES = 10_000, 512 * 2**20
 INDEX_ROWS = 10_000  # in memory until they are written
@@ -124,9 +125,9 @@ class Writer:
         for path in [*self.folder.glob("*.tar"), *self.folder.glob("*.idx")]:
             if path.stem not in self.names:
                 path.unlink()  # left by an interrupted run whose source had more samples
-        _write_csv(self.folder / REJECTED, ("path", "reason"), tally.rejected)
-        columns = ("path", "split", "twin", "twin_split", "what", "dropped")
-        _write_csv(self.folder / DUPLICATES, columns, ([getattr(leak, c) for c in columns] for leak in tally.leaks))
+        _write_csv(self.folder / REJECTED, REJECTED_COLUMNS, tally.rejected)
+        leaks = ([getattr(leak, column) for column in DUPLICATES_COLUMNS] for leak in tally.leaks)
+        _write_csv(self.folder / DUPLICATES, DUPLICATES_COLUMNS, leaks)
         tars_and_index = [*sorted(self.folder.glob("*.tar")), self.folder / INDEX]
         info = DatasetInfo(
             layout=self.source.layout,
@@ -139,6 +140,7 @@ class Writer:
             clip=clip_of(self.source),
         )
         info.write(self.folder / INFO)
+        (self.folder / SUMS).write_text(sums(self.folder, info))
         return info
 
 

@@ -15,17 +15,23 @@ from affect.shards.errors import InputError
 from affect.shards.images import decode, pixel_sha256
 from affect.shards.schema import INDEX
 from affect.shards.tar import BLOCK, header
+from affect.shards.verify_files import wrong_description, wrong_files
+
+REMEDY = "Take these files from a copy, or pack the dataset anew"
 
 
 def verify(folder: Path, advance: Callable[[int], None] = lambda count: None) -> Dataset:
-    """Compare every file with `dataset.json`, every sample with the index.
+    """Compare every file with `dataset.json` and `SHA256SUMS`, every sample and its targets with the index.
 
-    Raises: InputError naming each tar that differs and, in it, the first member that does.
+    Raises: InputError naming each file that differs and, in a tar, the first member that does.
     """
     dataset = Dataset(folder)
     info = dataset.info
     if file_sha256(folder / INDEX) != info.files[INDEX].sha256:
         raise InputError(f"{folder / INDEX}: its bytes have changed since it was packed; pack the dataset anew")
+    others = wrong_files(dataset)
+    if described := wrong_description(dataset):
+        raise InputError("\n".join(described + others) + f"\n{REMEDY}")
     shard, targets = dataset.column("shard"), _targets(dataset)
     wrong = []
     for name, fact in info.files.items():
@@ -38,8 +44,8 @@ def verify(folder: Path, advance: Callable[[int], None] = lambda count: None) ->
             wrong.append(f"{folder / name}: its bytes have changed since it was packed: {damaged}")
         elif damaged:
             wrong.append(f"{folder / name}: does not agree with {INDEX}: {damaged}")
-    if wrong:
-        raise InputError("\n".join(wrong) + "\nTake these files from a copy, or pack the dataset anew")
+    if wrong or others:
+        raise InputError("\n".join(wrong + others) + f"\n{REMEDY}")
     return dataset
 
 

@@ -16,9 +16,7 @@ from affect.shards.sources.pickle_machine import Call, Name, Refused, parse
 KINDS = "biufSU"  # of numpy's plain types: bool, whole, unsigned, real, bytes, text
 MOST_ROWS = 10_000_000  # an index says in a few bytes how long it is
 MOST_BYTES = 4 * 2**30
-MOST_VALUES = (
-    100_000_000  # with shared parts counted wherever they are: what a text or a comparison of the value would go through
-)
+MOST_VALUES = 100_000_000  # shared parts counted wherever they are: what a text or a comparison of the value goes through
 TEXT_LENGTH = 256  # so much of a text counts as a value
 INSTEAD = "Store it as CSV or JSON where it was written, or as a frame of numbers and texts"
 

@@ -182,6 +182,7 @@ def test_a_few_bytes_for_2_to_the_40_values_are_refused_at_once(data, message, r
     assert time.monotonic() - start < 1
 
 
+@pytest.mark.slow
 def test_pack_mouse_refuses_keys_that_share_parts(tmp_path):
     """It hung, deaf to Ctrl-C: in a process, so that a test that fails comes to an end."""
     (tmp_path / "dataset_df.pkl").write_bytes(b"\x80\x04}" + tuples() + b"K\x01s.")
