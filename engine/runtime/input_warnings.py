@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import av
 
 from affect.engine.config.preprocess import Preprocess
 from affect.engine.runtime.results import Face, Frame
 from affect.engine.runtime.session import Session
-from affect.engine.runtime.sources.container import video_of
+from affect.engine.runtime.sources.container import opened, video_of
 from affect.engine.runtime.sources.stream import Source
 from affect.engine.runtime.vision.detectors import Full
 from affect.engine.runtime.vision.subject import Search, detects_people
@@ -79,7 +78,7 @@ def _sets_of_a_video(engines: Sequence[Session], source: Source) -> Iterator[str
 
 def warn_if_slow(engines: Sequence[Session], source: Source) -> list[str]:
     """Warn of a video with fewer frames a second than a clip model sees; of one that cannot be read, not. Return the warnings."""
-    rate = _rate_hz(Path(source.name)) if source.moving and not source.live else None
+    rate = _rate_hz(source.name) if source.moving and not source.live else None
     notes = []
     for engine in engines:
         needed = (engine.manifest.clip or {}).get("rate_hz")
@@ -92,9 +91,9 @@ def warn_if_slow(engines: Sequence[Session], source: Source) -> list[str]:
     return notes
 
 
-def _rate_hz(path: Path) -> float | None:
+def _rate_hz(source: str) -> float | None:
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with opened(source) as container:
             stream = video_of(container)
             return float(stream.average_rate) if stream is not None and stream.average_rate else None
     except (av.FFmpegError, OSError):

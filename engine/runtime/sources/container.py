@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.stream import Disposition
+
+SILENT_S = 10.0  # a server that sends nothing for so long, while it is opened or before the next packet, is given up
 
 
 @dataclass
@@ -26,7 +29,23 @@ class Tally:
         if self.live and not isinstance(error, av.error.InvalidDataError):
             raise error
         if not self.live:
-            self.errors.append(str(error.strerror))
+            self.errors.append(reason_of(error))
+
+
+def is_address(source: Path | str) -> bool:
+    return re.match(r"\w+://", str(source)) is not None
+
+
+def opened(source: Path | str) -> Any:
+    """Open a file, or an address, which may be silent for SILENT_S at most."""
+    return av.open(str(source), metadata_errors="ignore", timeout=SILENT_S if is_address(source) else None)
+
+
+def reason_of(error: av.FFmpegError, silent_s: float | None = None) -> str:
+    """Say why FFmpeg gave up. silent_s: the time limit that it had; default: SILENT_S."""
+    if isinstance(error, av.error.ExitError):  # what it calls a time limit that has passed
+        return f"the server was silent for {SILENT_S if silent_s is None else silent_s:g} s"
+    return str(error.strerror)
 
 
 def video_of(container: Any) -> Any:

@@ -12,7 +12,7 @@ import av
 import cv2
 import numpy as np
 
-from affect.engine.runtime.sources.container import Tally, decoded, pixels, video_of
+from affect.engine.runtime.sources.container import Tally, decoded, pixels, reason_of, video_of
 from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.engine.system.quiet import opencv_quiet
 from affect.shards.errors import InputError
@@ -125,4 +125,4 @@ def _receive(url: str) -> Pictures:
             for frame in decoded(container, stream, Tally(live=True)):
                 yield frame.time, pixels(frame)
     except av.FFmpegError as error:
-        raise Gone(error.strerror) from error
+        raise Gone(reason_of(error, TIMEOUT_S)) from error

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from affect.engine.runtime.sources.container import Tally, decoded, length_s, pixels, video_of
+from affect.engine.runtime.sources.container import Tally, decoded, is_address, length_s, opened, pixels, reason_of, video_of
 from affect.engine.runtime.sources.live import camera, network
 from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.shards.encoded import BadImage
@@ -44,7 +44,7 @@ def open_source(what: str | Path | int | np.ndarray | Iterable[Picture], rate_hz
     if not isinstance(what, str | Path):
         return _arrays(what, rate_hz)
     text, path = str(what), Path(what).expanduser()
-    if re.match(r"\w+://", text):
+    if is_address(text):
         finite = text.startswith("http") and Path(text.partition("?")[0]).suffix.lower() in VIDEOS
         return Source(text, lambda channel: _video(text, channel), moving=True) if finite else network(text)
     if path.is_char_device() or (text.isdigit() and not path.exists()):
@@ -139,7 +139,7 @@ def _video(path: Path | str, channel: Channel) -> Iterator[VideoFrame]:
     name = path.name if isinstance(path, Path) else path
     tally = Tally()
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with opened(path) as container:
             stream = video_of(container)
             if stream is None:
                 raise InputError(f"{path}: has no video, only sound or data; {EXPECTED}")
@@ -153,7 +153,8 @@ def _video(path: Path | str, channel: Channel) -> Iterator[VideoFrame]:
                 time_s = by_rate if frame.time is None else frame.time
                 yield VideoFrame(name, number, time_s, pixels(frame))
     except av.FFmpegError as error:
-        raise InputError(f"{path}: not readable as a video ({error.strerror}); {EXPECTED}") from error
+        expected = "expected a server that sends a video" if is_address(path) else EXPECTED
+        raise InputError(f"{path}: not readable as a video ({reason_of(error)}); {expected}") from error
     if tally.frames and promised_s and time_s is not None and promised_s - time_s > SHORT_S:
         channel.tell(
             f"{path}: ends at {time_s:.1f} s, its header says {promised_s:.1f} s: it was cut short, or its end is missing"
