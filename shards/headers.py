@@ -13,7 +13,7 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     """(width, height) in the header of a JPEG, PNG, GIF, BMP, WebP, TIFF, PGM or PPM; None where there is none."""
     try:
         if data.startswith(JPEG):
-            at = jpeg_frame(data)
+            at = jpeg_frame(data, past_garbage=True)
             return (_whole(data, at + 7, ">H"), _whole(data, at + 5, ">H")) if at else None
         if data.startswith(PNG):
             return _whole(data, 16, ">I"), _whole(data, 20, ">I")
@@ -31,16 +31,22 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def jpeg_frame(data: bytes) -> int:
-    """Return where the frame header begins, which holds height, width and the number of components; 0 where there is none."""
+def jpeg_frame(data: bytes, past_garbage: bool = False) -> int:
+    """Return where the frame header begins, which holds height, width and the number of components; 0 where there is none.
+
+    past_garbage: pass over what stands between the segments, as libjpeg does.
+    """
     at = 2
     while at + 9 < len(data):
+        if data[at] != 0xFF and past_garbage:
+            at = start if (start := data.find(b"\xff", at)) > 0 else len(data)
+            continue
         if data[at] != 0xFF:
             return 0
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return at
-        at += 2 + length if marker != 0xFF else 1
+        at += 1 if marker == 0xFF else 2 if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD7 else 2 + length
     return 0
 
 

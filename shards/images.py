@@ -24,9 +24,13 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", "
 
 
 def decode(data: bytes | np.ndarray, where: str = "image") -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB of an encoded picture, its EXIF orientation applied. Raises BadImage."""
+    """Return (H, W, 3) uint8 RGB of an encoded picture, its EXIF orientation applied. Raises BadImage, also of one too large."""
     if len(data) == 0:
         raise BadImage("empty file")
+    size = size_of(data if isinstance(data, bytes) else data.tobytes())
+    if size is None:  # OpenCV may know more kinds of files, but not how large it will be
+        raise BadImage("not a picture, or cut short; expected JPEG, PNG, WebP, TIFF, BMP, GIF, PGM or PPM")
+    check_size(*size)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -34,6 +38,13 @@ def decode(data: bytes | np.ndarray, where: str = "image") -> np.ndarray:
     if bgr is None:
         raise BadImage("not a picture, or cut short")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises BadImage where a picture or a frame is far too large."""
+    megapixels = width * height / 1e6
+    if megapixels > MOST_MEGAPIXELS:
+        raise BadImage(f"{width}x{height} is {megapixels:,.0f} megapixels, more than {MOST_MEGAPIXELS}: reduce it")
 
 
 def pixel_sha256(rgb: np.ndarray) -> bytes:
@@ -97,9 +108,7 @@ def _read(image: Path | bytes) -> bytes:
         raise BadImage("missing file") from None
     except OSError as error:
         raise BadImage(f"not readable: {error.strerror}") from error
-    if _megapixels(data) > MOST_MEGAPIXELS:
-        width, height = size_of(data) or (0, 0)
-        raise BadImage(f"{width}x{height} is {_megapixels(data):,.0f} megapixels, more than {MOST_MEGAPIXELS}: reduce it")
+    check_size(*(size_of(data) or (0, 0)))
     return data
 
 

@@ -20,7 +20,7 @@ from affect.engine.package.graphs import graph_names
 from affect.engine.runtime.results import Face, Frame, outputs_of, thresholds_of
 from affect.engine.runtime.session import Session, check_together
 from affect.engine.runtime.smoothing import Smoother, Smoothing
-from affect.engine.runtime.sources.stream import Channel, Source, Stream, VideoFrame
+from affect.engine.runtime.sources.stream import Channel, Source, Stream, VideoFrame, fits
 from affect.engine.runtime.stage_timer import Stages
 from affect.engine.runtime.vision.boxes import Box, Detector
 from affect.engine.runtime.vision.prepare import Prepared, Preparer
@@ -116,7 +116,7 @@ class Reader:
         """Return the next frames; an error that comes behind some of them is raised after their results."""
         batch: list[Prepared] = []
         try:
-            while self._error is None and len(batch) < self._together:
+            while self._error is None and len(batch) < self._together and fits(batch):
                 batch.append(cast(Prepared, next(self._prepared)))
         except StopIteration:
             pass

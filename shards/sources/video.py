@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from affect.shards.encoded import BadImage, Encoded
 from affect.shards.sample import Clip, Image, Recording
 from affect.shards.schema import ClipFacts
+from affect.shards.sources.frame_limits import OPTIONS, limit
 from affect.shards.sources.frames import pick
 
 
@@ -108,7 +109,7 @@ def _of_frames(path: Path) -> Stamps:
 
 def _decoded(path: Path) -> Iterator[av.VideoFrame]:
     with _opened(path) as (container, stream):
-        stream.thread_type = "AUTO"
+        limit(stream)
         yield from container.decode(stream)
 
 
@@ -116,7 +117,7 @@ def _decoded(path: Path) -> Iterator[av.VideoFrame]:
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open the first video stream that is not a cover picture. Raises BadImage, also while it is read."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=OPTIONS) as container:
             shown = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not shown:
                 raise BadImage("has no video" + (", only sound" if container.streams.audio else ""))

@@ -12,6 +12,11 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from affect.shards.encoded import BadImage
+from affect.shards.errors import InputError
+from affect.shards.images import MOST_MEGAPIXELS
+from affect.shards.sources.frame_limits import OPTIONS, limit
+
 SILENT_S = 10.0  # a server that sends nothing for so long, while it is opened or before the next packet, is given up
 
 
@@ -38,19 +43,31 @@ def is_address(source: Path | str) -> bool:
 
 def opened(source: Path | str) -> Any:
     """Open a file, or an address, which may be silent for SILENT_S at most."""
-    return av.open(str(source), metadata_errors="ignore", timeout=SILENT_S if is_address(source) else None)
+    timeout = SILENT_S if is_address(source) else None
+    return av.open(str(source), metadata_errors="ignore", timeout=timeout, options=OPTIONS)
 
 
 def reason_of(error: av.FFmpegError, silent_s: float | None = None) -> str:
     """Say why FFmpeg gave up. silent_s: the time limit that it had; default: SILENT_S."""
     if isinstance(error, av.error.ExitError):  # what it calls a time limit that has passed
         return f"the server was silent for {SILENT_S if silent_s is None else silent_s:g} s"
+    if isinstance(error, av.error.ArgumentError):
+        return f"invalid, or frames of more than {MOST_MEGAPIXELS} megapixels"
     return str(error.strerror)
 
 
 def video_of(container: Any) -> Any:
     """Return the first video stream, or None; the cover of an audio file is none."""
     return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+
+
+def limited(stream: Any, where: Path | str) -> Any:
+    """Return the stream, ready to be decoded. Raises InputError where its frames are far too large."""
+    try:
+        limit(stream)
+    except BadImage as error:
+        raise InputError(f"{where}: its frames are too large: {error}") from error
+    return stream
 
 
 def length_s(stream: Any) -> float | None:

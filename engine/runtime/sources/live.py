@@ -12,10 +12,11 @@ import av
 import cv2
 import numpy as np
 
-from affect.engine.runtime.sources.container import Tally, decoded, pixels, reason_of, video_of
+from affect.engine.runtime.sources.container import Tally, decoded, limited, pixels, reason_of, video_of
 from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.engine.system.quiet import opencv_quiet
 from affect.shards.errors import InputError
+from affect.shards.sources.frame_limits import OPTIONS
 
 TIMEOUT_S = 5.0  # to open, and for the next packet; closing a stream that hangs takes as long
 
@@ -115,13 +116,13 @@ def _capture(number: int | str, capture: Callable[[Any], Any]) -> Pictures:
 
 
 def _receive(url: str) -> Pictures:
-    options = {"flags": "low_delay"} | ({"rtsp_transport": "tcp"} if url.startswith("rtsp") else {})
+    options = OPTIONS | {"flags": "low_delay"} | ({"rtsp_transport": "tcp"} if url.startswith("rtsp") else {})
     try:
         with av.open(url, options=options, timeout=(TIMEOUT_S, TIMEOUT_S)) as container:
             stream = video_of(container)
             if stream is None:
                 raise InputError(f"{url}: has no video; expected a stream with pictures")
-            stream.thread_type = "SLICE"  # threads over frames give each of them later
+            limited(stream, url).thread_type = "SLICE"  # threads over frames give each of them later
             for frame in decoded(container, stream, Tally(live=True)):
                 yield frame.time, pixels(frame)
     except av.FFmpegError as error:

@@ -11,7 +11,17 @@ from typing import Any
 import av
 import numpy as np
 
-from affect.engine.runtime.sources.container import Tally, decoded, is_address, length_s, opened, pixels, reason_of, video_of
+from affect.engine.runtime.sources.container import (
+    Tally,
+    decoded,
+    is_address,
+    length_s,
+    limited,
+    opened,
+    pixels,
+    reason_of,
+    video_of,
+)
 from affect.engine.runtime.sources.live import camera, network
 from affect.engine.runtime.sources.stream import Channel, Source, VideoFrame
 from affect.shards.encoded import BadImage
@@ -143,7 +153,7 @@ def _video(path: Path | str, channel: Channel) -> Iterator[VideoFrame]:
             stream = video_of(container)
             if stream is None:
                 raise InputError(f"{path}: has no video, only sound or data; {EXPECTED}")
-            stream.thread_type = "AUTO"
+            limited(stream, path)
             rate, promised, promised_s = stream.average_rate or stream.guessed_rate, stream.frames, length_s(stream)
             for number, frame in enumerate(decoded(container, stream, tally)):
                 if number == 0 and frame.time is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ import numpy as np
 from affect.engine.system.log import say
 
 AHEAD = 8  # frames decoded ahead of a file; of 1080p they are 50 MB
+AHEAD_BYTES = 256_000_000  # of their images, beyond which fewer wait: of 4K there are 8, of 8K 2
 MOST_NOTES = 100
 JOIN_S = 15.0  # a live source may be within its read timeout
 
@@ -34,10 +35,16 @@ class VideoFrame:
     image: np.ndarray
 
 
+def fits(frames: Sequence[VideoFrame]) -> bool:
+    """True where so many frames may wait at once."""
+    return sum(frame.image.nbytes for frame in frames) <= AHEAD_BYTES
+
+
 class Channel:
     """The queue between the two sides of a stream.
 
-    depth: frames that wait at most. newest: a full channel drops the oldest instead of waiting.
+    depth: frames that wait at most, of AHEAD_BYTES together where there is more than one.
+    newest: a full channel drops the oldest instead of waiting.
     """
 
     def __init__(self, depth: int, newest: bool) -> None:
@@ -55,10 +62,13 @@ class Channel:
             if self.newest and len(self._waiting) >= self.depth:
                 self._waiting.popleft()
                 self.dropped += 1
-            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self.depth)
+            self._changed.wait_for(lambda: self._closed or self._has_room(frame))
             self._waiting.append(frame)
             self._changed.notify_all()
             return not self._closed
+
+    def _has_room(self, frame: VideoFrame) -> bool:
+        return len(self._waiting) < self.depth and (not self._waiting or fits([*self._waiting, frame]))
 
     def end(self, error: BaseException | None) -> None:
         with self._changed:
